@@ -1,0 +1,1 @@
+"""The packet audit: reads NFLOG and writes what was blocked."""

@@ -1,0 +1,1 @@
+"""The git gate: a token-authenticated mirror."""

@@ -1,0 +1,1 @@
+"""What every sidecar needs: its context, its confinement, its audit log."""

@@ -1,0 +1,1 @@
+"""The shield: profiles, rulesets and dnsmasq configuration, as pure decisions."""

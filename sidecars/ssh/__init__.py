@@ -1,0 +1,1 @@
+"""The signer: an SSH agent whose keys stay on the host."""

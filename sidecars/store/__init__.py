@@ -1,0 +1,1 @@
+"""The sealed store: credentials, SSH keys and token hashes, under one data key."""

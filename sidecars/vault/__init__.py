@@ -1,0 +1,1 @@
+"""The vault proxy: phantom tokens in, real credentials out."""

@@ -1,0 +1,221 @@
+"""The only module that speaks ctypes: constants, one thin wrapper a system call, then small operations.
+
+Every wrapper raises OSError with the errno of the kernel. System call numbers below 424 differ between
+architectures, so those calls go through libc's own symbols; the newer ones share one number everywhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_OPENAT2, _SYS_MOUNT_SETATTR = 428, 429, 437, 442
+_SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
+
+OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
+AT_EMPTY_PATH, AT_FDCWD = 0x1000, -100
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_CAPABILITY_VERSION_3 = 0x20080522
+_LAST_CAP = 63
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return int(result)
+
+
+def _syscall(number: int, *args: object) -> int:
+    return int(_libc.syscall(ctypes.c_long(number), *args))
+
+
+# --- namespaces and mounts -------------------------------------------------------------------------------
+
+
+def setns(fd: int, kind: int) -> None:
+    """Move the calling thread into the namespace behind `fd` (setns(2)); `kind` is a CLONE_NEW* constant."""
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def unshare(kinds: int) -> None:
+    """Leave the given namespaces for new ones (unshare(2))."""
+    _check(_libc.unshare(kinds), "unshare")
+
+
+def openat2(directory: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
+    """Open `path` below the directory descriptor under `resolve` restrictions (openat2(2)); returns a descriptor."""
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    return _check(_syscall(_SYS_OPENAT2, directory, os.fsencode(path), how, ctypes.c_size_t(len(how))), f"open {path}")
+
+
+def clone_mount(path: str, *, read_only: bool) -> int:
+    """A detached copy of what is mounted at `path` (open_tree(2)), nosuid, nodev, noexec; returns a descriptor.
+
+    The attributes are set while nothing can reach the mount yet (mount_setattr(2)), so there is no moment in
+    which it is writable.
+    """
+    tree = _check(
+        _syscall(_SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC),
+        f"open_tree {path}",
+    )
+    attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | (MOUNT_ATTR_RDONLY if read_only else 0)
+    settings = struct.pack("QQQQ", attributes, 0, 0, 0)
+    try:
+        result = _syscall(_SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, settings, ctypes.c_size_t(len(settings)))
+        _check(result, f"mount_setattr {path}")
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def attach_mount(tree: int, target: int) -> None:
+    """Attach a detached mount onto the file or directory behind the descriptor `target` (move_mount(2))."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    _check(_syscall(_SYS_MOVE_MOUNT, tree, b"", target, b"", flags), "move_mount")
+
+
+# --- the calling process ---------------------------------------------------------------------------------
+
+
+def _prctl(option: int, argument: int, what: str) -> None:
+    zero = ctypes.c_ulong(0)
+    _check(_libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero), what)
+
+
+def die_with_parent(parent: int, signal_number: int) -> None:
+    """Ask for `signal_number` when the parent ends (PR_SET_PDEATHSIG, prctl(2)).
+
+    The request is void when the parent has ended before it: `parent` is compared afterwards.
+
+    Raises:
+        ProcessLookupError: the parent has ended already.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal_number, "PR_SET_PDEATHSIG")
+    if os.getppid() != parent:
+        raise ProcessLookupError(f"parent {parent} has ended")
+
+
+def forbid_new_privileges() -> None:
+    """No exec of this process or its children gains privileges (PR_SET_NO_NEW_PRIVS)."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS")
+
+
+def forbid_dumps() -> None:
+    """No core dump, and no ptrace by others of the same uid (PR_SET_DUMPABLE)."""
+    _prctl(_PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE")
+
+
+def drop_capabilities() -> None:
+    """Give up every capability of this process, for good (capabilities(7))."""
+    for capability in range(_LAST_CAP + 1):
+        try:
+            _prctl(_PR_CAPBSET_DROP, capability, "PR_CAPBSET_DROP")
+        except OSError:
+            break  # past the last capability of this kernel (EINVAL), or not ours to drop (EPERM)
+    header, data = struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24)
+    _check(_libc.capset(header, data), "capset")
+
+
+# --- Landlock (landlock(7)) ------------------------------------------------------------------------------
+
+_FS_EXECUTE, _FS_WRITE_FILE, _FS_READ_FILE, _FS_READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_FS_ALL_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
+_FS_FILE_RIGHTS = _FS_EXECUTE | _FS_WRITE_FILE | _FS_READ_FILE | 1 << 14 | 1 << 15  # the rights that a file can carry
+_NET_BIND_TCP, _NET_CONNECT_TCP = 1, 2
+_SCOPE_ABSTRACT_UNIX, _SCOPE_SIGNAL = 1, 2
+_RULE_PATH, _RULE_PORT = 1, 2
+
+
+def landlock_abi() -> int:
+    """The Landlock ABI version of this kernel; 0 when there is none."""
+    return max(0, _syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
+
+
+def landlock(
+    *,
+    read: Iterable[str] = (),
+    write: Iterable[str] = (),
+    execute: Iterable[str] = (),
+    connect_ports: Iterable[int] | None = None,
+) -> int:
+    """Confine the calling thread to the given paths and TCP ports, for good. Call it before any thread starts.
+
+    Args:
+        read: files and directories (whole trees) that stay readable; missing ones are passed over.
+        write: the same, readable and writable: files may be created, renamed and removed below directories.
+        execute: trees from which programs may be executed and read.
+        connect_ports: TCP ports that may be connected to; None leaves connecting free. Binding is refused.
+
+    Returns:
+        The ABI that was used; 0 means that the kernel has no Landlock and nothing was confined.
+        ABI < 4 does not restrict TCP.
+    """
+    abi = landlock_abi()
+    if abi == 0:
+        return 0
+    handled = next(_FS_ALL_ABI[level] for level in (5, 3, 2, 1) if abi >= level)
+    net = _NET_BIND_TCP | (0 if connect_ports is None else _NET_CONNECT_TCP) if abi >= 4 else 0
+    scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if abi >= 6 else 0
+    attributes = struct.pack("QQQ", handled, net, scoped)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
+    ruleset = _check(
+        _syscall(_SYS_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0), "landlock_create_ruleset"
+    )
+    reading = _FS_READ_FILE | _FS_READ_DIR
+    writing = handled & ~_FS_EXECUTE
+    grants = [(p, reading) for p in read] + [(p, writing) for p in write] + [(p, reading | _FS_EXECUTE) for p in execute]
+    try:
+        for path, rights in grants:
+            _landlock_path(ruleset, path, rights & handled)
+        for port in connect_ports or () if net & _NET_CONNECT_TCP else ():
+            rule = struct.pack("QQ", _NET_CONNECT_TCP, port)
+            _check(_syscall(_SYS_LANDLOCK_ADD, ruleset, _RULE_PORT, rule, 0), "landlock_add_rule")
+        forbid_new_privileges()
+        _check(_syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")
+    finally:
+        os.close(ruleset)
+    return abi
+
+
+def _landlock_path(ruleset: int, path: str, rights: int) -> None:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not os.path.isdir(f"/proc/self/fd/{fd}"):
+            rights &= _FS_FILE_RIGHTS
+        rule = struct.pack("=Qi", rights, fd)
+        _check(_syscall(_SYS_LANDLOCK_ADD, ruleset, _RULE_PATH, rule, 0), f"landlock_add_rule {path}")
+    finally:
+        os.close(fd)
+
+
+# --- SELinux ---------------------------------------------------------------------------------------------
+
+
+def set_socket_label(label: str) -> None:
+    """Give every socket that this thread creates from now on the SELinux `label`; "" goes back to the default.
+
+    The kernel keeps it per thread (/proc/thread-self/attr/sockcreate, selinux(8)).
+    """
+    fd = os.open("/proc/thread-self/attr/sockcreate", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, label.encode())
+    finally:
+        os.close(fd)

@@ -1,0 +1,357 @@
+"""The only module that forks and executes. Children start clean: no inherited descriptors, signals or environment."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+from . import kernel
+from .errors import TerokError
+from .sockets import receive_fds, send_fds, socketpair
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CLEAN_ENV: dict[str, str] = {"PATH": PATH, "LANG": "C.UTF-8"}
+_OUTPUT_MAX = 16 << 20
+
+
+class Namespaces:
+    """Descriptors of namespaces that a child enters before it does anything else; None stays where it is.
+
+    Order matters: the user namespace gives the capabilities that the others need (setns(2)).
+    """
+
+    def __init__(self, *, user: int | None = None, net: int | None = None, mount: int | None = None) -> None:
+        self.user, self.net, self.mount = user, net, mount
+
+    def enter(self) -> None:
+        """Enter them with the calling, single-threaded process."""
+        if self.user is not None:
+            kernel.setns(self.user, kernel.CLONE_NEWUSER)
+        if self.net is not None:
+            kernel.setns(self.net, kernel.CLONE_NEWNET)
+        if self.mount is not None:
+            kernel.setns(self.mount, kernel.CLONE_NEWNS)
+
+
+class Result:
+    """How a finished program ended: `code` (negative: the signal), `out` and `err` as bytes."""
+
+    def __init__(self, code: int, out: bytes, err: bytes) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def error(self) -> str:
+        """The first line of stderr, for a message; or how it ended."""
+        lines = self.err.decode(errors="replace").strip().splitlines()
+        return lines[0] if lines else f"exit code {self.code}"
+
+
+def reset_signals() -> None:
+    """Default dispositions and an empty mask: crun starts hooks with every signal blocked, and children inherit it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    fds: Mapping[int, int] | None = None,
+    namespaces: Namespaces | None = None,
+    die_with_parent: bool = False,
+    new_session: bool = False,
+    cwd: str = "/",
+    close: bool = True,
+) -> int:
+    """Start a program and return its pid; the caller reaps it.
+
+    Args:
+        argv: the program's absolute path (or a name found on `PATH`) and its arguments. No secrets: argv is public.
+        env: the whole environment; default `CLEAN_ENV`.
+        fds: child descriptor -> ours. 0, 1 and 2 are /dev/null unless given; every other descriptor is closed.
+        namespaces: entered before the exec.
+        die_with_parent: SIGKILL when the calling process ends.
+        new_session: setsid(2), so that a terminal's signals do not reach it.
+        cwd: working directory.
+        close: False keeps inherited descriptors open.
+
+    Raises:
+        TerokError: the program does not exist or could not be executed (the child reports it over a pipe).
+    """
+    program = _find(argv[0])
+    environment = dict(CLEAN_ENV if env is None else env)
+    report, child_report = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(report)
+            if die_with_parent:
+                kernel.die_with_parent(parent, signal.SIGKILL)
+            if new_session:
+                os.setsid()
+            reset_signals()
+            os.umask(0o077)
+            if namespaces is not None:
+                namespaces.enter()
+            os.chdir(cwd)
+            child_report = _install_fds(fds or {}, child_report, close=close)
+            os.execve(program, list(argv), environment)
+        except BaseException as error:  # noqa: BLE001 - the child must never return into the caller's code
+            os.write(child_report, str(error).encode(errors="replace")[:512])
+        finally:
+            os._exit(127)
+    os.close(child_report)
+    with open(report, "rb") as pipe:
+        failure = pipe.read()
+    if failure:
+        os.waitpid(pid, 0)
+        raise TerokError(f"Could not start {argv[0]}: {failure.decode(errors='replace')}")
+    return pid
+
+
+def _find(program: str) -> str:
+    if "/" in program:
+        return program
+    for directory in PATH.split(":"):
+        candidate = os.path.join(directory, program)
+        if os.access(candidate, os.X_OK):
+            return candidate
+    raise TerokError(f"The program {program} is not installed.", fix=f"install the package that has {program}")
+
+
+def find(program: str) -> str | None:
+    """Absolute path of `program` on our fixed PATH (a user's PATH is not trusted by a hook); None when missing."""
+    try:
+        return _find(program)
+    except TerokError:
+        return None
+
+
+def _install_fds(fds: Mapping[int, int], report: int, *, close: bool) -> int:
+    """Put each descriptor in its place and close the rest; returns where `report` went."""
+    top = max([2, *fds]) + 1
+    # first out of the way: a source may stand on a number that another one wants
+    lifted = {target: _lift(source, top) for target, source in fds.items()}
+    report_high = _lift(report, top)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for target in range(top):
+        if target in lifted:
+            os.dup2(lifted[target], target, inheritable=True)
+        elif target <= 2:
+            os.dup2(null, target, inheritable=True)
+        elif close:
+            try:
+                os.close(target)
+            except OSError:
+                pass
+    if close:
+        os.closerange(top, report_high)
+        os.closerange(report_high + 1, os.sysconf("SC_OPEN_MAX"))
+    return report_high
+
+
+def _lift(fd: int, lowest: int) -> int:
+    from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+    return fcntl(fd, F_DUPFD_CLOEXEC, lowest)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    namespaces: Namespaces | None = None,
+    fds: Mapping[int, int] | None = None,
+    cwd: str = "/",
+) -> Result:
+    """Run a program to its end and return what it printed.
+
+    Args:
+        stdin: what it reads; never on the command line when it is secret.
+        timeout: seconds until it is killed.
+        env, namespaces, fds, cwd: as in `spawn`.
+
+    Raises:
+        TerokError: it could not be started, or did not end in time (it is dead then).
+    """
+    in_read, in_write = os.pipe2(os.O_CLOEXEC)
+    out_read, out_write = os.pipe2(os.O_CLOEXEC)
+    err_read, err_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = spawn(
+            argv, env=env, fds={**(fds or {}), 0: in_read, 1: out_write, 2: err_write}, namespaces=namespaces, cwd=cwd,
+            die_with_parent=True,
+        )
+    except BaseException:
+        for fd in (in_read, in_write, out_read, out_write, err_read, err_write):
+            os.close(fd)
+        raise
+    for fd in (in_read, out_write, err_write):
+        os.close(fd)
+    finished = False
+    try:
+        out, err = _communicate(in_write, stdin, out_read, err_read, time.monotonic() + timeout, argv[0], timeout)
+        finished = True
+    finally:
+        if not finished:
+            os.kill(pid, signal.SIGKILL)
+        status = os.waitpid(pid, 0)[1]
+    return Result(os.waitstatus_to_exitcode(status), out, err)
+
+
+def _communicate(
+    in_write: int, data: bytes, out_read: int, err_read: int, deadline: float, name: str, timeout: float
+) -> tuple[bytes, bytes]:
+    """Feed and drain the three pipes until both outputs are at their end; closes all three."""
+    chunks: dict[int, list[bytes]] = {out_read: [], err_read: []}
+    size = 0
+    waiting = select.poll()
+    os.set_blocking(in_write, False)
+    for fd, event in ((out_read, select.POLLIN), (err_read, select.POLLIN), (in_write, select.POLLOUT)):
+        waiting.register(fd, event)
+    left = {out_read, err_read, in_write}
+
+    def close(fd: int) -> None:
+        waiting.unregister(fd)
+        os.close(fd)
+        left.discard(fd)
+
+    try:
+        view = memoryview(data)
+        while left:
+            wait = deadline - time.monotonic()
+            if wait <= 0:
+                raise TerokError(f"{name} did not end within {timeout:g} s and was killed.")
+            for fd, _ in waiting.poll(wait * 1000):
+                if fd == in_write:
+                    try:
+                        view = view[os.write(fd, view[:65536]) :] if view else view
+                    except BrokenPipeError:
+                        view = view[:0]
+                    if not view:
+                        close(fd)
+                    continue
+                chunk = os.read(fd, 65536)
+                size += len(chunk)
+                if size > _OUTPUT_MAX:
+                    raise TerokError(f"{name} printed more than {_OUTPUT_MAX >> 20} MiB and was killed.")
+                if chunk:
+                    chunks[fd].append(chunk)
+                else:
+                    close(fd)
+    finally:
+        for fd in list(left):
+            close(fd)
+    return b"".join(chunks[out_read]), b"".join(chunks[err_read])
+
+
+def fork(body: Callable[[], int]) -> int:
+    """Fork; the child runs `body` and exits with what it returns (70 on an exception, printed to stderr)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            code = body()
+        except BaseException as error:  # noqa: BLE001 - the child must never return into the caller's code
+            try:
+                os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace"))
+            except OSError:
+                pass
+        finally:
+            os._exit(code)
+    return pid
+
+
+def call_in(namespaces: Namespaces, body: Callable[[], tuple[bytes, list[int]]], *, timeout: float) -> tuple[bytes, list[int]]:
+    """Run `body` in a child inside the given namespaces; returns its bytes (at most 64 KiB) and descriptors.
+
+    The caller never enters the namespaces: it may be unable to come back (the host's network namespace does
+    not belong to Podman's user namespace).
+
+    Raises:
+        TerokError: `body` raised (with its message), or took longer than `timeout` seconds.
+    """
+    ours, theirs = socketpair()
+
+    def child() -> int:
+        try:
+            namespaces.enter()
+            data, fds = body()
+            send_fds(theirs, b"+" + data, fds)
+        except BaseException as error:  # noqa: BLE001 - reported to the parent as text
+            send_fds(theirs, b"-" + str(error).encode(errors="replace")[:1000], [])
+        return 0
+
+    pid = fork(child)
+    os.close(theirs)
+    answered = False
+    try:
+        waiting = select.poll()
+        waiting.register(ours, select.POLLIN)
+        if not waiting.poll(timeout * 1000):
+            raise TerokError(f"A helper in the container's namespaces did not answer within {timeout:g} s.")
+        answer, fds = receive_fds(ours)
+        answered = True
+    finally:
+        os.close(ours)
+        if not answered:
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if answer[:1] != b"+":
+        raise TerokError(answer[1:].decode(errors="replace") or "A helper in the container's namespaces died.")
+    return answer[1:], fds
+
+
+def pidfd(pid: int) -> int:
+    """A descriptor that becomes readable when the process ends (pidfd_open(2)); ProcessLookupError when it has."""
+    return os.pidfd_open(pid)
+
+
+def wait_gone(fd: int, timeout: float) -> bool:
+    """True when the process behind the pidfd has ended within `timeout` seconds."""
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    return bool(waiting.poll(timeout * 1000))
+
+
+def start_time(pid: int) -> int:
+    """When the process started, in clock ticks since boot (proc_pid_stat(5), field 22); ProcessLookupError if gone.
+
+    The command name may hold spaces and parentheses: fields are counted from the last ')'.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return int(stat.read().rpartition(b")")[2].split()[19])
+    except FileNotFoundError:
+        raise ProcessLookupError(f"no process {pid}") from None
+
+
+def open_same(pid: int, started: int) -> int | None:
+    """A pidfd of the process that had this pid and start time; None when it has ended (its pid may be another's)."""
+    if pid <= 0:
+        return None
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    try:
+        if start_time(pid) == started:
+            return fd
+    except ProcessLookupError:
+        pass
+    os.close(fd)
+    return None
