@@ -1,0 +1,170 @@
+"""The data key: made once, wrapped by each unlock tier, found again by whoever may read a key file.
+
+Two kinds of key files exist, both one line of text, 0600, owned by the operator:
+
+- `terok-key-file-v1 BASE64`: the key of the `key-file` tier, which unwraps the data key in vault.db (`vault/key`);
+- `terok-data-key-v1 BASE64`: the data key itself, put under the runtime directory by `terok vault unlock`.
+
+A sidecar is given the paths where such files may be. It calls `prepare` before it confines itself, grants itself
+reading of those directories, and `ensure_unlocked` before it needs a secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from ...supervisor.errors import Exit, TerokError
+from .records import LockedError
+from .seal import KEY_SIZE, SealBroken, Sealer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...supervisor.layout import Layout
+    from .store import Store
+
+__all__ = ["LockedError", "create_vault", "ensure_unlocked", "find_data_key", "key_files", "prepare"]
+
+KEY_FILE_TIER = "key-file"
+_KEY_FILE = "terok-key-file-v1"
+_DATA_KEY = "terok-data-key-v1"
+_LINE_MAX = 256
+
+
+def key_files(layout: Layout) -> list[str]:
+    """Where a key file may be, in the order in which they are tried: what `settings["key_files"]` should hold."""
+    return [layout.unlocked_key, layout.vault_key]
+
+
+def prepare(paths: Sequence[str]) -> None:
+    """Make the directories of key files (0700), so that Landlock can grant a directory whose file comes later."""
+    for path in paths:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+
+
+def find_data_key(store: Store, key_files: Sequence[str]) -> bytes:
+    """The data key, from the first key file that gives it.
+
+    Args:
+        store: needs not be unlocked.
+        key_files: absolute paths; missing files are passed over.
+
+    Raises:
+        LockedError: none gives it; the message says why for the last one that exists.
+    """
+    reason = ""
+    for path in key_files:
+        try:
+            found = _read(path)
+            if found is None:
+                continue
+            word, key = found
+            if word == _DATA_KEY:
+                return key
+            return unwrap(store, KEY_FILE_TIER, key)
+        except (TerokError, SealBroken) as error:
+            reason = f" {path}: {error}"
+    raise LockedError(f"The vault is locked.{reason}")
+
+
+def ensure_unlocked(store: Store, key_files: Sequence[str]) -> None:
+    """Unlock the store when it is not, and forget the key when `terok vault lock` ran; cheap when nothing changed.
+
+    Raises:
+        LockedError: no key file gives the data key.
+    """
+    if not store.locked and store.was_locked_elsewhere():
+        store.lock()
+    if store.locked:
+        store.unlock(find_data_key(store, key_files))
+
+
+def wrap(store: Store, tier: str, key: bytes, data_key: bytes, parameters: dict[str, object] | None = None) -> None:
+    """Add or replace a tier: `key` opens the data key from now on."""
+    store.set_tier(tier, Sealer(key).seal(("terok tier", tier), data_key), parameters or {})
+
+
+def unwrap(store: Store, tier: str, key: bytes) -> bytes:
+    """The data key out of a tier.
+
+    Raises:
+        LockedError: the vault has no such tier, or `key` does not open it.
+    """
+    found = store.tiers().get(tier)
+    if found is None:
+        raise LockedError(f"The vault has no {tier} tier.")
+    try:
+        return Sealer(key).open(("terok tier", tier), found[0])
+    except SealBroken:
+        raise LockedError(f"The {tier} tier did not open: wrong key.") from None
+
+
+def write_key_file(path: str, key: bytes, *, data_key: bool) -> None:
+    """Write a key file: 0600, complete or not at all.
+
+    Args:
+        data_key: True for the unlocked data key, False for the key of the key-file tier.
+    """
+    prepare([path])
+    temporary = f"{path}.{os.getpid()}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        line = f"{_DATA_KEY if data_key else _KEY_FILE} {base64.b64encode(key).decode()}\n".encode()
+        with open(fd, "wb") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _read(path: str) -> tuple[str, bytes] | None:
+    """The word and key of a key file; None when there is no file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TerokError(f"could not be read: {error.strerror}") from error
+    with open(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise TerokError("it is not a regular file of yours with mode 0600", fix=f"chmod 600 {path}")
+        line = file.read(_LINE_MAX).decode("ascii", "replace").split()
+    try:
+        key = base64.b64decode(line[1], validate=True) if len(line) == 2 else b""
+    except binascii.Error:
+        key = b""
+    if len(key) != KEY_SIZE or line[0] not in (_KEY_FILE, _DATA_KEY):
+        raise TerokError("it is not a key file of terok")
+    return line[0], key
+
+
+def create_vault(layout: Layout) -> str:
+    """Give the vault its data key, with a key-file tier and a recovery key; makes the database when missing.
+
+    Returns:
+        The recovery key, to be shown to the operator once: it is kept nowhere.
+
+    Raises:
+        TerokError: the vault has a data key already.
+    """
+    from .recovery import RECOVERY_TIER, new_recovery_key, recovery_kek
+    from .store import Store
+
+    with Store.open(layout.vault_db, create=True) as store:
+        if store.setting("check") is not None:
+            raise TerokError("The vault has a data key already.", code=Exit.REFUSED)
+        data_key, file_key, recovery = os.urandom(KEY_SIZE), os.urandom(KEY_SIZE), new_recovery_key()
+        wrap(store, KEY_FILE_TIER, file_key, data_key)
+        wrap(store, RECOVERY_TIER, recovery_kek(recovery), data_key)
+        write_key_file(layout.vault_key, file_key, data_key=False)
+        # last: a vault whose creation was cut off has no data key yet, and is created again
+        store.initialise(data_key)
+    return recovery

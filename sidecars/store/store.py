@@ -1,0 +1,373 @@
+"""The sealed store: one SQLite file that the operator's programs and every sidecar share.
+
+Rules of this file:
+
+- Secrets are sealed under the data key with (kind, scope, name, version) as associated data: a row that is copied over
+  another one, or replaced by its own older version, does not open. `meta` is plain JSON and is not authenticated:
+  it never holds a secret, and whoever can write the file is the operator.
+- Describing, setting meta and everything about tokens needs no key.
+- WAL: a reader never waits for a writer. SQLite's readers need `vault.db-wal` and `vault.db-shm` beside the file, and
+  the last connection that closes deletes them. So a confined sidecar opens the store **before** it confines itself, with
+  `read_only=True`: `open` reads once, which opens all three descriptors, and these keep working under Landlock for
+  as long as the connection lives (a writer that closes sees the reader's lock and leaves the files).
+  A sidecar needs no Landlock rule for the store. It must not fork with an open store, and keeps one connection.
+- `changes()` is one pragma that reads no table: call it per request, and reread tokens and credentials when it moved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+from ...supervisor.errors import Exit, TerokError
+from . import schema
+from .records import Entry, Item, LockedError, TokenInfo
+from .seal import SealBroken, Sealer
+from .tokens import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+BUSY_SECONDS = 5.0
+"""How long a statement waits for another process's write transaction, which lasts milliseconds."""
+
+SECRET_MAX = 1 << 20
+"""Bytes of one secret; a login's JSON has a few KiB."""
+
+_CHECK = ("terok check", schema.APPLICATION_ID)
+_COLUMNS = "kind, scope, name, meta, version, updated"
+
+
+class Store:
+    """One connection to the vault's database; use `Store.open`.
+
+    Attributes:
+        path: the database file.
+        locked: True until `unlock` was given the right key.
+    """
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = connection
+        self._sealer: Sealer | None = None
+        self._lock_count = self.setting("locks")
+
+    def __repr__(self) -> str:
+        return f"Store({self.path!r}, {'locked' if self.locked else 'unlocked'})"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @classmethod
+    def open(cls, path: str, *, create: bool = False, read_only: bool = False) -> Store:
+        """Open the database.
+
+        Args:
+            path: absolute path of `vault.db`.
+            create: make the file (0600) and its directory (0700) when missing, without any key yet.
+            read_only: never write; for sidecars. An older schema is then refused, not migrated.
+
+        Raises:
+            TerokError: it is missing (NOT_FOUND), readable by others, newer than this program, or not a database.
+        """
+        if create:
+            _create(path)
+        _check_file(path)
+        mode = "ro" if read_only else "rw"
+        uri = f"file:{_escape(path)}?mode={mode}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=32)
+        try:
+            _prepare(connection, path, read_only=read_only)
+            return cls(path, connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise TerokError(f"Could not open the vault {path}: {error}.") from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file and forget the data key."""
+        self._sealer = None
+        self._db.close()
+
+    # -- the data key --
+
+    @property
+    def locked(self) -> bool:
+        """True while secrets can neither be read nor written through this object."""
+        return self._sealer is None
+
+    def unlock(self, data_key: bytes) -> None:
+        """Use `data_key` from now on.
+
+        Raises:
+            LockedError: the vault has no key yet, or this is not its key.
+        """
+        check = self.setting("check")
+        if check is None:
+            raise LockedError("The vault has no key yet.", fix="terok vault add SCOPE PROVIDER")
+        try:
+            sealer = Sealer(data_key)
+            sealer.open(_CHECK, check)
+        except SealBroken:
+            raise LockedError("The key that was found is not the vault's data key.") from None
+        self._sealer = sealer
+        self._lock_count = self.setting("locks")
+
+    def lock(self) -> None:
+        """Forget the data key in this object."""
+        self._sealer = None
+
+    def initialise(self, data_key: bytes) -> None:
+        """Give a new vault its data key, once.
+
+        Raises:
+            TerokError: it has one already.
+        """
+        sealer = Sealer(data_key)
+        with self._transaction():
+            if self.setting("check") is not None:
+                raise TerokError("The vault has a data key already.")
+            self.set_setting("check", sealer.seal(_CHECK, b""))
+        self._sealer = sealer
+
+    def was_locked_elsewhere(self) -> bool:
+        """True when `terok vault lock` ran since this object was unlocked (`keys.ensure_unlocked` acts on it)."""
+        return self.setting("locks") != self._lock_count
+
+    def announce_lock(self) -> None:
+        """Tell every process that uses this vault to forget the data key."""
+        with self._transaction():
+            count = int(self.setting("locks") or b"0")
+            self.set_setting("locks", b"%d" % (count + 1))
+
+    def _need_key(self) -> Sealer:
+        if self._sealer is None:
+            raise LockedError("The vault is locked.")
+        return self._sealer
+
+    # -- items --
+
+    def put(self, kind: str, scope: str, name: str, secret: bytes, meta: Mapping[str, Any]) -> None:
+        """Seal `secret` as the next version of its row, durably: the call returns after fsync(2).
+
+        Args:
+            kind: "credential", "ssh-key" or "gate".
+            scope, name: the rest of the identity; see `docs/vault.md` for what each kind puts there.
+            meta: JSON-serialisable facts that are no secret; replaces what was there.
+
+        Raises:
+            LockedError: no key.
+            TerokError: the secret is longer than 1 MiB.
+        """
+        sealer = self._need_key()
+        if len(secret) > SECRET_MAX:
+            raise TerokError(
+                f"The secret for {name} has {len(secret)} bytes; the limit is {SECRET_MAX}.", code=Exit.USAGE
+            )
+        with self._transaction():
+            row = self._db.execute(
+                "SELECT version FROM items WHERE kind = ? AND scope = ? AND name = ?", (kind, scope, name)
+            ).fetchone()
+            version = (row[0] if row else 0) + 1
+            sealed = sealer.seal(_identity(kind, scope, name, version), secret)
+            self._db.execute(
+                "INSERT OR REPLACE INTO items (kind, scope, name, version, sealed, meta, updated)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (kind, scope, name, version, sealed, json.dumps(dict(meta)), time.time()),
+            )
+
+    def get(self, kind: str, scope: str, name: str) -> Item | None:
+        """The row with its secret, or None when there is none.
+
+        Raises:
+            LockedError: no key.
+            TerokError: the row does not open: it was changed or moved.
+        """
+        sealer = self._need_key()
+        row = self._db.execute(
+            f"SELECT {_COLUMNS}, CAST(sealed AS BLOB) FROM items WHERE kind = ? AND scope = ? AND name = ?",
+            (kind, scope, name),
+        ).fetchone()
+        if row is None:
+            return None
+        entry = _entry(row[:6])
+        try:
+            secret = sealer.open(_identity(kind, scope, name, entry.version), row[6])
+        except SealBroken:
+            raise TerokError(
+                f"The vault's row {kind}/{scope}/{name} does not open: it was changed outside of terok.",
+                fix="add it again, or restore vault.db from a backup",
+            ) from None
+        return Item(kind, scope, name, secret, entry.meta, entry.version, entry.updated)
+
+    def describe(self, kind: str | None = None, scope: str | None = None) -> list[Entry]:
+        """Rows without their secrets, in order of kind, scope and name; needs no key.
+
+        Args:
+            kind, scope: only these; None means any.
+        """
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM items WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR scope = ?2)"
+            " ORDER BY kind, scope, name",
+            (kind, scope),
+        )
+        return [_entry(row) for row in rows]
+
+    def set_meta(self, kind: str, scope: str, name: str, meta: Mapping[str, Any]) -> None:
+        """Replace a row's meta and leave its secret and version; needs no key.
+
+        Raises:
+            TerokError: there is no such row.
+        """
+        with self._transaction():
+            done = self._db.execute(
+                "UPDATE items SET meta = ?, updated = ? WHERE kind = ? AND scope = ? AND name = ?",
+                (json.dumps(dict(meta)), time.time(), kind, scope, name),
+            )
+            if done.rowcount == 0:
+                raise TerokError(f"The vault has no {kind} {scope}/{name}.", code=Exit.NOT_FOUND)
+
+    def remove(self, kind: str, scope: str, name: str) -> bool:
+        """Delete a row and overwrite its bytes; True when there was one. Needs no key."""
+        with self._transaction():
+            done = self._db.execute("DELETE FROM items WHERE kind = ? AND scope = ? AND name = ?", (kind, scope, name))
+        # the write-ahead log still holds the row's old pages until a checkpoint
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return done.rowcount > 0
+
+    # -- phantom tokens --
+
+    def add_token(self, token: str, *, container: str, scope: str, provider: str) -> None:
+        """Remember a phantom token by its SHA-256; needs no key. The same token twice is a TerokError."""
+        try:
+            with self._transaction():
+                self._db.execute(
+                    "INSERT INTO tokens (digest, container, scope, provider, created) VALUES (?, ?, ?, ?, ?)",
+                    (digest(token), container, scope, provider, time.time()),
+                )
+        except sqlite3.IntegrityError:
+            raise TerokError(f"A token for {provider} was given to {container} already.") from None
+
+    def tokens(self, container: str) -> list[TokenInfo]:
+        """Every token of one container; needs no key."""
+        rows = self._db.execute(
+            "SELECT digest, container, scope, provider, created FROM tokens WHERE container = ?"
+            " ORDER BY provider, created",
+            (container,),
+        )
+        return [TokenInfo(*row) for row in rows]
+
+    def revoke(self, container: str) -> int:
+        """Forget every token of one container; returns how many there were."""
+        with self._transaction():
+            return self._db.execute("DELETE FROM tokens WHERE container = ?", (container,)).rowcount
+
+    # -- settings and tiers --
+
+    def setting(self, name: str) -> bytes | None:
+        """A value of the vault itself, or None."""
+        row = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def set_setting(self, name: str, value: bytes) -> None:
+        """Set a value of the vault itself."""
+        self._db.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (name, value))
+
+    def tiers(self) -> dict[str, tuple[bytes, dict[str, Any]]]:
+        """Unlock tiers: name -> (wrapped data key, parameters); `keys` gives them their meaning."""
+        rows = self._db.execute("SELECT name, wrapped, parameters FROM tiers ORDER BY name")
+        return {name: (bytes(wrapped), json.loads(parameters)) for name, wrapped, parameters in rows}
+
+    def set_tier(self, name: str, wrapped: bytes, parameters: Mapping[str, Any]) -> None:
+        """Add or replace one tier."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO tiers (name, wrapped, parameters, created) VALUES (?, ?, ?, ?)",
+                (name, wrapped, json.dumps(dict(parameters)), time.time()),
+            )
+
+    def remove_tier(self, name: str) -> bool:
+        """Remove one tier; True when there was one."""
+        with self._transaction():
+            return self._db.execute("DELETE FROM tiers WHERE name = ?", (name,)).rowcount > 0
+
+    def changes(self) -> int:
+        """A number that moves when another connection committed a change (PRAGMA data_version)."""
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK on an exception: the write lock is taken before the first read."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _identity(kind: str, scope: str, name: str, version: int) -> Iterator[str | int]:
+    return iter(("terok item", kind, scope, name, version))
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    kind, scope, name, meta, version, updated = row
+    return Entry(kind, scope, name, json.loads(meta), version, updated)
+
+
+def _create(path: str) -> None:
+    """The file before SQLite sees it, so that it never exists with a wider mode; -wal and -shm inherit its mode."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except FileExistsError:
+        pass
+
+
+def _check_file(path: str) -> None:
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        raise TerokError(
+            f"There is no vault at {path}.", fix="terok vault add SCOPE PROVIDER", code=Exit.NOT_FOUND
+        ) from None
+    except OSError as error:
+        raise TerokError(f"Could not open the vault {path}: {error.strerror}.") from error
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        raise TerokError(f"The vault {path} is not a regular file of yours.", code=Exit.REFUSED)
+    if found.st_mode & 0o077:
+        raise TerokError(f"The vault {path} can be read by others.", fix=f"chmod 600 {path}", code=Exit.REFUSED)
+
+
+def _escape(path: str) -> str:
+    """A path inside a file: URI (SQLite, "Uniform Resource Identifiers"): %, ? and # would end it."""
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _prepare(connection: sqlite3.Connection, path: str, *, read_only: bool) -> None:
+    connection.execute("PRAGMA trusted_schema = OFF")
+    if read_only:
+        if schema.check(connection, path) != schema.VERSION:
+            raise TerokError(f"The vault {path} was written by an older version.", fix="terok vault status")
+        connection.execute("SELECT count(*) FROM settings").fetchone()
+        return
+    connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    # with WAL, only FULL syncs the log at each commit: a refresh token that was answered must survive a power cut
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON").fetchone()
+    schema.migrate(connection, path)
