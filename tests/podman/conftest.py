@@ -1,0 +1,46 @@
+"""Fixtures for tests against real rootless Podman; every test leaves the machine as it found it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import leaks
+from tests.lab.house import House
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test of this folder drives Podman."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.podman)
+
+
+@pytest.fixture(scope="session")
+def house() -> Iterator[House]:
+    """An operator's home with Podman storage, the test image and `terok setup` done; one for the session."""
+    made = House.build()
+    made.podman("run", "--rm", made.image, "true")  # Podman's own first-time work, its pause process among it
+    yield made
+    made.destroy()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(house: House) -> Iterator[None]:
+    """Fails a test after which a process, socket, mount, namespace or file of ours is left."""
+    before = leaks.take(house)
+    yield
+    rest = leaks.left(house, before, within=3)
+    assert not rest, "left behind:\n" + "\n".join(rest)
+
+
+@pytest.fixture
+def name(house: House, nothing_left: None) -> Iterator[str]:
+    """A container name of its own; the container and its state bundle are removed after the test."""
+    made = f"t-{uuid.uuid4().hex[:8]}"
+    yield made
+    house.podman("rm", "--force", "--time", "0", "--ignore", made)
+    house.terok("cleanup", made)
