@@ -10,6 +10,14 @@ import pytest
 
 from tests.lab import leaks
 from tests.lab.house import House
+from tests.standins.dns import Resolver
+
+RECORDS = {
+    "allowed.test": ["198.51.100.10", "2001:db8:1::10"],
+    "denied.test": ["198.51.100.66", "2001:db8:1::66"],
+    "upstream.test": ["198.51.100.20"],
+}
+"""What the stand-in DNS server knows."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,6 +34,13 @@ def house() -> Iterator[House]:
     made.podman("run", "--rm", made.image, "true")  # Podman's own first-time work, its pause process among it
     yield made
     made.destroy()
+
+
+@pytest.fixture(scope="session")
+def resolver() -> Iterator[Resolver]:
+    """The DNS server that the lab's /etc/resolv.conf names; see `RECORDS`."""
+    with Resolver(RECORDS) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
