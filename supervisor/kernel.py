@@ -25,7 +25,7 @@ AT_EMPTY_PATH, AT_FDCWD = 0x1000, -100
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 15, 24, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAP = 63
 
@@ -111,6 +111,12 @@ def die_with_parent(parent: int, signal_number: int) -> None:
         raise ProcessLookupError(f"parent {parent} has ended")
 
 
+def set_name(name: str) -> None:
+    """What `ps -o comm` shows for this process; the kernel keeps 15 bytes (PR_SET_NAME)."""
+    text = ctypes.create_string_buffer(name.encode()[:15])
+    _check(_libc.prctl(_PR_SET_NAME, text, 0, 0, 0), "PR_SET_NAME")
+
+
 def forbid_new_privileges() -> None:
     """No exec of this process or its children gains privileges (PR_SET_NO_NEW_PRIVS)."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS")
@@ -178,7 +184,9 @@ def landlock(
     )
     reading = _FS_READ_FILE | _FS_READ_DIR
     writing = handled & ~_FS_EXECUTE
-    grants = [(p, reading) for p in read] + [(p, writing) for p in write] + [(p, reading | _FS_EXECUTE) for p in execute]
+    grants = (
+        [(p, reading) for p in read] + [(p, writing) for p in write] + [(p, reading | _FS_EXECUTE) for p in execute]
+    )
     try:
         for path, rights in grants:
             _landlock_path(ruleset, path, rights & handled)

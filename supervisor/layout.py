@@ -38,7 +38,13 @@ def check_name(name: str) -> str:
     Raises:
         TerokError: the name is empty, too long, or has another character.
     """
-    if not name or len(name) > NAME_MAX or not name[0].isalnum() or not name.isascii() or not _NAME_CHARS.issuperset(name):
+    if (
+        not name
+        or len(name) > NAME_MAX
+        or not name[0].isalnum()
+        or not name.isascii()
+        or not _NAME_CHARS.issuperset(name)
+    ):
         raise TerokError(
             f"{name[:60]!r} is not a usable name: letters, digits, '_', '.', '-', at most {NAME_MAX}, "
             "beginning with a letter or digit.",
@@ -129,7 +135,9 @@ class Layout:
             return value if value.startswith("/") else default
 
         if uid == 0:
-            return cls("/var/lib/terok", "/run/terok", os.path.join(base("XDG_CONFIG_HOME", home + "/.config"), "terok"))
+            return cls(
+                "/var/lib/terok", "/run/terok", os.path.join(base("XDG_CONFIG_HOME", home + "/.config"), "terok")
+            )
         runtime = base("XDG_RUNTIME_DIR", f"/run/user/{uid}")
         if not os.path.isdir(runtime):
             runtime = f"/tmp/terok-runtime-{uid}"

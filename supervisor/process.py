@@ -191,7 +191,11 @@ def run(
     err_read, err_write = os.pipe2(os.O_CLOEXEC)
     try:
         pid = spawn(
-            argv, env=env, fds={**(fds or {}), 0: in_read, 1: out_write, 2: err_write}, namespaces=namespaces, cwd=cwd,
+            argv,
+            env=env,
+            fds={**(fds or {}), 0: in_read, 1: out_write, 2: err_write},
+            namespaces=namespaces,
+            cwd=cwd,
             die_with_parent=True,
         )
     except BaseException:
@@ -276,7 +280,9 @@ def fork(body: Callable[[], int]) -> int:
     return pid
 
 
-def call_in(namespaces: Namespaces, body: Callable[[], tuple[bytes, list[int]]], *, timeout: float) -> tuple[bytes, list[int]]:
+def call_in(
+    namespaces: Namespaces, body: Callable[[], tuple[bytes, list[int]]], *, timeout: float
+) -> tuple[bytes, list[int]]:
     """Run `body` in a child inside the given namespaces; returns its bytes (at most 64 KiB) and descriptors.
 
     The caller never enters the namespaces: it may be unable to come back (the host's network namespace does

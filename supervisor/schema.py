@@ -95,7 +95,6 @@ class Wiring:
     sidecars: tuple[Sidecar, ...]
     mounts: tuple[Mount, ...]
     shield: Shield | None
-    eager: bool
 
 
 class SidecarError(TerokError):
@@ -112,16 +111,22 @@ def load(path: str) -> Wiring:
         SidecarError: with the reason; nothing was done yet.
     """
     if not path.startswith("/") or "/../" in path + "/" or "\0" in path:
-        raise SidecarError(f"The sidecar path {path[:200]!r} is not absolute and plain.", fix="use the path that `terok prepare` prints")
+        raise SidecarError(
+            f"The sidecar path {path[:200]!r} is not absolute and plain.",
+            fix="use the path that `terok prepare` prints",
+        )
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise SidecarError(
-            f"The sidecar JSON {path} cannot be opened: {error.strerror}.", fix="run `terok prepare` for this container again"
+            f"The sidecar JSON {path} cannot be opened: {error.strerror}.",
+            fix="run `terok prepare` for this container again",
         ) from error
     with open(fd, "rb") as file:
         _check_trust(path, os.fstat(fd), "sidecar JSON", stat.S_ISREG)
-        _check_trust(os.path.dirname(path), os.lstat(os.path.dirname(path)), "directory of the sidecar JSON", stat.S_ISDIR)
+        _check_trust(
+            os.path.dirname(path), os.lstat(os.path.dirname(path)), "directory of the sidecar JSON", stat.S_ISDIR
+        )
         content = file.read(SIZE_MAX + 1)
     if len(content) > SIZE_MAX:
         raise SidecarError(f"The sidecar JSON {path} is larger than {SIZE_MAX >> 20} MiB.")
@@ -188,7 +193,8 @@ def parse(document: object) -> Wiring:
     version = _field(data, "", "schema", int)
     if version > VERSION:
         raise SidecarError(
-            f"The sidecar JSON has schema {version}; this terok understands {VERSION}.", fix="upgrade terok and run `terok setup`"
+            f"The sidecar JSON has schema {version}; this terok understands {VERSION}.",
+            fix="upgrade terok and run `terok setup`",
         )
     if version < 1:
         raise SidecarError(f"The sidecar JSON has schema {version}, which never existed.")
@@ -213,7 +219,6 @@ def parse(document: object) -> Wiring:
         sidecars=tuple(_sidecar(each, runtime_dir) for each in _objects(data, "", "sidecars")),
         mounts=tuple(_mount(each) for each in _objects(data, "", "mounts")),
         shield=_shield(_field(data, "", "shield", (dict, type(None))), bundle),
-        eager=_field(data, "", "eager", bool),
     )
     _no_more(data, "")
     names = [sidecar.name for sidecar in wiring.sidecars]

@@ -1,0 +1,91 @@
+"""The container as the kernel sees it at createRuntime: its init, its namespaces, its root."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+from . import process
+from .errors import TerokError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONFIG_MAX = 16 << 20
+
+
+class Container:
+    """Descriptors that name one container's kernel objects; they stay right when its pid is reused.
+
+    Attributes:
+        pid, start_time: of its init, as the host counts; start_time in clock ticks since boot.
+        pidfd: becomes readable when the init ends.
+        net, mount: descriptors of its network and mount namespaces; `mount` only until the start is through.
+        root: absolute path of its root file system, as seen before pivot_root.
+        label: the SELinux process label that it will run under; "" without SELinux.
+    """
+
+    def __init__(self, pid: int, bundle: str) -> None:
+        """Look at the container whose OCI state has this `pid` and `bundle` directory.
+
+        Raises:
+            TerokError: it has ended already, its configuration cannot be read, or it shares the host's network.
+        """
+        self.pid = pid
+        try:
+            self.pidfd = os.pidfd_open(pid)
+            self.start_time = process.start_time(pid)
+            self.net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            self.mount = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise TerokError(f"The container's init (pid {pid}) cannot be looked at: {error.strerror}.") from error
+        if same_object(self.net, "/proc/self/ns/net"):
+            raise TerokError(
+                "The container shares the host's network, where nothing can be enforced.",
+                fix="start it without --network=host",
+            )
+        if same_object(self.mount, "/proc/self/ns/mnt"):
+            raise TerokError("The container shares the host's mount namespace, so nothing can be mounted for it alone.")
+        config = read_config(bundle)
+        root = config.get("root")
+        path = root.get("path") if isinstance(root, dict) else None
+        if not isinstance(path, str):
+            raise TerokError(f"The OCI configuration in {bundle} names no root.path.")
+        self.root = os.path.normpath(os.path.join(bundle, path))
+        init = config.get("process")
+        label = init.get("selinuxLabel") if isinstance(init, dict) else None
+        self.label = label if isinstance(label, str) and os.path.isdir("/sys/fs/selinux") else ""
+
+    @property
+    def network(self) -> process.Namespaces:
+        """To run something inside its network namespace."""
+        return process.Namespaces(net=self.net)
+
+
+def same_object(fd: int, path: str) -> bool:
+    """True when the namespace behind `fd` is the one at `path` (same device and inode, namespaces(7))."""
+    one, other = os.fstat(fd), os.stat(path)
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def read_config(bundle: str) -> dict[str, Any]:
+    """The container's OCI config.json.
+
+    Raises:
+        TerokError: it is missing, larger than 16 MiB, or not a JSON object.
+    """
+    path = os.path.join(bundle, "config.json")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise TerokError(f"{path} is not a regular file.")
+            content = file.read(CONFIG_MAX + 1)
+        config = json.loads(content) if len(content) <= CONFIG_MAX else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TerokError(f"The OCI configuration {path} cannot be read: {error}.") from error
+    if not isinstance(config, dict):
+        raise TerokError(f"The OCI configuration {path} is not a JSON object of reasonable size.")
+    return config

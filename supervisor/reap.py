@@ -1,0 +1,58 @@
+"""Takes away what a container left behind, by its record: for the poststop hook, `terok cleanup` and `terok doctor`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from . import process, record
+from .service import signal_pidfd
+from .supervise import remove_runtime_dir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .layout import Bundle
+
+GRACE = 2.0
+"""Seconds that the supervisor has to take its services down by itself."""
+
+
+def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> bool:
+    """End every process that the record names and remove the runtime directory.
+
+    A late poststop of an earlier run must not end the next one: while the recorded container lives, nothing is
+    touched, unless `even_if_running`.
+
+    Returns:
+        True when nothing of ours is left.
+    """
+    known = record.read(bundle.record) or {}
+    pid, started = known.get("container_pid"), known.get("container_start_time")
+    if not even_if_running and isinstance(pid, int) and isinstance(started, int):
+        alive = process.open_same(pid, started)
+        if alive is not None:
+            ended = process.wait_gone(alive, 0)
+            os.close(alive)
+            if not ended:
+                return False
+    found = [(name, process.open_same(pid, started)) for name, pid, started in record.processes(known)]
+    fds = {name: fd for name, fd in found if fd is not None}
+    try:
+        if "supervisor" in fds:
+            signal_pidfd(fds["supervisor"], signal.SIGTERM)
+        deadline = time.monotonic() + (GRACE if "supervisor" in fds else 0)
+        for fd in fds.values():
+            process.wait_gone(fd, max(0.0, deadline - time.monotonic()))
+        # the supervisor first: its standby would start what it finds missing
+        for name in sorted(fds, key=lambda name: name not in ("supervisor", "standby")):
+            signal_pidfd(fds[name], signal.SIGKILL)
+        gone = all([process.wait_gone(fd, 1.0) for fd in fds.values()])
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+    remove_runtime_dir(runtime_dir)
+    if known and known.get("phase") not in ("ended", "failed"):
+        idle = {"pid": None, "start_time": None, "standby": None, "phase": "ended", "sidecars": {}}
+        record.write(bundle.record, {**known, **idle})
+    return gone

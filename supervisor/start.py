@@ -1,0 +1,136 @@
+"""What the hook does for the supervisor: one lock, one fork, one line over a pipe."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from . import kernel, process, record
+from .errors import TerokError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .container import Container
+    from .schema import Wiring
+
+READY_DEADLINE = 10.0
+"""Seconds until the hook gives up; below the `timeout` in the hook descriptor."""
+LOCK_DEADLINE = 5
+"""Whole seconds to wait for the supervisor of the container's previous run to finish taking down."""
+
+
+def start(wiring: Wiring, container: Container) -> None:
+    """Fork the container's supervisor and return when it has said `ready`.
+
+    A supervisor that already serves this very container is left alone.
+
+    Raises:
+        TerokError: it could not be brought up; nothing of it is left then.
+    """
+    lock = _take_lock(wiring, container)
+    if lock is None:
+        return
+    from .supervise import Supervisor
+
+    ready, tell = os.pipe2(os.O_CLOEXEC)
+    log = os.open(wiring.bundle.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def detached() -> int:
+        os.setsid()
+        os.close(ready)
+        return 0 if process.fork(lambda: _run(Supervisor(wiring, container), tell, log)) else 1
+
+    leader = process.fork(detached)
+    os.close(tell)
+    os.waitpid(leader, 0)
+    answer = _wait(ready)
+    if answer != "ready":
+        # the supervisor takes down by itself when it fails; one that hangs does not
+        try:
+            os.killpg(leader, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        raise TerokError(
+            answer or f"The supervisor died or was not ready within {READY_DEADLINE:g} s; see {wiring.bundle.log}."
+        )
+
+
+def _wait(ready: int) -> str:
+    waiting = select.poll()
+    waiting.register(ready, select.POLLIN)
+    if not waiting.poll(READY_DEADLINE * 1000):
+        return ""
+    with open(ready, encoding="utf-8", errors="replace") as pipe:
+        return pipe.read(4096).strip()
+
+
+def _run(supervisor: object, tell: int, log: int) -> int:
+    from .supervise import Supervisor
+
+    assert isinstance(supervisor, Supervisor)
+    kernel.set_name("terok-superv")
+    os.chdir("/")
+    _keep_only_log(log)
+    try:
+        supervisor.bring_up()
+        os.write(tell, b"ready\n")
+    except (TerokError, OSError) as error:
+        supervisor.error = str(error)
+        supervisor.take_down("failed")
+        os.write(tell, str(error).encode(errors="replace")[:4000])
+        return 1
+    os.close(tell)
+    return supervisor.live()
+
+
+def _keep_only_log(log: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for target, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, target)
+    os.close(null)
+    os.close(log)
+
+
+def _take_lock(wiring: Wiring, container: Container) -> int | None:
+    """The bundle's lock, held by descriptor until the supervisor and its standby are gone; None: already served.
+
+    Raises:
+        TerokError: another container holds it, or the previous supervisor does not finish.
+    """
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    fd = os.open(wiring.bundle.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+        return fd
+    except BlockingIOError:
+        pass
+    served = record.read(wiring.bundle.record) or {}
+    pid, started = served.get("container_pid"), served.get("container_start_time")
+    if served.get("phase") == "ready" and isinstance(pid, int) and isinstance(started, int):
+        if (pid, started) == (container.pid, container.start_time):
+            os.close(fd)
+            return None
+        alive = process.open_same(pid, started)
+        if alive is not None:
+            os.close(alive)
+            raise TerokError(
+                f"The wiring of {wiring.container} is in use by another running container (pid {pid}).",
+                fix="prepare a name of its own for each container",
+            )
+
+    def give_up(*_: object) -> None:
+        raise TerokError(
+            f"The previous supervisor of {wiring.container} still holds {wiring.bundle.lock}.",
+            fix=f"terok cleanup {wiring.container}",
+        )
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(LOCK_DEADLINE)
+    try:
+        flock(fd, LOCK_EX)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    return fd

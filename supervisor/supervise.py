@@ -1,0 +1,258 @@
+"""The supervisor: brings one container's services up, holds them while it lives, and takes everything away after it.
+
+Two processes share the work. The main one acts; its standby, forked from it with the same descriptors, only waits
+for it to die and then takes its place, so that listening sockets survive even SIGKILL. Neither reads a byte that
+the container wrote.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import time
+
+from . import firewall, kernel, listeners, mounts, process, record, resolver
+from .errors import TerokError
+from .loop import Loop
+from .service import Service, signal_pidfd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .container import Container
+    from .schema import Wiring
+
+STOP_GRACE = 0.3
+"""Seconds that a service has to end by itself after SIGTERM."""
+PROBE_TIMEOUT = 5.0
+LOG_MAX = 4 << 20
+
+
+class _BecomeStandby(BaseException):
+    """Unwinds the child of a fork back to `Supervisor.live`, where it stands by. Not an error."""
+
+
+class Supervisor:
+    """The services of one container.
+
+    Args:
+        wiring: its checked sidecar JSON.
+        container: its kernel objects.
+    """
+
+    def __init__(self, wiring: Wiring, container: Container) -> None:
+        self.wiring, self.container = wiring, container
+        self.phase = "starting"
+        self.error: str | None = None
+        self.started = time.time()
+        self.services: list[Service] = []
+        self._dns: Service | None = None
+        self._loop: Loop | None = None
+        self._main = 0
+        self._main_pidfd = self._standby_pidfd = -1
+        self._standby: tuple[int, int] | None = None
+
+    # --- start -------------------------------------------------------------------------------------------
+
+    def bring_up(self) -> None:
+        """Open, mount, apply and start everything; raises TerokError, and `take_down` undoes what was done."""
+        self.write_record()
+        opened = listeners.open_all(self.container, self.wiring)
+        mounts.attach(self.container, self.wiring.mounts)
+        os.close(self.container.mount)
+        for sidecar in self.wiring.sidecars:
+            fds = [opened[listener] for listener in sidecar.listeners]
+            self.services.append(Service.of_sidecar(sidecar, self.wiring.bundle.sidecar, fds, self.write_record))
+        if self.wiring.shield is not None:
+            firewall.apply(self.container.network, self.wiring.shield)
+            if self.wiring.shield.dnsmasq_conf is not None:
+                self._bring_up_dns()
+
+    def _bring_up_dns(self) -> None:
+        assert self.wiring.shield is not None
+        self._dns = Service(
+            "dnsmasq",
+            resolver.argv(self.wiring.shield),
+            [],
+            eager=True,
+            survives=True,
+            namespaces=self.container.network,
+            changed=self.write_record,
+        )
+        self.services.append(self._dns)
+        probe = listeners.open_dns_probe(self.container)
+        self._dns.start()
+        try:
+            resolver.probe(probe, self.wiring.shield.probe, PROBE_TIMEOUT)
+        except TerokError as error:
+            ended = process.wait_gone(self._dns.pidfd, 0)
+            raise TerokError(
+                f"dnsmasq {'ended' if ended else 'does not answer'}: {error.what}", fix=error.fix
+            ) from error
+        finally:
+            os.close(probe)
+
+    # --- life --------------------------------------------------------------------------------------------
+
+    def live(self) -> int:
+        """Serve until the container ends; returns the exit code. A standby comes back here when its main one dies."""
+        while True:
+            try:
+                self._serve()
+                self.take_down("ended")
+                return 0
+            except _BecomeStandby:
+                if not self._stand_by():
+                    return 0
+                self._take_over()
+
+    def _serve(self) -> None:
+        self._main, self._main_pidfd = os.getpid(), os.pidfd_open(os.getpid())
+        loop = self._loop = Loop()
+        loop.watch(self.container.pidfd, loop.stop)
+        loop.on_signal(signal.SIGTERM, loop.stop)
+        loop.on_signal(signal.SIGHUP, self._reload)
+        self.phase = "ready"
+        self._fork_standby()
+        for service in self.services:
+            service.attach(loop)
+        self.write_record()
+        gc.freeze()
+        loop.run()
+
+    def _reload(self) -> None:
+        if self._dns is not None:
+            self._dns.restart()
+
+    def _fork_standby(self) -> None:
+        gc.freeze()  # keeps the collector off the shared pages
+        pid = os.fork()
+        if pid == 0:
+            raise _BecomeStandby
+        self._standby = (pid, process.start_time(pid))
+        self._standby_pidfd = process.pidfd(pid)
+        assert self._loop is not None
+        self._loop.watch(self._standby_pidfd, self._on_standby_end)
+
+    def _on_standby_end(self) -> None:
+        assert self._loop is not None and self._standby is not None
+        self._loop.forget(self._standby_pidfd)
+        os.close(self._standby_pidfd)
+        try:
+            os.waitpid(self._standby[0], 0)
+        except ChildProcessError:
+            pass
+        # a pause, so that a standby that cannot live does not keep the machine busy
+        self._loop.after(0.05, self._renew_standby)
+
+    def _renew_standby(self) -> None:
+        self._fork_standby()
+        self.write_record()
+
+    def _stand_by(self) -> bool:
+        """Wait in the standby; True when the main supervisor died while the container lives on."""
+        assert self._loop is not None
+        self._loop.close()
+        kernel.set_name("terok-standby")
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        waiting = select.poll()
+        for fd in (self._main_pidfd, self.container.pidfd):
+            waiting.register(fd, select.POLLIN)
+        waiting.poll()
+        if process.wait_gone(self.container.pidfd, 0):
+            # the main one takes everything away; should it die over that, this one does
+            if process.wait_gone(self._main_pidfd, 5.0):
+                self._forget_services()
+                self.take_down("ended")
+            return False
+        return True
+
+    def _take_over(self) -> None:
+        kernel.set_name("terok-superv")
+        os.write(2, b"supervisor: was killed, its standby took over\n")
+        os.close(self._main_pidfd)
+        self.error = "the supervisor was killed and replaced by its standby"
+        self._forget_services()
+
+    def _forget_services(self) -> None:
+        """The sidecars died with the main supervisor (PDEATHSIG); dnsmasq did not and is found by the record."""
+        known = {
+            name: (pid, started)
+            for name, pid, started in record.processes(record.read(self.wiring.bundle.record) or {})
+        }
+        for service in self.services:
+            if service.survives:
+                service.adopt(*known.get(service.name, (0, 0)))
+            else:
+                service.forget_process()
+
+    # --- end ---------------------------------------------------------------------------------------------
+
+    def take_down(self, phase: str) -> None:
+        """Stop the services, remove the runtime directory, write the last record. Harmless when repeated."""
+        self.phase = "ending" if phase == "ended" else phase
+        if self._standby is not None:
+            signal_pidfd(self._standby_pidfd, signal.SIGKILL)
+        running = [service for service in self.services if service.pidfd >= 0]
+        for service in running:
+            signal_pidfd(service.pidfd, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_GRACE
+        for service in running:
+            if not process.wait_gone(service.pidfd, max(0.0, deadline - time.monotonic())):
+                service.kill()
+                process.wait_gone(service.pidfd, 1.0)
+            service.forget_process()
+        remove_runtime_dir(self.wiring.runtime_dir)
+        self.phase, self._standby = phase, None
+        self.write_record(ended=True)
+
+    def write_record(self, *, ended: bool = False) -> None:
+        """Write the record as it is now. A full disk must not end the container's services, so errors are logged."""
+        try:
+            _trim_log()
+            record.write(self.wiring.bundle.record, self.describe(ended=ended))
+        except OSError as error:
+            os.write(2, f"supervisor: the record could not be written: {error.strerror}\n".encode())
+
+    def describe(self, *, ended: bool = False) -> dict[str, Any]:
+        """The record's content."""
+        standby = {"pid": self._standby[0], "start_time": self._standby[1]} if self._standby else None
+        return {
+            "container": self.wiring.container,
+            "container_pid": self.container.pid,
+            "container_start_time": self.container.start_time,
+            "pid": None if ended else os.getpid(),
+            "start_time": None if ended else process.start_time(os.getpid()),
+            "standby": standby,
+            "phase": self.phase,
+            "started": self.started,
+            "error": self.error,
+            "sockets": [
+                listener.path if listener.kind == "unix" else f"{listener.kind}:127.0.0.1:{listener.port}"
+                for sidecar in self.wiring.sidecars
+                for listener in sidecar.listeners
+            ],
+            "sidecars": {service.name: service.describe() for service in self.services},
+        }
+
+
+def remove_runtime_dir(path: str) -> None:
+    """Remove the flat runtime directory of a container; links in it are removed, never followed."""
+    try:
+        for name in os.listdir(path):
+            os.unlink(os.path.join(path, name))
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        os.write(2, f"supervisor: {path} could not be removed: {error.strerror}\n".encode())
+
+
+def _trim_log() -> None:
+    # descriptor 2 is the log, opened for appending: what a restarting service prints may not fill the disk
+    if os.fstat(2).st_size > LOG_MAX:
+        os.ftruncate(2, 0)
