@@ -39,9 +39,17 @@ def dataclass(*, frozen: bool) -> Callable[[type[T]], type[T]]:
         def show(self: Any) -> str:
             return f"{cls.__name__}({', '.join(f'{name}={self.__dict__[name]!r}' for name in fields)})"
 
-        cls.__init__, cls.__setattr__, cls.__delattr__ = init, refuse, refuse
-        cls.__eq__, cls.__repr__, cls.__match_args__ = equal, show, fields
-        cls.__hash__ = lambda self: hash(tuple(self.__dict__[name] for name in fields))
+        members = {
+            "__init__": init,
+            "__setattr__": refuse,
+            "__delattr__": refuse,
+            "__eq__": equal,
+            "__repr__": show,
+            "__hash__": lambda self: hash(tuple(self.__dict__[name] for name in fields)),
+            "__match_args__": fields,
+        }
+        for name, member in members.items():
+            setattr(cls, name, member)
         return cls
 
     return decorate

@@ -12,6 +12,8 @@ from .supervise import remove_runtime_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .layout import Bundle
 
 GRACE = 2.0
@@ -47,12 +49,12 @@ def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> 
         # the supervisor first: its standby would start what it finds missing
         for name in sorted(fds, key=lambda name: name not in ("supervisor", "standby")):
             signal_pidfd(fds[name], signal.SIGKILL)
-        gone = all([process.wait_gone(fd, 1.0) for fd in fds.values()])
+        left = [name for name, fd in fds.items() if not process.wait_gone(fd, 1.0)]
     finally:
         for fd in fds.values():
             os.close(fd)
     remove_runtime_dir(runtime_dir)
     if known and known.get("phase") not in ("ended", "failed"):
-        idle = {"pid": None, "start_time": None, "standby": None, "phase": "ended", "sidecars": {}}
+        idle: dict[str, Any] = {"pid": None, "start_time": None, "standby": None, "phase": "ended", "sidecars": {}}
         record.write(bundle.record, {**known, **idle})
-    return gone
+    return not left
