@@ -129,7 +129,7 @@ class Supervisor:
 
     def _fork_standby(self) -> None:
         gc.freeze()  # keeps the collector off the shared pages
-        pid = os.fork()
+        pid = process.split()
         if pid == 0:
             raise _BecomeStandby
         self._standby = (pid, process.start_time(pid))
