@@ -4,8 +4,8 @@
 
 - `api-key`: the key itself, UTF-8;
 - `basic`: the password or token of HTTP Basic (RFC 7617); the user is `meta["user"]` or the route's;
-- `oauth`: a JSON object with `access_token`, and where known `refresh_token`, `expires_at` (Unix seconds), `scopes` (list)
-  and `id_token`.
+- `oauth`: a JSON object with `access_token`, and where known `refresh_token`, `expires_at` (Unix seconds), `scopes`
+  (list) and `id_token`.
 
 Further meta, none of it secret: `variables` (values for the route's placeholders, such as `host` and `account_id`),
 `upstream`, `allow_private`, `ca_bundle`, `auth_header`, `auth_prefix` (overrides of the route), `expires_at`, `account`
@@ -111,6 +111,6 @@ def check_secret(text: str) -> str:
         raise TerokError("The secret is empty.")
     if not all("!" <= character <= "~" for character in text):
         raise TerokError(
-            "The secret has a space, a line break or a character outside of ASCII; no header can carry it."
+            "The secret has a space, a line break or a character that is not ASCII: no header can carry it."
         )
     return text

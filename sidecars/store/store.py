@@ -7,8 +7,8 @@ Rules of this file:
   it never holds a secret, and whoever can write the file is the operator.
 - Describing, setting meta and everything about tokens needs no key.
 - WAL: a reader never waits for a writer. SQLite's readers need `vault.db-wal` and `vault.db-shm` beside the file, and
-  the last connection that closes deletes them. So a confined sidecar opens the store **before** it confines itself, with
-  `read_only=True`: `open` reads once, which opens all three descriptors, and these keep working under Landlock for
+  the last connection that closes deletes them. So a confined sidecar opens the store **before** it confines itself,
+  with `read_only=True`: `open` reads once, which opens all three descriptors, and these keep working under Landlock for
   as long as the connection lives (a writer that closes sees the reader's lock and leaves the files).
   A sidecar needs no Landlock rule for the store. It must not fork with an open store, and keeps one connection.
 - `changes()` is one pragma that reads no table: call it per request, and reread tokens and credentials when it moved.

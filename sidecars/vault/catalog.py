@@ -1,6 +1,7 @@
 """The compiled roster, `routes.json`: how to read it, and what a credential changes in it. Standard library only.
 
-`terok vault routes` writes the file from the YAML roster (`roster.py`); the vault's process and the launch only read it.
+`terok vault routes` writes the file from the YAML roster (`roster.py`); the vault's process and the launch only
+read it.
 
     {"version": 1,
      "sources": [[path, mtime in ns, size], ...],          files it was made from
@@ -12,16 +13,18 @@ A PROVIDER has:
 - `title`, `site` (where a person gets a key), `variables` (placeholder -> default value);
 - `upstreams`: list of `{url, prefix, host, strip, auth, auth_as}`, in the order in which they are tried; the first that
   matches serves the request. `prefix` is compared with the raw path; `host`, when set, with the client's Host without
-  its port; `auth`, when set, lists the credential kinds that it takes. `strip`: the prefix is cut off the path before the
-  url's own path is put in front. `auth_as`: use this kind's way of sending the secret instead of the credential's own;
-- `auth`: kind -> `{scheme, header, prefix, user, headers, merge, token, claims}`. `scheme` is `header` (header: prefix +
-  secret) or `basic` (RFC 7617 with `user`). `token` and `claims` are the template of phantom tokens (`store/tokens.py`);
+  its port; `auth`, when set, lists the credential kinds that it takes. `strip`: the prefix is cut off the path
+  before the url's own path is put in front. `auth_as`: use this kind's way of sending the secret instead of the
+  credential's own;
+- `auth`: kind -> `{scheme, header, prefix, user, headers, merge, token, claims}`. `scheme` is `header` (header:
+  prefix + secret) or `basic` (RFC 7617 with `user`). `token` and `claims` are the template of phantom tokens
+  (`store/tokens.py`);
 - `headers` (set, replacing the client's) and `merge` (added to the client's comma-separated list) for every kind;
   the same two inside a kind are for that kind;
 - `token_query`: query parameters that may carry the token and are taken out;
-- `rules`: list of `{name, action: allow|deny, methods, paths}`; the first that matches the method and the raw path without
-  query decides, none means refused with the rule name `default`. Method `*` is any; in paths `*` stands for anything
-  but `/`, `**` for anything;
+- `rules`: list of `{name, action: allow|deny, methods, paths}`; the first that matches the method and the raw path
+  without query decides, none means refused with the rule name `default`. Method `*` is any; in paths `*` stands for
+  anything but `/`, `**` for anything;
 - `rate` `{per_minute, concurrent}` (null: no limit), `body_max` (bytes or null), `allow_private`, `ca_bundle` (path or null),
   `websocket`, `http2`, `usage` (`anthropic`, `openai`, `mistral` or null);
 - `refresh`: null or `{url, client_id, scopes, format: json|form, margin}` (margin in seconds before the expiry);
