@@ -75,10 +75,11 @@ def _run(supervisor: object, tell: int, log: int) -> int:
     try:
         supervisor.bring_up()
         os.write(tell, b"ready\n")
-    except (TerokError, OSError) as error:
-        supervisor.error = str(error)
+    except Exception as error:  # noqa: BLE001 - whatever failed, nothing may stay behind and the start is refused
+        known = isinstance(error, TerokError)
+        supervisor.error = str(error) if known else f"The supervisor failed: {type(error).__name__}: {error}"
         supervisor.take_down("failed")
-        os.write(tell, str(error).encode(errors="replace")[:4000])
+        os.write(tell, supervisor.error.encode(errors="replace")[:4000])
         return 1
     os.close(tell)
     return supervisor.live()
