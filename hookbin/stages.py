@@ -8,7 +8,7 @@ import select
 import sys
 import time
 
-from ..supervisor import layout, process, schema
+from ..supervisor import audit, layout, process, schema
 from ..supervisor.errors import Exit, TerokError
 
 TYPE_CHECKING = False
@@ -127,6 +127,14 @@ def _report(state: dict[str, Any], stage: str, error: TerokError) -> None:
             if os.fstat(fd).st_size > 1 << 20:
                 os.ftruncate(fd, 0)
             log.write(line)
+        audit.append(
+            layout.Bundle(directory).audit,
+            "hook",
+            stage or "hook",
+            verdict="refused",
+            reason=error.what,
+            allow=error.fix,
+        )
     except OSError as failure:
         print(f"terok: hook-error.log could not be written: {failure.strerror}", file=sys.stderr)
 

@@ -49,7 +49,20 @@ class Audit:
         if os.write(self._fd, data) != len(data):
             raise OSError(28, "short write to the audit log")
 
+    def close(self) -> None:
+        """Close the log."""
+        os.close(self._fd)
+
     def _rotate(self) -> None:
         os.replace(self.path, self.path + ".1")
         os.close(self._fd)
         self._fd = self._open()
+
+
+def append(path: str, source: str, event: str, **fields: Any) -> None:
+    """Write one line to the audit log at `path`, for a writer that has only one; raises OSError."""
+    log = Audit(path, source)
+    try:
+        log.write(event, **fields)
+    finally:
+        log.close()

@@ -15,6 +15,7 @@ import time
 
 from . import firewall, kernel, listeners, mounts, process, record, resolver
 from .errors import TerokError
+from .guard import Guard, open_monitor
 from .loop import Loop
 from .service import Service, signal_pidfd
 
@@ -50,6 +51,8 @@ class Supervisor:
         self.started = time.time()
         self.services: list[Service] = []
         self._dns: Service | None = None
+        self._guard: Guard | None = None
+        self._turn = 0
         self._loop: Loop | None = None
         self._main = 0
         self._main_pidfd = self._standby_pidfd = -1
@@ -68,6 +71,7 @@ class Supervisor:
             self.services.append(Service.of_sidecar(sidecar, self.wiring.bundle.sidecar, fds, self.write_record))
         if self.wiring.shield is not None:
             firewall.apply(self.container.network, self.wiring.shield)
+            self._guard = Guard(open_monitor(self.container), self.container, self.wiring)
             if self.wiring.shield.dnsmasq_conf is not None:
                 self._bring_up_dns()
 
@@ -119,6 +123,11 @@ class Supervisor:
         self._fork_standby()
         for service in self.services:
             service.attach(loop)
+        if self._guard is not None:
+            loop.watch(self._guard.fd, self._guard.on_news)
+            self._guard.check()
+        if self._dns is not None:
+            loop.after(firewall.ROTATE_SECONDS, self._rotate)
         self.write_record()
         gc.freeze()
         loop.run()
@@ -126,6 +135,15 @@ class Supervisor:
     def _reload(self) -> None:
         if self._dns is not None:
             self._dns.restart()
+
+    def _rotate(self) -> None:
+        assert self._loop is not None and self.wiring.shield is not None
+        self._turn += 1
+        try:
+            firewall.rotate(self.container.network, self.wiring.shield, self._turn)
+        except TerokError as error:
+            os.write(2, f"shield: learned addresses could not be forgotten: {error.what}\n".encode(errors="replace"))
+        self._loop.after(firewall.ROTATE_SECONDS, self._rotate)
 
     def _fork_standby(self) -> None:
         gc.freeze()  # keeps the collector off the shared pages

@@ -1,0 +1,99 @@
+"""Notices when somebody else changes a container's firewall, and puts it back.
+
+The kernel tells of every change of nftables over netlink (NFNLGRP_NFTABLES). Only the type of each message is
+looked at: elements come and go with every DNS answer and say nothing, anything else leads to a comparison with what
+should be in force. Idle, this costs one descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from _socket import SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, socket
+
+from . import audit, firewall, process
+from .errors import TerokError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .container import Container
+    from .schema import Wiring
+
+_AF_NETLINK, _NETLINK_NETFILTER = 16, 12
+_NFNLGRP_NFTABLES = 7
+_SUBSYS_NFTABLES = 10
+_ELEMENTS = {12, 13, 14, 15, 16}  # NEW-, GET-, DELSETELEM, NEW-, GETGEN (linux/netfilter/nf_tables.h)
+_HEADER = struct.Struct("=IHHII")
+_TIMEOUT = 5.0
+
+
+def open_monitor(container: Container) -> int:
+    """A non-blocking netlink socket in the container's network namespace that hears of changes of nftables."""
+
+    def body() -> tuple[bytes, list[int]]:
+        made = socket(_AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, _NETLINK_NETFILTER)
+        made.bind((0, 1 << (_NFNLGRP_NFTABLES - 1)))
+        return b"", [made.detach()]
+
+    return process.call_in(container.network, body, timeout=_TIMEOUT)[1][0]
+
+
+def matters(data: bytes) -> bool:
+    """True when a batch of netlink messages (netlink(7)) holds one that is about more than set elements."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
+        if kind >> 8 == _SUBSYS_NFTABLES and kind & 0xFF not in _ELEMENTS:
+            return True
+        at += max(_HEADER.size, (length + 3) & ~3)
+    return False
+
+
+class Guard:
+    """Keeps the firewall of one container as it should be.
+
+    Args:
+        fd: what `open_monitor` returned.
+    """
+
+    def __init__(self, fd: int, container: Container, wiring: Wiring) -> None:
+        self.fd, self._container, self._wiring = fd, container, wiring
+
+    def on_news(self) -> None:
+        """Read what the kernel has to say; compare and mend when it matters."""
+        if self._drain():
+            self.check()
+
+    def _drain(self) -> bool:
+        changed = False
+        for _ in range(64):  # the rest waits for the next round: a flood must not keep the loop
+            try:
+                data = os.read(self.fd, 1 << 16)
+            except BlockingIOError:
+                return changed
+            except OSError:
+                return True  # ENOBUFS: messages were lost, so anything may have happened
+            changed = matters(data) or changed
+        return changed
+
+    def check(self) -> None:
+        """Compare the firewall in force with the expected one; restore it when it differs, and write it down."""
+        shield = self._wiring.shield
+        assert shield is not None
+        try:
+            firewall.verify(self._container.network, shield)
+            return
+        except TerokError as error:
+            reason = error.what
+        try:
+            firewall.restore(self._container.network, shield)
+            self._tell("restored", reason)
+        except TerokError as error:
+            self._tell("restore_failed", f"{reason} {error.what}")
+
+    def _tell(self, event: str, reason: str) -> None:
+        os.write(2, f"shield: {event}: {reason}\n".encode(errors="replace"))
+        try:
+            audit.append(self._wiring.bundle.audit, "shield", event, reason=reason)
+        except OSError as error:
+            os.write(2, f"shield: the audit line could not be written: {error.strerror}\n".encode())
