@@ -15,6 +15,7 @@ from .sockets import receive_fds, send_fds, socketpair
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CLEAN_ENV: dict[str, str] = {"PATH": PATH, "LANG": "C.UTF-8"}
@@ -259,6 +260,21 @@ def _communicate(
         for fd in list(left):
             close(fd)
     return b"".join(chunks[out_read]), b"".join(chunks[err_read])
+
+
+def replace(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Become another program: same pid, terminal and descriptors 0 to 2, default signals (execve(2)).
+
+    Raises:
+        TerokError: it could not be executed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reset_signals()
+    try:
+        os.execve(_find(argv[0]), list(argv), dict(env))
+    except OSError as error:
+        raise TerokError(f"Could not start {argv[0]}: {error.strerror}.") from error
 
 
 def fork(body: Callable[[], int]) -> int:

@@ -1,0 +1,127 @@
+"""The OCI hook descriptors and the drop-in that announces their directory to Podman."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from ..supervisor.layout import Layout, containers_conf_dropin, outer_uid, package_root
+
+STAGES = ("createRuntime", "poststop")
+HOOK_SECONDS = 20
+"""After this long crun kills a hook and refuses the start; the hook's own deadline is shorter."""
+
+SYSTEM_HOOK_DIRS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
+"""Podman's default `hooks_dir` (containers.conf(5)). A file that sets the key replaces the list, so it is repeated."""
+
+
+def descriptor(stage: str) -> dict[str, Any]:
+    """The hook of one stage, as podman's `oci-hooks(5)` describes it, schema 1.0.0."""
+    entry = os.path.join(package_root(), "hookbin", "entry.py")
+    interpreter = os.path.abspath(sys.executable)
+    return {
+        "version": "1.0.0",
+        "hook": {
+            "path": interpreter,
+            "args": [os.path.basename(interpreter), "-I", "-S", entry, stage],
+            "timeout": HOOK_SECONDS,
+        },
+        "when": {"annotations": {r"^terok\.(sandbox\.sidecar|scope|shield\..*)$": ".+"}},
+        "stages": [stage],
+    }
+
+
+def descriptor_path(layout: Layout, stage: str) -> str:
+    """Where the descriptor of a stage is."""
+    return os.path.join(layout.hooks, f"terok-{stage}.json")
+
+
+def descriptor_text(stage: str) -> str:
+    """The descriptor's file content."""
+    return json.dumps(descriptor(stage), indent=2) + "\n"
+
+
+def config_files(environ: Mapping[str, str], *, uid: int | None = None) -> list[str]:
+    """The containers.conf files that Podman reads, in its order, ours among them (containers.conf(5))."""
+    uid = outer_uid() if uid is None else uid
+    user = os.path.dirname(os.path.dirname(containers_conf_dropin(environ, uid=1000)))
+    bases = ["/usr/share/containers", "/etc/containers", *([user] if uid else [])]
+    found: list[str] = []
+    for base in bases:
+        found.append(os.path.join(base, "containers.conf"))
+        folder = os.path.join(base, "containers.conf.d")
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        found += [os.path.join(folder, name) for name in names if name.endswith(".conf")]
+    return [path for path in found if os.path.isfile(path)]
+
+
+def hook_dirs_of(path: str) -> list[str] | None:
+    """The `hooks_dir` that one containers.conf file sets; None when it says nothing or can't be read."""
+    try:
+        with open(path, "rb") as file:
+            value = tomllib.load(file).get("engine", {}).get("hooks_dir")
+    except (OSError, tomllib.TOMLDecodeError, AttributeError):
+        return None
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else None
+
+
+def effective_hook_dirs(environ: Mapping[str, str], *, uid: int | None = None, without: str = "") -> tuple[list[str], str]:
+    """The hook directories that Podman will use, and the file that decided; the defaults and "" when none did.
+
+    Args:
+        environ, uid: whose Podman.
+        without: a file to leave out of account.
+    """
+    dirs, decided = list(SYSTEM_HOOK_DIRS), ""
+    override = environ.get("CONTAINERS_CONF")
+    for path in [override] if override else config_files(environ, uid=uid):
+        value = hook_dirs_of(path) if path != without else None
+        if value is not None:
+            dirs, decided = value, path
+    return dirs, decided
+
+
+def dropin_text(layout: Layout, others: list[str]) -> str:
+    """The drop-in that keeps the other hook directories and adds ours."""
+    dirs = [*(each for each in others if each != layout.hooks), layout.hooks]
+    # JSON's strings are TOML's basic strings
+    return (
+        "# Written by `terok setup`; `terok uninstall` removes it. It repeats the hook directories that were in force,\n"
+        "# because Podman takes the last file's list alone.\n"
+        f"[engine]\nhooks_dir = {json.dumps(dirs)}\n"
+    )
+
+
+def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = None) -> str | None:
+    """Why Podman would not run our hooks; None when it will. Reads a few small files."""
+    for stage in STAGES:
+        path = descriptor_path(layout, stage)
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except OSError:
+            return f"The hook descriptor {path} is missing."
+        if text != descriptor_text(stage):
+            return f"The hook descriptor {path} belongs to another installation of terok."
+    entry = os.path.join(package_root(), "hookbin", "entry.py")
+    if not os.path.isfile(entry):
+        return f"The hook program {entry} is missing."
+    dirs, decided = effective_hook_dirs(environ, uid=uid)
+    if layout.hooks not in dirs:
+        by = f"{decided} sets hooks_dir and hides it" if decided else "no containers.conf names it"
+        return f"Podman does not look into {layout.hooks}: {by}."
+    return None
+
+
+def require_hooks(layout: Layout, environ: Mapping[str, str]) -> None:
+    """Raise SystemExit, with the command that mends it as its message, when Podman would not run our hooks.
+
+    Without the hooks a container would start without firewall and services: nothing else would refuse it.
+    """
+    found = problem(layout, environ)
+    if found:
+        raise SystemExit(f"terok: {found}\n  fix: terok setup")

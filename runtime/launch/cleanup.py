@@ -1,0 +1,67 @@
+"""Takes back what a prepare or run made: tokens, state bundle, runtime directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from ...supervisor.layout import Bundle
+from ..config import Config
+from . import files, services
+from .live import end_supervisor, refuse_if_running
+
+
+def cleanup(container: str, *, cfg: Config) -> bool:
+    """Revoke the container's tokens and delete its state.
+
+    Args:
+        container: its name; the container itself is not touched.
+        cfg: the configuration.
+
+    Returns:
+        True when there was something, False when there was nothing; calling it again is harmless.
+
+    Raises:
+        TerokError: the name is bad, or the container is running (REFUSED).
+    """
+    return tear_down(container, cfg=cfg, force=False)
+
+
+def tear_down(container: str, *, cfg: Config, force: bool) -> bool:
+    """`cleanup`; with `force` also under a running container, whose services end and whose firewall stays."""
+    bundle = cfg.layout.bundle(container)
+    if not os.path.isdir(cfg.layout.containers):
+        return _revoke(container, cfg)
+    with files.locked(os.path.join(cfg.layout.containers, ".lock")):
+        if force:
+            end_supervisor(bundle)
+        else:
+            refuse_if_running(bundle)
+        # tokens first: if what follows fails, they are worth nothing already
+        done = _revoke(container, cfg)
+        done = _remove_tree(cfg.layout.runtime_dir(container)) or done
+        return _remove_bundle(bundle) or done
+
+
+def _revoke(container: str, cfg: Config) -> bool:
+    store = services.open_store(cfg.layout)
+    if store is None:
+        return False
+    with store:
+        return store.revoke(container) > 0
+
+
+def _remove_bundle(bundle: Bundle) -> bool:
+    """Delete the bundle, its sidecar JSON first: without it the hook refuses to start the container."""
+    try:
+        os.unlink(bundle.sidecar)
+    except OSError:
+        pass
+    return _remove_tree(bundle.root)
+
+
+def _remove_tree(path: str) -> bool:
+    if not os.path.lexists(path):
+        return False
+    shutil.rmtree(path)
+    return True

@@ -1,0 +1,60 @@
+"""What the caller of a launch wants, before anything is decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import Config
+from .plan import WiringPlan
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prepare or run.
+
+    container: its name.
+    shield, gate, broker, ssh: which subsystems are wanted.
+    scope: whose credentials, or None.
+    profiles: shield profiles; None: those of the configuration.
+    network: a mode of `config.NETWORK_MODES`; None: that of the configuration.
+    agents: agents to prepare; None: those of the configuration.
+    restricted: see `docs/restricted.md`.
+    """
+
+    container: str
+    shield: bool = True
+    gate: bool = True
+    broker: bool = True
+    ssh: bool = True
+    scope: str | None = None
+    profiles: tuple[str, ...] | None = None
+    network: str | None = None
+    agents: tuple[str, ...] | None = None
+    restricted: bool = False
+
+
+def decide(request: Request, cfg: Config) -> tuple[WiringPlan, list[str]]:
+    """The plan for a request, and what to tell people about it; pure.
+
+    A subsystem that serves a scope's secrets is left out when there is no scope: there is nothing that it could serve.
+    """
+    wanted = {
+        "gate": request.gate and cfg.gate.enabled,
+        "broker": request.broker and cfg.vault.enabled,
+        "ssh": request.ssh and cfg.ssh.enabled,
+    }
+    notes: list[str] = []
+    if request.scope is None:
+        names = {"gate": "the git gate", "broker": "the vault", "ssh": "the SSH signer"}
+        left_out = [names[name] for name, on in wanted.items() if on]
+        if left_out:
+            notes.append(f"No scope was given: {', '.join(left_out)} will not run (--scope NAME).")
+        wanted = dict.fromkeys(wanted, False)
+    plan = WiringPlan(
+        scope=request.scope,
+        shield=request.shield,
+        gate=wanted["gate"],
+        broker=wanted["broker"],
+        ssh=wanted["ssh"],
+    )
+    return plan, notes

@@ -1,0 +1,108 @@
+"""What each container has for itself on the host: directories, and ports in tcp mode."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+
+from ...supervisor.errors import TerokError
+from ...supervisor.layout import Bundle, check_socket_path, package_root
+from ..config import Config
+from . import files
+from .plan import PerContainerResources
+
+CONTAINER_BRIDGES_DIR = "/usr/local/share/terok-sandbox/bridges"
+"""Where a container that wants it sees `bridges_resource_dir()`."""
+LOOPBACK_VAULT_PORT = 9419
+"""The vault's port on the container's own 127.0.0.1, in every transport."""
+
+SOCKETS = {"vault": "vault.sock", "ssh": "ssh-agent.sock", "gate": "gate.sock"}
+"""Each service's socket in the runtime directory."""
+
+
+def bridges_resource_dir() -> str:
+    """The host's directory with the scripts for images that prefer an environment file to set variables."""
+    return os.path.join(package_root(), "runtime", "bridges")
+
+
+def run_state_dir(cfg: Config, container: str) -> str:
+    """The state bundle's directory of `container`, made (0700) when missing; raises TerokError for a bad name."""
+    bundle = cfg.layout.bundle(container)
+    files.make_dir(cfg.layout.containers)
+    return files.make_dir(bundle.root)
+
+
+def allocate_per_container_resources(cfg: Config, container: str) -> PerContainerResources:
+    """The runtime directory (made, 0700) and, in tcp mode, the ports of `container`.
+
+    A container that was prepared before keeps its ports: its environment can't change any more.
+
+    Raises:
+        TerokError: the name is bad, a socket's path would be too long, or no port is free.
+    """
+    directory = cfg.layout.runtime_dir(container)
+    for name in SOCKETS.values():
+        check_socket_path(os.path.join(directory, name))
+    files.make_dir(cfg.layout.runtime)
+    files.make_dir(directory)
+    if cfg.services.mode == "socket":
+        return PerContainerResources(directory, None, None, None)
+    ports = kept_ports(cfg.layout.bundle(container)) or pick_ports(cfg, 3)
+    return PerContainerResources(directory, *ports)
+
+
+def kept_ports(bundle: Bundle) -> list[int] | None:
+    """The three ports that an earlier launch wrote into meta.json; None when it had none."""
+    meta = files.read_json(bundle.meta)
+    found = meta.get("ports") if isinstance(meta, dict) else None
+    if isinstance(found, list) and len(found) == 3 and all(isinstance(port, int) for port in found):
+        return found
+    return None
+
+
+def pick_ports(cfg: Config, count: int) -> list[int]:
+    """Free ports on 127.0.0.1 that no other container of ours has; all are held open until the last one is found.
+
+    Raises:
+        TerokError: the configured range has not enough free ones.
+    """
+    taken = {port for ports in all_ports(cfg).values() for port in ports}
+    chosen: list[int] = []
+    with ExitStack() as held:
+        wanted = cfg.network.port_range
+        candidates = iter(range(wanted[0], wanted[1] + 1)) if wanted else None
+        tries = 0
+        while len(chosen) < count:
+            port = next(candidates, None) if candidates is not None else 0
+            tries += 1
+            if port is None or tries > 100_000:
+                assert wanted is not None
+                raise TerokError(
+                    f"No free port is left on 127.0.0.1 in network.port_range {list(wanted)}.",
+                    fix="terok config set network.port_range '[18700, 32700]', or clean up containers",
+                )
+            if port in taken:
+                continue
+            listener = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            port = listener.getsockname()[1]
+            if port not in taken:
+                chosen.append(port)
+    return chosen
+
+
+def all_ports(cfg: Config) -> dict[str, list[int]]:
+    """The ports of every container of ours, by name."""
+    return {name: kept_ports(cfg.layout.bundle(name)) or [] for name in containers(cfg)}
+
+
+def containers(cfg: Config) -> list[str]:
+    """Names of all containers that have a state bundle."""
+    try:
+        return sorted(entry.name for entry in os.scandir(cfg.layout.containers) if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,91 @@
+"""Builds the sidecar JSON of one container; pure but for what the sidecars' own settings read."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ...supervisor import layout as places
+from ...supervisor import schema
+from ...supervisor.layout import Bundle
+from ..config import Config, GateConfig, SshConfig, VaultConfig
+from .plan import PerContainerResources, WiringPlan
+from .resources import SOCKETS
+
+
+def document(
+    bundle: Bundle,
+    *,
+    cfg: Config,
+    plan: WiringPlan,
+    resources: PerContainerResources,
+    settings: dict[str, dict[str, Any]],
+    shield: dict[str, Any] | None,
+    mounts: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The sidecar JSON as plain data, already checked by the schema that the supervisor uses.
+
+    Args:
+        bundle: the container's state bundle.
+        cfg: decides when sidecars start and how long they stay idle.
+        plan: which subsystems are active.
+        resources: the runtime directory and the ports.
+        settings: each sidecar's own part, by name; one that is not here is not started.
+        shield: the firewall's files, or None.
+        mounts: further bind mounts.
+
+    Raises:
+        TerokError: the result is not what the schema allows; nothing was written.
+    """
+    runtime_dir = resources.container_runtime_dir
+    sections: dict[str, VaultConfig | SshConfig | GateConfig] = {"vault": cfg.vault, "ssh": cfg.ssh, "gate": cfg.gate}
+    loopback = {"vault": places.VAULT_PORT, "gate": places.GATE_PORT}
+    host_ports = {"vault": resources.token_broker_port, "ssh": resources.ssh_signer_port, "gate": resources.gate_port}
+    sidecars: list[dict[str, Any]] = []
+    for name, own in settings.items():
+        listeners: list[dict[str, Any]] = []
+        section = sections.get(name)
+        if name in SOCKETS:
+            listeners.append({"kind": "unix", "path": os.path.join(runtime_dir, SOCKETS[name])})
+        if name in loopback:
+            listeners.append({"kind": "netns", "port": loopback[name]})
+        if (port := host_ports.get(name)) is not None:
+            listeners.append({"kind": "tcp", "port": port})
+        sidecars.append(
+            {
+                "name": name,
+                "start": section.start if section else "eager",
+                "idle_seconds": section.idle_seconds if section else 0,
+                "listeners": listeners,
+                "settings": own,
+            }
+        )
+    result = {
+        "schema": schema.VERSION,
+        "container": bundle.name,
+        "scope": plan.scope,
+        "bundle": bundle.root,
+        "runtime_dir": runtime_dir,
+        "sidecars": sidecars,
+        "mounts": [{"source": runtime_dir, "target": places.IN_CONTAINER, "read_only": True}, *mounts],
+        "shield": shield,
+        "eager": False,
+    }
+    schema.parse(result)
+    return result
+
+
+def service_env(plan: WiringPlan, *, gate_token: str | None) -> dict[str, str]:
+    """The environment variables that point a container's programs at the services (DESIGN section 5)."""
+    inside = places.IN_CONTAINER
+    found: dict[str, str] = {}
+    if plan.broker:
+        found["TEROK_VAULT_SOCKET"] = f"{inside}/{SOCKETS['vault']}"
+        found["TEROK_VAULT_LOOPBACK_PORT"] = str(places.VAULT_PORT)
+    if plan.gate:
+        found["TEROK_GATE_SOCKET"] = f"{inside}/{SOCKETS['gate']}"
+        if gate_token:
+            found["TEROK_GATE_TOKEN"] = gate_token
+    if plan.ssh:
+        found["SSH_AUTH_SOCK"] = f"{inside}/{SOCKETS['ssh']}"
+    return found

@@ -1,0 +1,107 @@
+"""`terok setup` and `terok uninstall`: the hooks, the drop-in that announces them, and what the host lacks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ..supervisor.errors import Exit
+from ..supervisor.layout import containers_conf_dropin
+from . import checks, hooks
+from .env import Env
+from .launch import files
+
+
+def register(commands: Any) -> None:
+    """Add `setup` and `uninstall`."""
+    parser = commands.add_parser(
+        "setup",
+        help="install the hooks and check what the host has",
+        description="Install the hook descriptors, announce them to Podman, and check what the host has. Never needs "
+        "root, and may be repeated. Exit code 5 when a step is left that you must take.",
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing, only report")
+    parser.set_defaults(run=setup)
+    parser = commands.add_parser(
+        "uninstall",
+        help="take back what setup did",
+        description="Remove the hook descriptors and the drop-in, and nothing else: state bundles, the vault and the "
+        "configuration stay. Containers that were prepared can't start until `terok setup` runs again.",
+    )
+    parser.set_defaults(run=uninstall)
+
+
+def setup(args: argparse.Namespace, env: Env) -> int:
+    """Install, then report; returns OK, FAILURE or MANUAL."""
+    done = [] if args.check else install(env)
+    results = checks.run_all(env)
+    problems = [each for each in results if each.state != checks.OK]
+    text = "\n".join([*done, *([""] if done else []), *checks.render(results, env.out)])
+    env.out.emit({"done": done, "checks": [each.to_dict() for each in results]}, text)
+    if any(each.state == checks.FAIL for each in problems):
+        return Exit.MANUAL if all(each.fix for each in problems if each.state == checks.FAIL) else Exit.FAILURE
+    return Exit.OK
+
+
+def install(env: Env) -> list[str]:
+    """Write the descriptors and the drop-in where they differ; returns one sentence for each change.
+
+    Raises:
+        TerokError: a directory or file can't be written.
+    """
+    done: list[str] = []
+    files.make_dir(env.layout.data)
+    files.make_dir(env.layout.hooks)
+    for stage in hooks.STAGES:
+        _put(hooks.descriptor_path(env.layout, stage), hooks.descriptor_text(stage), done)
+    dropin = containers_conf_dropin(env.environ)
+    others, _ = hooks.effective_hook_dirs(env.environ, without=dropin)
+    os.makedirs(os.path.dirname(dropin), exist_ok=True)
+    _put(dropin, hooks.dropin_text(env.layout, others), done)
+    return done or ["The hooks are installed already; nothing was changed."]
+
+
+def _put(path: str, content: str, done: list[str]) -> None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            if file.read() == content:
+                return
+        verb = "Updated"
+    except OSError:
+        verb = "Wrote"
+    files.write(path, content, mode=0o644)
+    done.append(f"{verb} {path}")
+
+
+def uninstall(args: argparse.Namespace, env: Env) -> int:
+    """Remove what `install` wrote, and the directories that it leaves empty."""
+    dropin = containers_conf_dropin(env.environ)
+    done = [
+        f"Removed {path}"
+        for path in [dropin, *(hooks.descriptor_path(env.layout, stage) for stage in hooks.STAGES)]
+        if _unlink(path)
+    ]
+    for folder in (env.layout.hooks, env.layout.data, os.path.dirname(dropin)):
+        if _rmdir(folder):
+            done.append(f"Removed {folder}/")
+    if os.path.isdir(env.layout.containers):
+        env.note(f"State bundles are left in {env.layout.containers}; `terok cleanup NAME` removes one.")
+    env.out.emit({"done": done}, "\n".join(done) or "The hooks were not installed.")
+    return Exit.OK
+
+
+def _unlink(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _rmdir(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True
