@@ -45,7 +45,9 @@ def install_hint(debian: str, fedora: str | None = None, *, os_release: str = "/
             text = file.read()
     except OSError:
         text = ""
-    family = " ".join(line.partition("=")[2].strip('"') for line in text.splitlines() if line.startswith(("ID=", "ID_LIKE=")))
+    family = " ".join(
+        line.partition("=")[2].strip('"') for line in text.splitlines() if line.startswith(("ID=", "ID_LIKE="))
+    )
     words = family.split()
     if {"fedora", "rhel", "centos"} & set(words):
         return f"sudo dnf install {fedora or debian}"
@@ -175,7 +177,9 @@ def _dnsmasq() -> Check:
     path = process.find("dnsmasq")
     fallback = "allowed names are resolved once, at the start"
     if path is None:
-        return Check("shield", "dnsmasq", WARN, f"is not installed: {fallback}", install_hint("dnsmasq-base", "dnsmasq"))
+        return Check(
+            "shield", "dnsmasq", WARN, f"is not installed: {fallback}", install_hint("dnsmasq-base", "dnsmasq")
+        )
     result = process.run([path, "--version"], timeout=10)
     text = result.out.decode(errors="replace")
     version = ".".join(map(str, podman.parse_version(text)))

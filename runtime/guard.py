@@ -104,7 +104,9 @@ def reject_managed_flags(podman_args: Sequence[str]) -> None:
 
 
 def _refusal(flag: Flag, reason: str) -> TerokError:
-    return TerokError(f"podman's {flag.written} is refused: {reason}.", fix=f"leave {flag.written} away", code=Exit.REFUSED)
+    return TerokError(
+        f"podman's {flag.written} is refused: {reason}.", fix=f"leave {flag.written} away", code=Exit.REFUSED
+    )
 
 
 def reject_managed_volumes(podman_args: Sequence[str], *, also: Iterable[str] = ()) -> None:

@@ -69,7 +69,9 @@ def hook_dirs_of(path: str) -> list[str] | None:
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else None
 
 
-def effective_hook_dirs(environ: Mapping[str, str], *, uid: int | None = None, without: str = "") -> tuple[list[str], str]:
+def effective_hook_dirs(
+    environ: Mapping[str, str], *, uid: int | None = None, without: str = ""
+) -> tuple[list[str], str]:
     """The hook directories that Podman will use, and the file that decided; the defaults and "" when none did.
 
     Args:
@@ -90,8 +92,8 @@ def dropin_text(layout: Layout, others: list[str]) -> str:
     dirs = [*(each for each in others if each != layout.hooks), layout.hooks]
     # JSON's strings are TOML's basic strings
     return (
-        "# Written by `terok setup`; `terok uninstall` removes it. It repeats the hook directories that were in force,\n"
-        "# because Podman takes the last file's list alone.\n"
+        "# Written by `terok setup`; `terok uninstall` removes it. It repeats the hook directories that were in force\n"
+        "# before, because Podman takes the last file's list alone.\n"
         f"[engine]\nhooks_dir = {json.dumps(dirs)}\n"
     )
 

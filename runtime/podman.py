@@ -130,7 +130,9 @@ def plan_network(
             )
         options = f":--dns-forward,{PASTA_DNS}" + (f",--map-host-loopback,{PASTA_HOST}" if host_loopback else "")
         return NetworkPlan(mode, mode + options, forwarder or PASTA_DNS, PASTA_HOST if host_loopback else None)
-    raise TerokError(f"Unknown network mode {mode[:40]!r}.", fix="auto, slirp4netns, pasta, bridge or none", code=Exit.USAGE)
+    raise TerokError(
+        f"Unknown network mode {mode[:40]!r}.", fix="auto, slirp4netns, pasta, bridge or none", code=Exit.USAGE
+    )
 
 
 def _automatic(*, rootless: bool, podman: tuple[int, ...], programs: frozenset[str]) -> str:
@@ -159,7 +161,7 @@ def network_programs(environ: Mapping[str, str]) -> frozenset[str]:
 
 
 def host_resolvers(path: str = "/etc/resolv.conf") -> list[str]:
-    """The host's nameservers that a bridge's container can reach too: none on loopback, no zone ids (resolv.conf(5))."""
+    """The nameservers of the host that a bridge reaches too: not on loopback, no zone ids (resolv.conf(5))."""
     try:
         with open(path, encoding="utf-8", errors="replace") as lines:
             words = [line.split() for line in lines]

@@ -12,18 +12,16 @@ from typing import NamedTuple
 
 from ..supervisor.errors import Exit, TerokError
 
-SWITCHES = frozenset(
-    """
+_SWITCHES = """
     detach disable-content-trust env-host help http-proxy init interactive no-healthcheck no-hostname no-hosts
     oom-kill-disable passwd privileged publish-all quiet read-only read-only-tmpfs replace rm rmi rootfs sig-proxy
     tls-verify tty unsetenv-all
     remote syslog trace transient-store
-    """.split()
-)
+"""
+SWITCHES = frozenset(_SWITCHES.split())
 """Flags without a value, of `podman run` in 4.3 to 5.x and, in the last line, of podman itself."""
 
-VALUED = frozenset(
-    """
+_VALUED = """
     add-host annotation arch attach authfile blkio-weight blkio-weight-device cap-add cap-drop cert-dir cgroup-conf
     cgroup-parent cgroupns cgroups chrootdirs cidfile conmon-pidfile cpu-count cpu-percent cpu-period cpu-quota
     cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems creds decryption-key detach-keys device
@@ -41,9 +39,9 @@ VALUED = frozenset(
     cdi-spec-dir cgroup-manager config conmon connection cpu-profile events-backend hooks-dir identity imagestore
     log-level memory-profile module namespace network-cmd-path network-config-dir out registries-conf root runroot
     runtime runtime-flag ssh storage-driver tmpdir url volumepath
-    """.split()
-)
-"""Flags with a value, likewise."""
+"""
+VALUED = frozenset(_VALUED.split())
+"""Flags with a value, of `podman run` and, in the last three lines, of podman itself."""
 
 ALIASES = {
     "dns-opt": "dns-option",

@@ -4,6 +4,7 @@
 `cleanup` takes back exactly what `compose` made. Everything is safe to call from several processes at once.
 """
 
+from ..guard import SANDBOX_MANAGED_FLAGS, reject_managed_flags, reject_managed_volumes
 from .cleanup import cleanup
 from .compose import compose
 from .exec import exec_podman, format_args
@@ -15,7 +16,6 @@ from .resources import (
     bridges_resource_dir,
     run_state_dir,
 )
-from ..guard import SANDBOX_MANAGED_FLAGS, reject_managed_flags, reject_managed_volumes
 
 __all__ = [
     "CONTAINER_BRIDGES_DIR",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
-from ...supervisor import process
+from ...supervisor import process, record
 from ...supervisor.errors import Exit, TerokError
 from ...supervisor.layout import Bundle
-from . import files
 
 END_SECONDS = 3.0
 """How long a supervisor may take to end after its container has ended or it was told to."""
@@ -16,10 +15,10 @@ END_SECONDS = 3.0
 
 def supervisor_fd(bundle: Bundle) -> int | None:
     """A pidfd on the container's live supervisor; None when none runs. The caller closes it."""
-    record = files.read_json(bundle.record)
-    if not isinstance(record, dict) or record.get("phase") in ("ended", "failed"):
+    known = record.read(bundle.record)
+    if known is None or known.get("phase") in ("ended", "failed"):
         return None
-    pid, started = record.get("pid"), record.get("start_time")
+    pid, started = known.get("pid"), known.get("start_time")
     if not isinstance(pid, int) or not isinstance(started, int):
         return None
     return process.open_same(pid, started)
@@ -27,8 +26,8 @@ def supervisor_fd(bundle: Bundle) -> int | None:
 
 def container_alive(bundle: Bundle) -> bool:
     """Whether the container's init, as the record names it, is still a running process."""
-    record = files.read_json(bundle.record)
-    pid = record.get("container_pid") if isinstance(record, dict) else None
+    known = record.read(bundle.record)
+    pid = known.get("container_pid") if known else None
     if not isinstance(pid, int):
         return False
     try:

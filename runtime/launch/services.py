@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...sidecars.store import keys
@@ -44,12 +45,23 @@ def open_store(layout: Layout) -> Store | None:
         raise
 
 
-def mint(provider: str) -> str:
+def mint(layout: Layout, provider: str) -> str:
     """A phantom token in the shape that the provider's clients accept."""
     return shapes.mint()
 
 
-def settings(plan: WiringPlan, layout: Layout) -> dict[str, dict[str, Any]]:
+def agent_env(layout: Layout, agents: Sequence[str] | None, minted: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that point each agent at the vault.
+
+    Args:
+        layout: where the routes are.
+        agents: which ones; None: those whose provider has a token.
+        minted: the container's token by provider.
+    """
+    return {}
+
+
+def settings(plan: WiringPlan, layout: Layout, bundle: Bundle) -> dict[str, dict[str, Any]]:
     """The settings of every sidecar that the plan activates, by the sidecar's name."""
     found: dict[str, dict[str, Any]] = {}
     if plan.broker:
@@ -62,7 +74,16 @@ def settings(plan: WiringPlan, layout: Layout) -> dict[str, dict[str, Any]]:
 
 
 def shield_files(
-    bundle: Bundle, *, cfg: Config, profiles: tuple[str, ...], network: NetworkPlan, resources: PerContainerResources
+    bundle: Bundle,
+    *,
+    cfg: Config,
+    profiles: tuple[str, ...],
+    network: NetworkPlan,
+    resources: PerContainerResources,
 ) -> dict[str, Any]:
-    """Write the firewall's files into the bundle and return the sidecar JSON's `shield` object."""
-    raise NotImplementedError
+    """Write the firewall's files into the bundle and return the sidecar JSON's `shield` object.
+
+    Raises:
+        TerokError: a profile is unknown.
+    """
+    raise TerokError("The shield is not part of this build.", fix="--no-shield")

@@ -69,7 +69,6 @@ def document(
         "sidecars": sidecars,
         "mounts": [{"source": runtime_dir, "target": places.IN_CONTAINER, "read_only": True}, *mounts],
         "shield": shield,
-        "eager": False,
     }
     schema.parse(result)
     return result
