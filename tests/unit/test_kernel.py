@@ -13,7 +13,7 @@ from terok_host.sidecars.kit.confine import confine
 from terok_host.supervisor import kernel, process
 
 
-def confined(body: Callable[[], None], **grants: object) -> str:
+def confined(body: Callable[[], object], **grants: object) -> str:
     """Run `body` in a confined child; returns "" or the kind of error that ended it."""
 
     def child() -> tuple[bytes, list[int]]:
@@ -36,12 +36,12 @@ def test_only_granted_files_can_be_read_and_written(tmp_path: Path) -> None:
     granted.mkdir()
     (granted / "file").write_text("x")
     other.write_text("x")
-    assert confined(lambda: (granted / "file").read_text() and None, read=[str(granted)]) == ""
-    assert confined(lambda: (granted / "file").write_text("y") and None, read=[str(granted)]) == "PermissionError"
-    assert confined(lambda: (granted / "new").write_text("y") and None, write=[str(granted)]) == ""
-    assert confined(lambda: other.read_text() and None, read=[str(granted)]) == "PermissionError"
-    assert confined(lambda: other.read_text() and None, read=[str(granted / "file")]) == "PermissionError"
-    assert confined(lambda: os.listdir(str(Path.home() / ".")) and None, read=[str(granted)]) == "PermissionError"
+    assert confined(lambda: (granted / "file").read_text(), read=[str(granted)]) == ""
+    assert confined(lambda: (granted / "file").write_text("y"), read=[str(granted)]) == "PermissionError"
+    assert confined(lambda: (granted / "new").write_text("y"), write=[str(granted)]) == ""
+    assert confined(lambda: other.read_text(), read=[str(granted)]) == "PermissionError"
+    assert confined(lambda: other.read_text(), read=[str(granted / "file")]) == "PermissionError"
+    assert confined(lambda: os.listdir(str(Path.home() / ".")), read=[str(granted)]) == "PermissionError"
 
 
 def test_a_missing_grant_is_passed_over(tmp_path: Path) -> None:
