@@ -122,11 +122,15 @@ def load(path: str) -> Wiring:
             f"The sidecar JSON {path} cannot be opened: {error.strerror}.",
             fix="run `terok prepare` for this container again",
         ) from error
-    with open(fd, "rb") as file:
+    try:
         _check_trust(path, os.fstat(fd), "sidecar JSON", stat.S_ISREG)
         _check_trust(
             os.path.dirname(path), os.lstat(os.path.dirname(path)), "directory of the sidecar JSON", stat.S_ISDIR
         )
+    except SidecarError:
+        os.close(fd)
+        raise
+    with open(fd, "rb") as file:
         content = file.read(SIZE_MAX + 1)
     if len(content) > SIZE_MAX:
         raise SidecarError(f"The sidecar JSON {path} is larger than {SIZE_MAX >> 20} MiB.")
