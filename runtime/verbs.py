@@ -19,6 +19,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("logs", "logs", "what a container did and what it was refused"),
     ("setup", "setup", "install the hooks and check what the host has"),
     ("uninstall", "setup", "take back what setup did"),
+    ("heal", "heal", "start a new supervisor for a container that has lost its own"),
     ("doctor", "doctor", "find the one cause of a problem, and mend it"),
     ("config", "config_cli", "show and change the configuration"),
     ("agents", "agents", "the agents of the roster and what each has configured"),

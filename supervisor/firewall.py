@@ -119,7 +119,7 @@ def structure(listing: list[dict[str, Any]]) -> dict[str, Any]:
     """Reduce nft's JSON (libnftables-json(5)) to what decides about packets: no handles, counters or order of sets.
 
     Returns:
-        `{"chains": {name: {"hook": [type, hook, priority, policy] | None, "rules": [...]}}, "sets": {name: {"type": ...,
+        `{"chains": {name: {"hook": [type, hook, prio, policy] | None, "rules": [...]}}, "sets": {name: {"type": ...,
         "flags": [...], "timeout": ..., "elem": [...]}}, "other": [kinds of other objects]}`.
     """
     chains: dict[str, Any] = {}

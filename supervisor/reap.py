@@ -38,6 +38,16 @@ def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> 
             os.close(alive)
             if not ended:
                 return False
+    left = end_processes(known)
+    remove_runtime_dir(runtime_dir)
+    if known and known.get("phase") not in ("ended", "failed"):
+        idle: dict[str, Any] = {"pid": None, "start_time": None, "standby": None, "phase": "ended", "sidecars": {}}
+        record.write(bundle.record, {**known, **idle})
+    return not left
+
+
+def end_processes(known: dict[str, Any]) -> list[str]:
+    """Ask the recorded supervisor to end, then kill what is left of its processes; returns the names still alive."""
     found = [(name, process.open_same(pid, started)) for name, pid, started in record.processes(known)]
     fds = {name: fd for name, fd in found if fd is not None}
     try:
@@ -53,8 +63,4 @@ def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> 
     finally:
         for fd in fds.values():
             os.close(fd)
-    remove_runtime_dir(runtime_dir)
-    if known and known.get("phase") not in ("ended", "failed"):
-        idle: dict[str, Any] = {"pid": None, "start_time": None, "standby": None, "phase": "ended", "sidecars": {}}
-        record.write(bundle.record, {**known, **idle})
-    return not left
+    return left

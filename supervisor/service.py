@@ -85,6 +85,11 @@ class Service:
         if fd is not None:
             self.state, self.pid, self.start_time, self.pidfd = services.RUNNING, pid, started, fd
 
+    def remember(self, described: dict[str, Any]) -> None:
+        """After a change of supervisor: go on counting from what the last record says (see `describe`)."""
+        self.restarts = int(described.get("restarts", 0))
+        self.last_exit = described.get("last_exit")
+
     def start(self) -> None:
         """Start the process now, outside of any loop; raises TerokError."""
         self._spawn()

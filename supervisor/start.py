@@ -11,8 +11,12 @@ from .errors import TerokError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .container import Container
     from .schema import Wiring
+
+    Detach = Callable[[Callable[[], int], list[int]], int]
 
 READY_DEADLINE = 10.0
 """Seconds until the hook gives up; below the `timeout` in the hook descriptor."""
@@ -20,10 +24,14 @@ LOCK_DEADLINE = 5
 """Whole seconds to wait for the supervisor of the container's previous run to finish taking down."""
 
 
-def start(wiring: Wiring, container: Container) -> None:
+def start(wiring: Wiring, container: Container, *, detach: Detach | None = None, mount: bool = True) -> None:
     """Fork the container's supervisor and return when it has said `ready`.
 
     A supervisor that already serves this very container is left alone.
+
+    Args:
+        detach: makes the forked child a session of its own and runs the body there; default: two plain forks.
+        mount: False when the container runs already and has its mounts.
 
     Raises:
         TerokError: it could not be brought up; nothing of it is left then.
@@ -36,12 +44,12 @@ def start(wiring: Wiring, container: Container) -> None:
     ready, tell = os.pipe2(os.O_CLOEXEC)
     log = os.open(wiring.bundle.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
-    def detached() -> int:
-        os.setsid()
+    def child() -> int:
         os.close(ready)
-        return 0 if process.fork(lambda: _run(Supervisor(wiring, container), tell, log)) else 1
+        keep = [tell, log, lock, container.pidfd, container.net, container.mount]
+        return (detach or _detach)(lambda: _run(Supervisor(wiring, container, mount=mount), tell, log), keep)
 
-    leader = process.fork(detached)
+    leader = process.fork(child)
     os.close(tell)
     os.waitpid(leader, 0)
     answer = _wait(ready)
@@ -54,6 +62,11 @@ def start(wiring: Wiring, container: Container) -> None:
         raise TerokError(
             answer or f"The supervisor died or was not ready within {READY_DEADLINE:g} s; see {wiring.bundle.log}."
         )
+
+
+def _detach(body: Callable[[], int], _keep: list[int]) -> int:
+    os.setsid()
+    return 0 if process.fork(body) else 1
 
 
 def _wait(ready: int) -> str:

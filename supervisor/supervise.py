@@ -42,10 +42,11 @@ class Supervisor:
     Args:
         wiring: its checked sidecar JSON.
         container: its kernel objects.
+        mount: False when the container runs already and has its mounts.
     """
 
-    def __init__(self, wiring: Wiring, container: Container) -> None:
-        self.wiring, self.container = wiring, container
+    def __init__(self, wiring: Wiring, container: Container, *, mount: bool = True) -> None:
+        self.wiring, self.container, self._mount = wiring, container, mount
         self.phase = "starting"
         self.error: str | None = None
         self.started = time.time()
@@ -64,7 +65,8 @@ class Supervisor:
         """Open, mount, apply and start everything; raises TerokError, and `take_down` undoes what was done."""
         self.write_record()
         opened = listeners.open_all(self.container, self.wiring)
-        mounts.attach(self.container, self.wiring.mounts)
+        if self._mount:
+            mounts.attach(self.container, self.wiring.mounts)
         os.close(self.container.mount)
         for sidecar in self.wiring.sidecars:
             fds = [opened[listener] for listener in sidecar.listeners]
