@@ -25,6 +25,8 @@ class Container:
         net, mount: descriptors of its network and mount namespaces; `mount` only until the start is through.
         root: absolute path of its root file system, as seen before pivot_root.
         label: the SELinux process label that it will run under; "" without SELinux.
+        capabilities: names (`CAP_...`) that a process in it can get.
+        joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
     """
 
     def __init__(self, pid: int, bundle: str) -> None:
@@ -55,13 +57,54 @@ class Container:
             raise TerokError(f"The OCI configuration in {bundle} names no root.path.")
         self.root = os.path.normpath(os.path.join(bundle, path))
         init = config.get("process")
-        label = init.get("selinuxLabel") if isinstance(init, dict) else None
+        init = init if isinstance(init, dict) else {}
+        label = init.get("selinuxLabel")
         self.label = label if isinstance(label, str) and os.path.isdir("/sys/fs/selinux") else ""
+        self.capabilities = _capabilities(init)
+        self.joined = _joined_network(config)
 
     @property
     def network(self) -> process.Namespaces:
         """To run something inside its network namespace."""
         return process.Namespaces(net=self.net)
+
+
+def _capabilities(init: dict[str, Any]) -> frozenset[str]:
+    sets = init.get("capabilities")
+    named = [each for each in sets.values() if isinstance(each, list)] if isinstance(sets, dict) else []
+    return frozenset(name for each in named for name in each if isinstance(name, str))
+
+
+def _joined_network(config: dict[str, Any]) -> str:
+    """Podman writes /proc/PID/ns/net for --network=container:NAME and for a pod, a path of its own otherwise."""
+    linux = config.get("linux")
+    spaces = linux.get("namespaces") if isinstance(linux, dict) else None
+    for space in spaces if isinstance(spaces, list) else []:
+        path = space.get("path", "") if isinstance(space, dict) and space.get("type") == "network" else ""
+        if isinstance(path, str) and path.startswith("/proc/"):
+            return path
+    return ""
+
+
+def check_enforceable(container: Container) -> None:
+    """Refuse a container from which the firewall could be changed or gone around.
+
+    NET_ADMIN changes rules and marks, NET_RAW sets marks (kernel >= 5.17) and writes packets past the resolver.
+
+    Raises:
+        TerokError: it holds one of the two, or shares the network of another container.
+    """
+    held = sorted(container.capabilities & {"CAP_NET_ADMIN", "CAP_NET_RAW"})
+    if held:
+        raise TerokError(
+            f"The container may use {' and '.join(held)}, with which it could undo its firewall.",
+            fix="start it without --privileged and --cap-add of these, with --cap-drop NET_ADMIN,NET_RAW",
+        )
+    if container.joined:
+        raise TerokError(
+            "The container joins the network of another one, whose firewall is not its own.",
+            fix="start it outside of a pod and without --network=container:...",
+        )
 
 
 def same_object(fd: int, path: str) -> bool:

@@ -14,6 +14,7 @@ import signal
 import time
 
 from . import firewall, kernel, listeners, mounts, process, record, resolver
+from .container import check_enforceable
 from .errors import TerokError
 from .guard import Guard, open_monitor
 from .loop import Loop
@@ -64,6 +65,8 @@ class Supervisor:
     def bring_up(self) -> None:
         """Open, mount, apply and start everything; raises TerokError, and `take_down` undoes what was done."""
         self.write_record()
+        if self.wiring.shield is not None:
+            check_enforceable(self.container)
         opened = listeners.open_all(self.container, self.wiring)
         if self._mount:
             mounts.attach(self.container, self.wiring.mounts)
