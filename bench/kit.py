@@ -1,0 +1,64 @@
+"""What the measurements share: medians of interleaved runs, and a figure with its budget."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    what: which budget it belongs to.
+    value, unit: what came out; "×" is a ratio to what people would use instead.
+    budget: what the design allows; None when it sets none.
+    at_least: the budget is a lower bound.
+    detail: the absolute values behind a ratio, the number of runs.
+    """
+
+    what: str
+    value: float
+    unit: str
+    budget: float | None
+    at_least: bool = False
+    detail: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the budget was kept."""
+        return self.budget is None or (self.value >= self.budget if self.at_least else self.value <= self.budget)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` took."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def interleaved(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """The median of each contender's results, measured in turns so that what disturbs one disturbs all.
+
+    Args:
+        rounds: how often each is measured, after one round that does not count.
+        contenders: name → one measurement, returning its result.
+    """
+    results: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, measure in contenders.items():
+            value = measure()
+            if number:
+                results[name].append(value)
+    return {name: statistics.median(values) for name, values in results.items()}
+
+
+def pss(pid: int) -> float:
+    """Megabytes of a process's proportional set size (proc_pid_smaps(5))."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError(f"no Pss of process {pid}")
