@@ -1,0 +1,268 @@
+"""Compiling the `providers:` of a roster file into the members of `routes.json` that `catalog.py` describes."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..store.credential import AUTH_KINDS, SECRET_FIELDS
+from ..store.tokens import DEFAULT_TEMPLATE, RANDOM_BITS_MIN, template_bits
+from . import catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .nodes import Node
+
+NAME = r"[a-z][a-z0-9-]{0,39}"
+_HEADER = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}"  # RFC 9110, 5.6.2: token
+_HEADER_VALUE = r"[ -~]{0,1024}"
+_METHOD = r"[A-Z]{1,16}|\*"
+_PATH = r"/[!-~]{0,255}"
+_RULE = r"[a-z0-9][a-z0-9-]{0,59}"
+_FORBIDDEN_HEADERS = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect", "keep-alive"}
+)
+"""What belongs to the connection; a route must not touch it."""
+
+_KEYS = frozenset(
+    ("title", "site", "variables", "upstreams", "auth", "headers", "merge", "token_query", "rules", "limits", "custom")
+    + ("allow_private", "ca_bundle", "websocket", "http2", "usage", "refresh", "extends")
+)
+ALLOW_ALL = {"name": "any", "action": "allow", "methods": ["*"], "paths": ["/**"]}
+
+
+def provider(node: Node, known: Mapping[str, Any]) -> dict[str, Any]:
+    """One compiled provider.
+
+    Args:
+        node: its mapping.
+        known: providers compiled before, which `extends` may name.
+
+    Raises:
+        RosterError: something in it is wrong.
+    """
+    fields = node.fields(_KEYS)
+    compiled = _base(fields.get("extends"), known)
+    for name, read in _READERS.items():
+        if name in fields:
+            compiled[name] = read(fields[name])
+    if "limits" in fields:
+        compiled["rate"], compiled["body_max"] = _limits(fields["limits"])
+    for required in ("title", "auth"):
+        if not compiled[required]:
+            node.fail(f"the key {required} is missing")
+    if not compiled["upstreams"] and not compiled["custom"]:
+        node.fail("the key upstreams is missing")
+    if compiled["refresh"] and "oauth" not in compiled["auth"]:
+        fields["refresh"].fail("refresh needs auth.oauth")
+    _check_addresses(node, compiled)
+    compiled["upstreams"].sort(key=lambda each: (each["host"] is None, -len(each["prefix"])))
+    return compiled
+
+
+def token_headers(providers: Mapping[str, Any]) -> list[str]:
+    """Every header in which a client may send a token, lower case: all of them are taken out of each request."""
+    found = {"authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "private-token", "job-token"}
+    for each in providers.values():
+        found.update(auth["header"].lower() for auth in each["auth"].values() if auth["header"])
+    return sorted(found)
+
+
+def _base(extends: Node | None, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a provider has before its own keys are read."""
+    if extends is None:
+        return {
+            "title": "",
+            "site": None,
+            "variables": {},
+            "upstreams": [],
+            "auth": {},
+            "headers": {},
+            "merge": {},
+            "token_query": [],
+            "rules": [dict(ALLOW_ALL)],
+            "rate": {"per_minute": None, "concurrent": None},
+            "body_max": None,
+            "allow_private": False,
+            "ca_bundle": None,
+            "websocket": False,
+            "http2": True,
+            "usage": None,
+            "refresh": None,
+            "custom": False,
+            "secret_fields": list(SECRET_FIELDS),
+        }
+    name = extends.text()
+    if name not in known:
+        extends.fail(f"there is no provider {name!r} before this one")
+    return copy.deepcopy(dict(known[name]))
+
+
+def _upstream(node: Node) -> dict[str, Any]:
+    fields = node.fields(("url", "prefix", "host", "strip", "auth", "auth_as"), ("url",))
+    url = url_of(fields["url"], placeholders=True)
+    compiled = catalog.upstream(url, fields["prefix"].text(_PATH, "a path") if "prefix" in fields else "/")
+    if "host" in fields:
+        compiled["host"] = fields["host"].text(r"[a-z0-9.{}_-]{1,253}", "a host name in lower case")
+    if "strip" in fields:
+        compiled["strip"] = fields["strip"].boolean()
+    if "auth" in fields:
+        compiled["auth"] = [each.choice(AUTH_KINDS) for each in fields["auth"].items()]
+    if "auth_as" in fields:
+        compiled["auth_as"] = fields["auth_as"].choice(AUTH_KINDS)
+    return compiled
+
+
+def url_of(node: Node, *, placeholders: bool = False) -> str:
+    """The URL of an upstream or a token endpoint: https or http, a host, no user, query or fragment."""
+    text = node.text(r"[!-~]{1,512}", "a URL")
+    problem = url_problem(text if not placeholders else text.replace("{host}", "host.invalid"))
+    if problem:
+        node.fail(problem)
+    return text.rstrip("/")
+
+
+def url_problem(text: str) -> str:
+    """Why `text` cannot be the URL of an upstream; empty when it can."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        return f"this is not a URL: {error}"
+    if parts.scheme not in ("https", "http") or not parts.hostname or port == 0:
+        return "a URL is wanted here, such as https://api.example.com"
+    if parts.username or parts.password or parts.query or parts.fragment or "\\" in text:
+        return "a URL without user, query and fragment is wanted here"
+    return ""
+
+
+def _auth(node: Node) -> dict[str, Any]:
+    found = {}
+    for kind, each in node.members().items():
+        if kind not in AUTH_KINDS:
+            each.fail(f"there is no such kind; known: {', '.join(AUTH_KINDS)}")
+        found[kind] = _auth_kind(each, kind)
+    return found
+
+
+def _auth_kind(node: Node, kind: str) -> dict[str, Any]:
+    fields = node.fields(("header", "prefix", "user", "headers", "merge", "token", "claims"))
+    basic = kind == "basic"
+    if basic and ("header" in fields or "prefix" in fields):
+        node.fail("basic has no header of its own: it is Authorization: Basic")
+    if not basic and "header" not in fields:
+        node.fail("the key header is missing")
+    return {
+        "scheme": "basic" if basic else "header",
+        "header": "Authorization" if basic else fields["header"].text(_HEADER, "a header's name"),
+        "prefix": fields["prefix"].text(_HEADER_VALUE, "printable ASCII") if "prefix" in fields else "",
+        "user": fields["user"].text(r"[!-9;-~]{1,128}", "a user name") if "user" in fields else None,
+        "headers": _headers(fields["headers"]) if "headers" in fields else {},
+        "merge": _headers(fields["merge"]) if "merge" in fields else {},
+        "token": _template(fields["token"]) if "token" in fields else DEFAULT_TEMPLATE,
+        "claims": _claims(fields["claims"]) if "claims" in fields else None,
+    }
+
+
+def _template(node: Node) -> str:
+    text = node.text()
+    try:
+        bits = template_bits(text)
+    except ValueError as error:
+        node.fail(str(error))
+    if bits < RANDOM_BITS_MIN:
+        node.fail(f"such a token has {bits:.0f} random bits; {RANDOM_BITS_MIN} are the least")
+    return text
+
+
+def _claims(node: Node) -> Any:
+    """Plain data: mappings, lists, texts, numbers and truth values."""
+    tag = node.node.tag.rpartition(":")[2]
+    if tag == "map":
+        return node.table(_claims)
+    if tag == "seq":
+        return [_claims(each) for each in node.items()]
+    if tag == "bool":
+        return node.boolean()
+    return node.integer(0, 10**12) if tag == "int" else node.text()
+
+
+def _headers(node: Node) -> dict[str, str]:
+    found = {}
+    for name, each in node.members().items():
+        if name.lower() in _FORBIDDEN_HEADERS:
+            each.fail("this header belongs to the connection; a route cannot set it")
+        if not name.isascii() or not name.replace("-", "").isalnum():
+            each.fail("this is not a header's name")
+        found[name] = each.text(_HEADER_VALUE, "printable ASCII")
+    return found
+
+
+def _rule(node: Node) -> dict[str, Any]:
+    fields = node.fields(("name", "action", "methods", "paths"), ("name", "paths"))
+    return {
+        "name": fields["name"].text(_RULE, "a rule's name (a-z, 0-9, -)"),
+        "action": fields["action"].choice(("allow", "deny")) if "action" in fields else "allow",
+        "methods": fields["methods"].texts(_METHOD, "a method in capitals or *") if "methods" in fields else ["*"],
+        "paths": fields["paths"].texts(_PATH, "a path pattern that begins with /"),
+    }
+
+
+def _rules(node: Node) -> list[dict[str, Any]]:
+    found = [_rule(each) for each in node.items()]
+    for index, each in enumerate(found):
+        if each["name"] in [other["name"] for other in found[:index]] or each["name"] == "default":
+            node.items()[index].fail(f"the rule name {each['name']} is taken")
+    return found
+
+
+def _limits(node: Node) -> tuple[dict[str, int | None], int | None]:
+    fields = node.fields(("per_minute", "concurrent", "body_mb"))
+    rate = {name: fields[name].integer(1, 10**6) if name in fields else None for name in ("per_minute", "concurrent")}
+    return rate, fields["body_mb"].integer(1, 10**6) << 20 if "body_mb" in fields else None
+
+
+def _refresh(node: Node) -> dict[str, Any]:
+    fields = node.fields(("url", "client_id", "scopes", "format", "margin"), ("url", "client_id"))
+    return {
+        "url": url_of(fields["url"]),
+        "client_id": fields["client_id"].text(r"[!-~]{1,256}", "a client id"),
+        "scopes": fields["scopes"].texts(r"[!-~]{1,128}", "a scope") if "scopes" in fields else [],
+        "format": fields["format"].choice(("json", "form")) if "format" in fields else "json",
+        "margin": fields["margin"].integer(0, 86400) if "margin" in fields else 300,
+    }
+
+
+def _check_addresses(node: Node, compiled: Mapping[str, Any]) -> None:
+    """Plain http carries the secret in the clear: only for a private upstream that says so."""
+    urls = [each["url"] for each in compiled["upstreams"]]
+    urls += [compiled["refresh"]["url"]] if compiled["refresh"] else []
+    if any(url.startswith("http:") for url in urls) and not compiled["allow_private"]:
+        node.fail("an http:// upstream would carry the secret in the clear; use https, or allow_private: true")
+    for each in compiled["upstreams"]:
+        for name in catalog.placeholders(each["url"] + each["prefix"] + (each["host"] or "")):
+            if name not in compiled["variables"]:
+                node.fail(f"the placeholder {{{name}}} is not declared under variables")
+
+
+_READERS: dict[str, Any] = {
+    "title": lambda node: node.text(r".{1,80}", "a title"),
+    "site": url_of,
+    "variables": lambda node: node.table(lambda each: each.text(r"[!-~]{0,255}", "a value")),
+    "upstreams": lambda node: [_upstream(each) for each in node.items()],
+    "auth": _auth,
+    "headers": _headers,
+    "merge": _headers,
+    "token_query": lambda node: node.texts(r"[A-Za-z0-9_-]{1,40}", "a parameter's name"),
+    "rules": _rules,
+    "allow_private": lambda node: node.boolean(),
+    "ca_bundle": lambda node: node.text(r"/.{1,1023}", "an absolute path"),
+    "websocket": lambda node: node.boolean(),
+    "http2": lambda node: node.boolean(),
+    "usage": lambda node: node.choice(("anthropic", "openai", "mistral")),
+    "refresh": _refresh,
+    "custom": lambda node: node.boolean(),
+}
+"""How each key of a provider is read; `limits` and `extends` are read apart."""

@@ -1,0 +1,252 @@
+"""The roster: what is bundled compiles, what is wrong is refused with file, line and key."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from terok_host.sidecars.store import tokens
+from terok_host.sidecars.vault import agents, catalog, compile, roster
+from terok_host.sidecars.vault.nodes import RosterError
+from terok_host.supervisor.errors import TerokError
+from terok_host.supervisor.layout import Layout
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(str(tmp_path / "data"), str(tmp_path / "run"), str(tmp_path / "config"))
+
+
+@pytest.fixture(scope="module")
+def bundled() -> dict[str, Any]:
+    return compile.compile_files(sorted(str(path) for path in Path(roster.bundled()).glob("*.yml")))
+
+
+def personal(layout: Layout, text: str, name: str = "mine.yml") -> Path:
+    path = Path(layout.roster) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+PROVIDERS = "anthropic openai github gitlab mistral openrouter google custom huggingface pypi npm sonar wandb copilot"
+AGENTS = "claude codex gh glab git copilot opencode pi vibe gemini twine npm hf sonar wandb"
+
+
+def test_everything_promised_is_bundled(bundled: dict[str, Any]) -> None:
+    assert set(PROVIDERS.split()) <= bundled["providers"].keys()
+    assert set(AGENTS.split()) <= bundled["agents"].keys()
+
+
+def every_kind(bundled: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, kind) for name, provider in bundled["providers"].items() for kind in provider["auth"]]
+
+
+def test_every_phantom_token_has_enough_randomness_and_is_new(bundled: dict[str, Any]) -> None:
+    for name, kind in every_kind(bundled):
+        provider = bundled["providers"][name]
+        assert tokens.template_bits(provider["auth"][kind]["token"]) >= tokens.RANDOM_BITS_MIN, (name, kind)
+        made = {agents.phantom(provider, {"auth": kind}) for _ in range(3)}
+        assert len(made) == 3
+        assert all(re.fullmatch(r"[!-~]+", token) for token in made)
+
+
+def test_every_agent_gets_only_filled_values(bundled: dict[str, Any]) -> None:
+    for kind in ("api-key", "oauth", "basic"):
+        held = {
+            name: {"auth": kind if kind in provider["auth"] else next(iter(provider["auth"]))}
+            for name, provider in bundled["providers"].items()
+        }
+        minted = {name: agents.phantom(bundled["providers"][name], meta) for name, meta in held.items()}
+        assert agents.available(bundled, held) == list(bundled["agents"])
+        for name in bundled["agents"]:
+            found = agents.wanted(bundled, name, tokens=minted, held=held, now=1_800_000_000)
+            assert found is not None
+            texts = [*found.env.values(), *(file.content for file in found.files), *(value for _, value in found.git)]
+            assert not any("${" in text or "@number" in text for text in texts), name
+            for file in found.files:
+                assert not file.path.startswith(("/", "~", ".."))
+                if file.path.endswith(".json"):
+                    json.loads(file.content)
+
+
+def test_an_agent_without_credential_or_token_wants_nothing(bundled: dict[str, Any]) -> None:
+    assert agents.wanted(bundled, "claude", tokens={}, held={"anthropic": {}}) is None
+    assert agents.wanted(bundled, "claude", tokens={"anthropic": "t" * 30}, held={}) is None
+    assert agents.available(bundled, {}) == []
+
+
+def test_claude_with_a_login_gets_a_session_file_and_no_key(bundled: dict[str, Any]) -> None:
+    found = agents.wanted(
+        bundled, "claude", tokens={"anthropic": "phantom"}, held={"anthropic": {"auth": "oauth"}}, now=1_800_000_000
+    )
+    assert found is not None
+    assert found.env == {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9419"}
+    session = {file.path: file for file in found.files}[".claude/.credentials.json"]
+    login = json.loads(session.content)["claudeAiOauth"]
+    assert login["accessToken"] == "phantom"
+    assert login["expiresAt"] > 1_800_000_000_000
+    assert session.mode == 0o600
+
+
+def test_git_reaches_every_host_that_has_a_credential(bundled: dict[str, Any]) -> None:
+    found = agents.wanted(
+        bundled,
+        "git",
+        tokens={"github": "hubtoken", "gitlab": "labtoken"},
+        held={"github": {}, "gitlab": {"variables": {"host": "gitlab.example.com"}}},
+    )
+    assert found is not None
+    pairs = dict(found.git)
+    assert pairs["url.http://127.0.0.1:9419/gitlab.example.com/.insteadOf"] == "https://gitlab.example.com/"
+    header = pairs["http.http://127.0.0.1:9419/github.com/.extraHeader"]
+    assert base64.b64decode(header.split()[-1]) == b"x-access-token:hubtoken"
+    env = agents.git_env(found.git)
+    assert env["GIT_CONFIG_COUNT"] == "4"
+    assert env["GIT_CONFIG_VALUE_0"] == "https://github.com/"
+
+
+def test_a_jwt_phantom_has_the_claims_that_codex_reads(bundled: dict[str, Any]) -> None:
+    token = agents.phantom(bundled["providers"]["openai"], {"auth": "oauth"})
+    payload = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    assert "email" in claims
+    assert claims["https://api.openai.com/auth"]["chatgpt_plan_type"]
+    assert claims["exp"] > claims["iat"]
+
+
+def test_effective_fills_and_overrides(bundled: dict[str, Any]) -> None:
+    gitlab = bundled["providers"]["gitlab"]
+    route = catalog.effective(gitlab, {"variables": {"host": "git.example.com"}})
+    assert [each["url"] for each in route["upstreams"]] == ["https://git.example.com"] * 2
+    assert route["upstreams"][0]["prefix"] == "/git.example.com/"
+    openai = bundled["providers"]["openai"]
+    assert catalog.effective(openai, {})["auth"]["oauth"]["headers"] == {}
+    with_account = catalog.effective(openai, {"variables": {"account_id": "acc-1"}})
+    assert with_account["auth"]["oauth"]["headers"] == {"ChatGPT-Account-ID": "acc-1"}
+    custom = bundled["providers"]["custom"]
+    assert catalog.effective(custom, {})["upstreams"] == []
+    route = catalog.effective(
+        custom, {"upstream": "https://llm.example.com/v2", "allow_private": True, "auth_header": "X-Key"}
+    )
+    assert route["upstreams"][0]["url"] == "https://llm.example.com/v2"
+    assert (route["allow_private"], route["auth"]["api-key"]["header"], route["auth"]["api-key"]["prefix"]) == (
+        True,
+        "X-Key",
+        "",
+    )
+    for hostile in ("a b", "x\r\nEvil: 1", "host/../..", "-x"):
+        with pytest.raises(TerokError):
+            catalog.effective(gitlab, {"variables": {"host": hostile}})
+
+
+def test_host_specific_and_longer_prefixes_come_first(bundled: dict[str, Any]) -> None:
+    for provider in bundled["providers"].values():
+        order = [(each["host"] is None, -len(each["prefix"])) for each in provider["upstreams"]]
+        assert order == sorted(order)
+
+
+MINE = """\
+providers:
+  mine:
+    title: My service
+    upstreams:
+      - url: https://api.example.com
+    auth:
+      api-key: {header: X-Key}
+"""
+
+
+def test_a_personal_provider_is_taken_and_recompiled_when_changed(layout: Layout) -> None:
+    first, warning = roster.load(layout)
+    assert "mine" not in first["providers"]
+    personal(layout, MINE)
+    second, warning = roster.load(layout)
+    assert (second["providers"]["mine"]["title"], warning) == ("My service", "")
+    assert "x-key" in second["token_headers"]
+    assert Path(layout.vault_routes).stat().st_mode & 0o777 == 0o600
+    assert catalog.load(layout.vault_routes) == second
+
+
+def test_a_bad_file_keeps_the_old_routes(layout: Layout) -> None:
+    personal(layout, MINE)
+    roster.load(layout)
+    before = Path(layout.vault_routes).read_bytes()
+    path = personal(layout, MINE.replace("title", "titel"))
+    with pytest.raises(RosterError, match=re.escape(f"{path}:3: providers.mine.titel: there is no such key")):
+        roster.write_routes(layout)
+    catalogue, warning = roster.load(layout)
+    assert "mine" in catalogue["providers"]
+    assert "titel" in warning
+    assert Path(layout.vault_routes).read_bytes() == before
+
+
+def test_extends_takes_over_and_overrides(layout: Layout) -> None:
+    personal(
+        layout, "providers:\n  quick:\n    extends: openai\n    limits: {per_minute: 10, concurrent: 2, body_mb: 1}\n"
+    )
+    found = roster.write_routes(layout)["providers"]
+    assert found["quick"]["upstreams"] == found["openai"]["upstreams"]
+    assert found["quick"]["rate"] == {"per_minute": 10, "concurrent": 2}
+    assert found["quick"]["body_max"] == 1 << 20
+    assert found["openai"]["body_max"] is None
+
+
+AGENT = "agents:\n  one:\n    title: One\n    providers: [openai]\n"
+
+WRONG = [
+    ("providers: ]", 1, "this is not YAML"),
+    ("", 1, "empty"),
+    ("provider: {}\n", 1, "provider: there is no such key"),
+    ("providers:\n  Bad: {}\n", 2, "a name has letters"),
+    ("providers:\n  gate: {}\n", 2, "a name has letters"),
+    (MINE + "  mine: {}\n", 8, "second time"),
+    (MINE.replace("https://api.example.com", "http://api.example.com"), 3, "in the clear"),
+    (MINE.replace("https://api.example.com", "https://user:pw@api.example.com"), 5, "without user"),
+    (MINE.replace("https://api.example.com", "ftp://api.example.com"), 5, "a URL is wanted"),
+    (MINE.replace("https://api.example.com", "https://{host}"), 3, "not declared"),
+    (MINE.replace("X-Key", "'Ho st'"), 7, "not a header's name"),
+    (MINE.replace("api-key:", "magic:"), 7, "no such kind"),
+    (MINE.replace("{header: X-Key}", "{header: X-Key, token: 'short-{hex:8}'}"), 7, "32 random bits"),
+    (MINE.replace("{header: X-Key}", "{header: X-Key, token: '{what:80}'}"), 7, "unknown placeholder"),
+    (MINE.replace("{header: X-Key}", "{header: X-Key, headers: {Content-Length: 1}}"), 7, "belongs to the connection"),
+    (MINE + "    websocket: perhaps\n", 8, "true or false"),
+    (MINE + "    limits: {per_minute: 0}\n", 8, "a number from 1"),
+    (MINE + "    rules:\n      - {name: default, paths: [/x]}\n", 9, "taken"),
+    (MINE + "    rules:\n      - {name: one, paths: [x]}\n", 9, "begins with /"),
+    (MINE + "    rules:\n      - {name: one, paths: /x}\n", 9, "a list is wanted"),
+    (MINE + "    refresh: {url: https://a.example.com, client_id: x}\n", 8, "needs auth.oauth"),
+    (MINE + "    extends: nothing\n", 8, "no provider 'nothing'"),
+    ("agents:\n  one: {title: One, providers: [nothing]}\n", 2, "none of"),
+    ("agents:\n  one: {title: One, providers: [openai], env: {PATH: x}}\n", 2, "must not set"),
+    ("agents:\n  one: {title: One, providers: [openai], env: {A: '${nothing}'}}\n", 2, "no placeholder"),
+    (AGENT + "    files:\n      - {path: ~/../x, text: a}\n", 6, "empty, . or .."),
+    (AGENT + "    files:\n      - {path: ~/x}\n", 6, "either text or json"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line", "problem"), WRONG)
+def test_wrong_files_are_refused_with_their_place(layout: Layout, text: str, line: int, problem: str) -> None:
+    path = personal(layout, text)
+    with pytest.raises(RosterError) as caught:
+        roster.write_routes(layout)
+    assert str(caught.value).startswith(f"{path}:{line}:")
+    assert problem in str(caught.value)
+    assert not Path(layout.vault_routes).exists()
+
+
+def test_the_same_name_in_two_personal_files_is_refused(layout: Layout) -> None:
+    personal(layout, MINE, "a.yml")
+    personal(layout, MINE, "b.yml")
+    with pytest.raises(RosterError, match="taken by"):
+        roster.write_routes(layout)
+
+
+def test_a_personal_file_may_replace_a_bundled_provider(layout: Layout) -> None:
+    personal(layout, MINE.replace("  mine:", "  mistral:"))
+    assert roster.write_routes(layout)["providers"]["mistral"]["title"] == "My service"
