@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from ..supervisor.errors import Exit, TerokError
@@ -61,8 +62,10 @@ def _add_wiring(parser: argparse.ArgumentParser) -> None:
 
 
 def _request(args: argparse.Namespace, env: Env) -> Any:
+    from . import project
     from .launch.request import Request
 
+    env.config = project.apply(env.config, os.getcwd())
     agents = tuple(name for name in args.agent.split(",") if name) if args.agent is not None else None
     return Request(
         args.name,

@@ -1,0 +1,132 @@
+"""`terok config set` changes one key and nothing else; a project file narrows and never widens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from terok_host.runtime import config, config_cli, config_file, project
+from terok_host.runtime.config_edit import put
+from terok_host.supervisor.errors import Exit, TerokError
+from terok_host.supervisor.layout import Layout
+
+LAYOUT = Layout("/d", "/r", "/c")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "services:\n  mode: tcp\n"),
+        ("# mine\n", "# mine\nservices:\n  mode: tcp\n"),
+        ("services:\n", None),
+        ("services: {}\n", None),
+        ("services:\n  mode: socket  # why\n", "services:\n  mode: tcp  # why\n"),
+        ("services: {mode: socket}\n", "services: {mode: tcp}\n"),
+        ("services:\n    mode: 'socket'\nvault:\n  start: eager", "services:\n    mode: tcp\nvault:\n  start: eager"),
+        ("vault: {start: eager}\n", "vault: {start: eager}\nservices:\n  mode: tcp\n"),
+        ("services: {mode: socket}", "services: {mode: tcp}"),
+    ],
+)
+def test_a_key_is_set_in_place(before: str, after: str | None) -> None:
+    changed = put(before, "services.mode", "tcp")
+    assert config_file.parse(changed, "x") == {**config_file.parse(before, "x"), "services.mode": "tcp"}
+    assert after is None or changed == after
+
+
+def test_a_block_list_is_replaced_whole() -> None:
+    before = "shield:\n  profiles:\n    - a\n    - b\n  enabled: true\n"
+    after = put(before, "shield.profiles", '["c"]')
+    assert config_file.parse(after, "x") == {"shield.profiles": ("c",), "shield.enabled": True}
+
+
+FILES = st.dictionaries(
+    st.sampled_from(["vault.start", "vault.idle_seconds", "services.mode", "ssh.start", "ssh.idle_seconds"]),
+    st.sampled_from(["eager", 7, "socket", "demand"]),
+)
+
+
+@given(FILES, st.sampled_from(["block", "flow"]), st.sampled_from(["vault.start", "services.mode", "gate.start"]))
+def test_setting_a_key_keeps_all_others(values: dict[str, object], style: str, name: str) -> None:
+    kinds = {key: each.metadata["kind"] for key, each in config.keys().items()}
+    text, expected = "", {}
+    for section in dict.fromkeys(key.partition(".")[0] for key in values):
+        pairs = []
+        for key, value in values.items():
+            try:
+                config_file.check(kinds[key], value)
+            except ValueError:
+                continue
+            if key.startswith(section + "."):
+                pairs.append((key.partition(".")[2], value))
+                expected[key] = value
+        if style == "flow":
+            text += f"{section}: {{{', '.join(f'{key}: {value}' for key, value in pairs)}}}\n"
+        else:
+            text += f"{section}:\n" + "".join(f"  {key}: {value}\n" for key, value in pairs)
+    new = "tcp" if name == "services.mode" else "eager"
+    assert config_file.parse(put(text, name, new), "x") == {**expected, name: new}
+
+
+def test_show_prints_a_file_that_means_the_same() -> None:
+    cfg = config.build(LAYOUT, {"services.mode": "tcp", "shield.forwarder": "10.0.2.2#5353", "restricted.memory": "2g"})
+    values = config_cli.values_of(cfg)
+    text = "".join(
+        f"{name.partition('.')[0]}: {{{name.partition('.')[2]}: {config_cli._yaml(value)}}}\n"
+        for name, value in values.items()
+        if name in ("services.mode", "shield.forwarder", "restricted.memory")
+    )
+    assert config_file.parse(text, "x") == {
+        "services.mode": "tcp",
+        "shield.forwarder": "10.0.2.2#5353",
+        "restricted.memory": "2g",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "network: {mode: none}",
+        "shield: {enabled: true, profiles: [a]}",
+        "shield: {profiles: []}",
+        "vault: {enabled: false}",
+        "restricted: {always: true, memory: 512m, pids: 10}",
+        "agents: {default: [claude]}",
+    ],
+)
+def test_a_project_may_narrow(tmp_path: Path, text: str) -> None:
+    (tmp_path / project.FILE).write_text(text)
+    cfg = config.build(LAYOUT, {"shield.profiles": ("a", "b")})
+    assert project.apply(cfg, str(tmp_path)) != cfg or "enabled: true" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "network: {mode: bridge}",
+        "shield: {enabled: false}",
+        "shield: {profiles: [a, c]}",
+        "shield: {forwarder: 10.0.0.1}",
+        "restricted: {always: false}",
+        "restricted: {memory: 64g}",
+        "restricted: {memory: nonsense}",
+        "restricted: {pids: 100000}",
+        "paths: {data: /x}",
+        "services: {mode: tcp}",
+        "agents: {default: [gh]}",
+        "agents: {default: null}",
+    ],
+)
+def test_a_project_may_not_widen(tmp_path: Path, text: str) -> None:
+    (tmp_path / project.FILE).write_text(text)
+    given = {"shield.profiles": ("a", "b"), "restricted.always": True, "agents.default": ("claude",)}
+    with pytest.raises(TerokError) as caught:
+        project.apply(config.build(LAYOUT, given), str(tmp_path))
+    assert caught.value.code == Exit.REFUSED
+
+
+def test_without_a_project_file_nothing_changes(tmp_path: Path) -> None:
+    cfg = config.Config(LAYOUT)
+    assert project.apply(cfg, str(tmp_path)) is cfg
