@@ -6,7 +6,7 @@ import json
 import os
 import stat
 
-from . import process
+from . import process, selinux
 from .errors import TerokError
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ class Container:
         pidfd: becomes readable when the init ends.
         net, mount: descriptors of its network and mount namespaces; `mount` only until the start is through.
         root: absolute path of its root file system, as seen before pivot_root.
-        label: the SELinux process label that it will run under; "" without SELinux.
+        label, file_label: the SELinux labels of its processes and of the files that it may use; "" without SELinux.
         capabilities: names (`CAP_...`) that a process in it can get.
         joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
     """
@@ -56,10 +56,12 @@ class Container:
         if not isinstance(path, str):
             raise TerokError(f"The OCI configuration in {bundle} names no root.path.")
         self.root = os.path.normpath(os.path.join(bundle, path))
+        self.label = self.file_label = ""
+        if selinux.enabled():
+            self.label = _text(config, "process", "selinuxLabel")
+            self.file_label = _text(config, "linux", "mountLabel")
         init = config.get("process")
         init = init if isinstance(init, dict) else {}
-        label = init.get("selinuxLabel")
-        self.label = label if isinstance(label, str) and os.path.isdir("/sys/fs/selinux") else ""
         self.capabilities = _capabilities(init)
         self.joined = _joined_network(config)
 
@@ -67,6 +69,12 @@ class Container:
     def network(self) -> process.Namespaces:
         """To run something inside its network namespace."""
         return process.Namespaces(net=self.net)
+
+
+def _text(config: dict[str, Any], part: str, key: str) -> str:
+    values = config.get(part)
+    value = values.get(key) if isinstance(values, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _capabilities(init: dict[str, Any]) -> frozenset[str]:

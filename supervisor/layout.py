@@ -196,3 +196,8 @@ def containers_conf_dropin(environ: Mapping[str, str], *, uid: int | None = None
 def package_root() -> str:
     """The directory that holds the floors (`supervisor/`, `sidecars/`, ...), as this process found them."""
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def policy_installer() -> str:
+    """The script that adds our SELinux policy module; an administrator runs it once, where it is needed at all."""
+    return os.path.join(package_root(), "selinux", "install_policy.sh")

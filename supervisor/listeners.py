@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import kernel, process, sockets
+from . import process, selinux, sockets
 from .errors import TerokError
 from .layout import DNS_PORT
 
@@ -25,16 +25,11 @@ def open_all(container: Container, wiring: Wiring) -> dict[Listener, int]:
     wanted = [listener for sidecar in wiring.sidecars for listener in sidecar.listeners]
     opened: dict[Listener, int] = {}
     _make_runtime_dir(wiring.runtime_dir)
-    with_label = container.label
-    if with_label:
-        _label(with_label)
+    unix = [listener for listener in wanted if listener.kind == "unix"]
     try:
-        for listener in wanted:
-            if listener.kind == "unix":
-                opened[listener] = _open(f"the socket {listener.path}", sockets.listen_unix, listener.path)
-    finally:
-        if with_label:
-            _label("")
+        opened.update(zip(unix, selinux.listen_unix(container.label, [each.path for each in unix]), strict=True))
+    except OSError as error:
+        raise TerokError(f"Could not listen on the sockets in {wiring.runtime_dir}: {error.strerror}.") from error
     for listener in wanted:
         if listener.kind == "tcp":
             opened[listener] = _open(f"port {listener.port}", sockets.listen_tcp, "127.0.0.1", listener.port)
@@ -65,16 +60,6 @@ def _make_runtime_dir(path: str) -> None:
         os.chmod(path, 0o755)
     except OSError as error:
         raise TerokError(f"The runtime directory {path} cannot be made: {error.strerror}.") from error
-
-
-def _label(label: str) -> None:
-    try:
-        kernel.set_socket_label(label)
-    except OSError as error:
-        raise TerokError(
-            f"SELinux does not let sockets carry the container's label {label}: {error.strerror}.",
-            fix="install the policy module (terok setup prints how), or set services: {mode: tcp} in config.yml",
-        ) from error
 
 
 def _open(what: str, opener: object, *arguments: object) -> int:

@@ -13,7 +13,7 @@ import select
 import signal
 import time
 
-from . import firewall, kernel, listeners, mounts, process, record, resolver
+from . import firewall, kernel, listeners, mounts, process, record, resolver, selinux
 from .container import check_enforceable
 from .errors import TerokError
 from .guard import Guard, open_monitor
@@ -68,6 +68,7 @@ class Supervisor:
         if self.wiring.shield is not None:
             check_enforceable(self.container)
         opened = listeners.open_all(self.container, self.wiring)
+        selinux.relabel_sources(self.container.file_label, self.wiring)
         if self._mount:
             mounts.attach(self.container, self.wiring.mounts)
         os.close(self.container.mount)
