@@ -1,0 +1,210 @@
+"""A client's connection: heads in, one exchange at a time, errors as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from . import limits
+from .codec import Refused, Request, parse_request, split_head
+from .decide import Refusal
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+    from .reactor import Timer
+    from .service import Service
+    from .wire import Wire
+
+_REASONS = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    417: "Expectation Failed",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+
+
+def error_answer(refusal: Refusal, *, close: bool) -> bytes:
+    """A refusal on the wire: `error` as the AI services shape it, `message` as GitHub and GitLab do."""
+    message = f"terok vault: {refusal.why}" + (f" To allow it: {refusal.allow}." if refusal.allow else "")
+    body = json.dumps(
+        {
+            "type": "error",
+            "error": {"type": "terok_vault_error", "code": refusal.rule, "message": message},
+            "message": message,
+            "reason": refusal.rule,
+            "allow": refusal.allow,
+        }
+    ).encode()
+    lines = [f"HTTP/1.1 {refusal.status} {_REASONS.get(refusal.status, 'Error')}", "Content-Type: application/json"]
+    lines.append(f"Content-Length: {len(body)}")
+    if refusal.status == 401:
+        lines.append('WWW-Authenticate: Basic realm="terok vault"')
+    if refusal.retry_after:
+        lines.append(f"Retry-After: {refusal.retry_after}")
+    lines.append(f"X-Terok-Reason: {refusal.rule}")
+    if close:
+        lines.append("Connection: close")
+    return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + body
+
+
+class Client:
+    """Owner of one client's wire.
+
+    Attributes:
+        wire: the connection.
+    """
+
+    __slots__ = ("_service", "wire", "_buffer", "_exchange", "_timer", "_head_since", "_lingering")
+
+    def __init__(self, service: Service, wire: Wire) -> None:
+        self._service, self.wire = service, wire
+        self._buffer = b""
+        self._exchange: Exchange | None = None
+        self._head_since = 0.0
+        self._lingering = False
+        self._timer: Timer = service.reactor.later(limits.HEAD_SECONDS, self._tick)
+        wire.owner = self
+
+    def __repr__(self) -> str:
+        return f"<Client {self.wire!r} exchange={self._exchange!r}>"
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._exchange is not None
+
+    # --- the wire's owner ---
+
+    def received(self, data: bytes) -> None:
+        """Bytes of a head, of the running exchange's body, or of a body that nobody wants any more."""
+        exchange = self._exchange
+        if exchange is not None:
+            try:
+                exchange.more(data)
+            except Refused as refused:
+                exchange.refused(refused)
+            return
+        if self._lingering:
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        self._read()
+
+    def _read(self) -> None:
+        try:
+            end = split_head(self._buffer, limits.HEAD_MAX)
+            if not end:
+                if not self._head_since:
+                    self._head_since = self._service.reactor.now
+                    self._timer.cancel()
+                    self._timer = self._service.reactor.later(limits.HEAD_SECONDS, self._tick)
+                return
+            self._head_since = 0.0
+            head, rest, self._buffer = self._buffer[:end], self._buffer[end:], b""
+            request = parse_request(head)
+        except Refused as refused:
+            self._service.refused_head(refused)
+            self.refuse(Refusal(refused.status, refused.rule, refused.why, ""), close=True)
+            return
+        self._serve(request, rest)
+
+    def _serve(self, request: Request, rest: bytes) -> None:
+        found = self._service.admit(self, request)
+        if isinstance(found, Refusal):
+            self.refuse(found, close=bool(request.length or rest) or not request.keep)
+            return
+        self._exchange = found
+        try:
+            found.start(rest)
+        except Refused as refused:
+            found.refused(refused)
+
+    def ended(self) -> None:
+        """The client sends no more. It may still read: a half-close is no abort."""
+        if self._exchange is not None:
+            self._exchange.client_ended()
+        else:
+            self.wire.abort()
+
+    def lost(self, error: OSError | None) -> None:
+        """The connection is gone."""
+        self._timer.cancel()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_lost()
+        self._service.left(self)
+
+    def drained(self) -> None:
+        """The client takes bytes again."""
+        if self._exchange is not None:
+            self._exchange.client_drained()
+
+    # --- the exchange's caller ---
+
+    def answered(self, exchange: Exchange, *, keep: bool) -> None:
+        """The answer is complete."""
+        self._exchange = None
+        if keep and exchange.request_done and not self._service.stopping:
+            self.wire.resume()
+            return
+        self._linger(complete=exchange.request_done)
+
+    def refuse(self, refusal: Refusal, *, close: bool) -> None:
+        """Send an error; close when the request was not read to its end."""
+        self._exchange = None
+        close = close or self._service.stopping
+        self.wire.write(error_answer(refusal, close=close))
+        if close:
+            self._linger(complete=False)
+        else:
+            self.wire.resume()
+
+    def _linger(self, *, complete: bool) -> None:
+        """Close; while the peer still sends, a close would reset the answer away, so read on a bit (RFC 9112, 9.6)."""
+        if complete:
+            self.wire.close()
+            return
+        self._lingering = True
+        self.wire.end()
+        self.wire.resume()
+        self._timer.cancel()
+        self._timer = self._service.reactor.later(limits.LINGER_SECONDS, self.wire.abort)
+
+    def tunnel(self, exchange: Exchange) -> None:
+        """Nothing changes here: `more` passes the bytes on."""
+
+    # --- time ---
+
+    def _tick(self) -> None:
+        """Close what is idle too long. Armed for the earliest moment that can matter, and moved on from there."""
+        reactor = self._service.reactor
+        if self._head_since:
+            if reactor.now - self._head_since >= limits.HEAD_SECONDS:
+                slow = Refused(408, "slow-head", f"The head was not complete after {limits.HEAD_SECONDS:g} s.")
+                self._service.refused_head(slow)
+                self.refuse(Refusal(slow.status, slow.rule, slow.why, ""), close=True)
+                return
+            self._timer = reactor.later(self._head_since + limits.HEAD_SECONDS - reactor.now, self._tick)
+            return
+        busy = self._exchange is not None
+        limit = limits.BODY_IDLE_SECONDS if busy else limits.CLIENT_IDLE_SECONDS
+        last = max(self.wire.active, self._exchange.active) if self._exchange is not None else self.wire.active
+        left = last + limit - reactor.now
+        if left > 0:
+            self._timer = reactor.later(min(left, limits.CLIENT_IDLE_SECONDS) if busy else left, self._tick)
+        elif self._exchange is not None:
+            why = f"Nothing moved for {limits.BODY_IDLE_SECONDS:g} s."
+            self._exchange.stop(Refusal(504, "idle", why, ""))
+        else:
+            self.wire.abort()
+
+    def stop(self) -> None:
+        """Leave when there is nothing to finish; called at SIGTERM and when the process makes room."""
+        if self._exchange is None:
+            self.wire.close()

@@ -1,0 +1,277 @@
+"""Connections to upstreams: resolve, check every address, connect to the checked address, verify TLS.
+
+The name is resolved once for a connection and the socket goes to the very address that was checked: a second
+answer of the resolver (rebinding) has no part in it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable
+
+from . import addresses, limits
+from .reactor import READ, WRITE, Reactor, Timer
+from .wire import TlsWire, Wire
+
+Address = tuple[int, tuple[str, int]]
+"""Address family and socket address."""
+
+
+class DialError(Exception):
+    """No connection to the upstream.
+
+    Args:
+        status: what the client is told (502, 504, or 403 when no address may be used).
+        rule: short name for the audit.
+        why: one sentence.
+    """
+
+    def __init__(self, status: int, rule: str, why: str) -> None:
+        super().__init__(why)
+        self.status, self.rule, self.why = status, rule, why
+
+
+class Endpoint:
+    """Where an upstream is.
+
+    Attributes:
+        host: name or address literal, ASCII.
+        port: TCP port.
+        tls: whether to speak TLS.
+        ca: file of the CA bundle that is trusted instead of the system's; empty: the system's.
+        allow_private: whether private addresses may be connected to.
+    """
+
+    __slots__ = ("host", "port", "tls", "ca", "allow_private", "key")
+
+    def __init__(self, host: str, port: int, *, tls: bool, ca: str = "", allow_private: bool = False) -> None:
+        self.host, self.port, self.tls, self.ca, self.allow_private = host, port, tls, ca, allow_private
+        self.key = (host, port, tls, ca, allow_private)
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+Connected = Callable[[Wire | None, DialError | None], None]
+
+
+class Dialer:
+    """Makes connections; keeps what was resolved for a short while, and one TLS context a CA bundle.
+
+    Args:
+        reactor: the loop.
+    """
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._resolved: dict[tuple[str, int], tuple[float, list[Address]]] = {}
+
+    def context(self, ca: str) -> ssl.SSLContext:
+        """The TLS context that trusts `ca` (a file), or the system's authorities when it is empty."""
+        context = self._contexts.get(ca)
+        if context is None:
+            context = self._contexts[ca] = make_context(ca)
+        return context
+
+    def dial(self, endpoint: Endpoint, done: Connected) -> None:
+        """Connect and call `done(wire, None)` or `done(None, error)`, never before this returns."""
+        known = self._resolved.get((endpoint.host, endpoint.port))
+        if known is not None and known[0] > self._reactor.now:
+            found = known[1]
+            self._reactor.soon(lambda: self._connect(endpoint, found, done))
+            return
+
+        def resolve() -> Callable[[], None]:
+            try:
+                answers = socket.getaddrinfo(endpoint.host.encode("ascii"), endpoint.port, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError) as error:
+                why = f"The name {endpoint.host} could not be resolved: {error}."
+                return lambda: done(None, DialError(502, "upstream-name", why))
+            found = [(int(family), (str(address[0]), int(address[1]))) for family, _, _, _, address in answers]
+            return lambda: self._learned(endpoint, found, done)
+
+        self._reactor.in_thread(resolve)
+
+    def _learned(self, endpoint: Endpoint, found: list[Address], done: Connected) -> None:
+        self._resolved[(endpoint.host, endpoint.port)] = (self._reactor.now + limits.RESOLVED_SECONDS, found)
+        self._connect(endpoint, found, done)
+
+    def _connect(self, endpoint: Endpoint, found: list[Address], done: Connected) -> None:
+        usable: list[Address] = []
+        reason = ""
+        for family, address in found:
+            refusal = addresses.refusal(address[0], allow_private=endpoint.allow_private)
+            reason = reason or refusal
+            if not refusal:
+                usable.append((family, address))
+        if not usable:
+            why = f"{endpoint.host} has no address that the route may use: {reason or 'it has none'}."
+            done(None, DialError(403, "private-address", why))
+            return
+        try:
+            context = self.context(endpoint.ca) if endpoint.tls else None
+        except (OSError, ssl.SSLError) as error:
+            done(None, DialError(502, "ca-bundle", f"The CA bundle could not be read: {error}."))
+            return
+        _Attempts(self._reactor, endpoint, usable, context, done).start()
+
+
+def make_context(ca: str) -> ssl.SSLContext:
+    """A client context that verifies names and chains, speaks TLS 1.2 and later, and offers HTTP/1.1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if ca:
+        context.load_verify_locations(cafile=ca)
+        return context
+    for cafile, capath in trust_stores():
+        if capath and any(name.endswith(".0") for name in os.listdir(capath)):
+            # a hashed directory is read one authority at a time: the whole bundle costs 30 ms and 3 MB
+            context.load_verify_locations(capath=capath)
+            return context
+        if cafile:
+            context.load_verify_locations(cafile=cafile)
+            return context
+    context.load_default_certs()
+    return context
+
+
+def trust_stores() -> list[tuple[str, str]]:
+    """(bundle file, hashed directory) of the system's authorities that exist here; either may be empty."""
+    paths = ssl.get_default_verify_paths()
+    candidates = [
+        (paths.cafile or "", paths.capath or ""),
+        ("", "/etc/ssl/certs"),
+        ("/etc/pki/tls/certs/ca-bundle.crt", ""),
+        ("/etc/ssl/cert.pem", ""),
+    ]
+    return [
+        (cafile if os.path.isfile(cafile) else "", capath if os.path.isdir(capath) else "")
+        for cafile, capath in candidates
+        if os.path.isfile(cafile) or os.path.isdir(capath)
+    ]
+
+
+class _Attempts:
+    """Tries the addresses of one endpoint, the next one beside a slow one (RFC 8305); the first to finish wins."""
+
+    def __init__(
+        self, reactor: Reactor, endpoint: Endpoint, left: list[Address], context: ssl.SSLContext | None, done: Connected
+    ) -> None:
+        self._reactor, self._endpoint, self._left, self._context = reactor, endpoint, left, context
+        self._done: Connected | None = done
+        self._open: dict[int, socket.socket] = {}
+        self._error = DialError(
+            504, "upstream-timeout", f"{endpoint.host} did not answer within {limits.CONNECT_SECONDS:g} s."
+        )
+        self._deadline = reactor.later(limits.CONNECT_SECONDS, self._late)
+        self._stagger: Timer | None = None
+
+    def start(self) -> None:
+        """Try the next address."""
+        if self._done is None or not self._left:
+            return
+        family, address = self._left.pop(0)
+        if self._stagger is not None:
+            self._stagger.cancel()
+        self._stagger = self._reactor.later(limits.NEXT_ADDRESS_SECONDS, self.start)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            self._failed(None, DialError(503, "descriptors", f"No socket for the upstream: {error.strerror}."))
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            sock.close()
+            self._failed(None, self._refused(error))
+            return
+        self._open[sock.fileno()] = sock
+        self._reactor.watch(sock.fileno(), WRITE, lambda _events: self._connected(sock))
+
+    def _refused(self, error: OSError) -> DialError:
+        return DialError(
+            502, "upstream-connect", f"No connection to {self._endpoint.authority}: {error.strerror or error}."
+        )
+
+    def _connected(self, sock: socket.socket) -> None:
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._failed(sock, self._refused(OSError(number, os.strerror(number))))
+        elif self._context is None:
+            self._won(sock, tls=False)
+        else:
+            fd = sock.fileno()
+            self._reactor.forget(fd)
+            del self._open[fd]
+            try:
+                # bytes, not str: a str would import the IDNA codec, which Landlock does not let us read
+                secure = self._context.wrap_socket(
+                    sock,
+                    server_hostname=self._endpoint.host.encode("ascii"),
+                    do_handshake_on_connect=False,
+                    suppress_ragged_eofs=False,
+                )
+            except OSError as error:
+                sock.close()
+                self._failed(None, self._refused(error))
+                return
+            self._open[fd] = secure
+            self._reactor.watch(fd, WRITE, lambda _events: self._shake(secure))
+
+    def _shake(self, sock: ssl.SSLSocket) -> None:
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._reactor.modify(sock.fileno(), READ)
+        except ssl.SSLWantWriteError:
+            self._reactor.modify(sock.fileno(), WRITE)
+        except ssl.SSLCertVerificationError as error:
+            why = f"The certificate of {self._endpoint.host} was refused: {error.verify_message}."
+            self._failed(sock, DialError(502, "upstream-certificate", why))
+        except OSError as error:
+            why = f"No TLS with {self._endpoint.authority}: {getattr(error, 'reason', None) or error}."
+            self._failed(sock, DialError(502, "upstream-tls", why))
+        else:
+            self._won(sock, tls=True)
+
+    def _drop(self, sock: socket.socket) -> None:
+        del self._open[sock.fileno()]
+        self._reactor.forget(sock.fileno())
+
+    def _failed(self, sock: socket.socket | None, error: DialError) -> None:
+        if sock is not None:
+            self._drop(sock)
+            sock.close()
+        self._error = error
+        if self._left:
+            self._reactor.soon(self.start)
+        elif not self._open:
+            self._finish(None)
+
+    def _won(self, sock: socket.socket, *, tls: bool) -> None:
+        self._drop(sock)
+        self._finish((TlsWire if tls else Wire)(self._reactor, sock, None))
+
+    def _late(self) -> None:
+        self._finish(None)
+
+    def _finish(self, wire: Wire | None) -> None:
+        done, self._done = self._done, None
+        for sock in list(self._open.values()):
+            self._drop(sock)
+            sock.close()
+        self._deadline.cancel()
+        if self._stagger is not None:
+            self._stagger.cancel()
+        if done is not None:
+            done(wire, None if wire else self._error)

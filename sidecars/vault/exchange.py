@@ -1,0 +1,430 @@
+"""One request and its answer, from the decision to the last byte.
+
+Rules of this file:
+- bytes flow both ways at once; the slower side makes the faster one wait;
+- nothing of the answer's end is sent before the audit line is written;
+- whatever goes wrong before the answer began becomes an error for the client; afterwards the connection is cut, so
+  that no client takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from . import bodies, limits
+from .codec import CHUNKED, Answer, Refused, Request, parse_answer, split_head
+from .decide import Grant, Plan, Refusal
+from .dial import DialError
+from .headers import Added, answer_lines, request_lines, trailer_lines
+
+if TYPE_CHECKING:
+    from .pool import Pool, Upstream
+    from .wire import Wire
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
+"""Methods that may be sent twice (RFC 9110, section 9.2.2)."""
+_RELAYED_INTERIM = (100, 102, 103)
+
+
+class Caller(Protocol):
+    """The client's connection, as an exchange sees it."""
+
+    wire: Wire
+
+    def answered(self, exchange: Exchange, *, keep: bool) -> None:
+        """The answer is complete; `keep`: the connection may carry another request."""
+
+    def refuse(self, refusal: Refusal, *, close: bool) -> None:
+        """Send an error instead of the answer."""
+
+    def tunnel(self, exchange: Exchange) -> None:
+        """From now on bytes go through `forward` uninterpreted."""
+
+
+class Watcher(Protocol):
+    """Looks at an exchange and keeps the books."""
+
+    def begins(self, exchange: Exchange, answer: Answer) -> Refusal | None:
+        """The answer's head is there; a refusal is sent instead of it."""
+
+    def passes(self, exchange: Exchange, payload: bytes) -> bytes:
+        """Payload is about to go to the client; returns what may go. Raises Refused when none may any more."""
+
+    def ends(self, exchange: Exchange) -> bytes:
+        """The payload is complete; returns what was held back. Raises Refused as above, or when it can't be audited."""
+
+    def fails(self, exchange: Exchange, refusal: Refusal) -> None:
+        """The exchange ended early."""
+
+    def renew(self, exchange: Exchange) -> bool:
+        """The upstream said 401: True when the exchange will be sent again by `again`."""
+
+
+class Exchange:
+    """Carries one request to its upstream and the answer back.
+
+    Attributes:
+        status: of the answer; 0 before it.
+        sent, got: payload bytes of the request and of the answer.
+    """
+
+    __slots__ = (
+        "_caller", "_watcher", "_pool", "request", "plan", "grant", "added", "_body", "_first", "_replay", "_upstream",
+        "_buffer", "_reader", "answer_head", "status", "sent", "got", "started", "_begun", "_over", "_tunnel",
+        "_retried", "_renewed", "_request_done", "state",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        caller: Caller,
+        watcher: Watcher,
+        pool: Pool,
+        request: Request,
+        plan: Plan,
+        grant: Grant,
+        added: Added,
+        started: float,
+    ) -> None:
+        self._caller, self._watcher, self._pool = caller, watcher, pool
+        self.request, self.plan, self.grant, self.added, self.started = request, plan, grant, added, started
+        self._body = bodies.reader(request.length)
+        self._first = b""
+        self._replay: bytes | None = b""
+        self._upstream: Upstream | None = None
+        self._buffer = b""
+        self._reader: bodies.Body | None = None
+        self.answer_head: Answer | None = None
+        self.status = self.sent = self.got = 0
+        self._begun = self._over = self._tunnel = self._retried = self._renewed = self._request_done = False
+        self.state: object = None
+        """The watcher's own notes about this exchange."""
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.request!r} status={self.status} over={self._over}>"
+
+    # --- the request ---
+
+    def start(self, data: bytes) -> None:
+        """Begin; `data` is what came behind the head. Raises Refused for a body that breaks a rule."""
+        self._first = self._take(data) if data or self._body.done else b""
+        if self._over:
+            return
+        if not self._body.done:
+            self._caller.wire.pause()
+        self._pool.take(self.plan.target.endpoint, self)
+
+    def _take(self, data: bytes) -> bytes:
+        """The request's body as it goes upstream."""
+        body = self._body
+        payload = body.feed(data) if data else b""
+        self.sent += len(payload)
+        maximum = self.plan.route.body_max
+        if maximum is not None and self.sent > maximum:
+            raise Refused(413, "body-max", f"The body is longer than {maximum} bytes.")
+        if body.done:
+            if body.rest:
+                raise Refused(400, "pipelining", "There are bytes behind the end of the request.")
+            self._request_done = True
+        if self.request.length != CHUNKED:
+            wired = payload
+        elif body.done:
+            wired = b"%b0\r\n%b\r\n" % (bodies.chunk(payload), trailer_lines(body.trailers))
+        else:
+            wired = bodies.chunk(payload)
+        if self._replay is not None:
+            self._replay = self._replay + wired if len(self._replay) + len(wired) <= limits.REPLAY_MAX else None
+        return wired
+
+    def more(self, data: bytes) -> None:
+        """More bytes from the client. Raises Refused as `start` does."""
+        if self._tunnel:
+            if self._upstream is not None:
+                self._upstream.wire.write(data)
+                if self._upstream.wire.full:
+                    self._caller.wire.pause()
+            return
+        if self._request_done:
+            raise Refused(400, "pipelining", "There are bytes behind the end of the request.")
+        wired = self._take(data)
+        if self._upstream is None:
+            self._first += wired
+            self._caller.wire.pause()
+            return
+        self._upstream.wire.write(wired)
+        if self._upstream.wire.full:
+            self._caller.wire.pause()
+
+    @property
+    def active(self) -> float:
+        """The loop's time of the last byte to or from the upstream."""
+        return self._upstream.wire.active if self._upstream is not None else self.started
+
+    @property
+    def request_done(self) -> bool:
+        """Whether the client has sent its whole request."""
+        return self._request_done
+
+    def connected(self, upstream: Upstream) -> None:
+        """The upstream is there: send the head and what we have of the body in one write."""
+        if self._over:
+            upstream.release()
+            return
+        self._upstream = upstream
+        upstream.wire.resume()
+        upstream.wire.write(self._head() + self._first)
+        self._first = b""
+        if not self._request_done:
+            if upstream.wire.full:
+                self._caller.wire.pause()
+            else:
+                self._caller.wire.resume()
+
+    def _head(self) -> bytes:
+        request, plan = self.request, self.plan
+        framing = b""
+        if request.length == CHUNKED:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        elif request.length or request.method in (b"POST", b"PUT", b"PATCH"):
+            framing = b"Content-Length: %d\r\n" % request.length
+        if request.upgrade:
+            framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (
+            request.method, plan.path, plan.target.origin, request_lines(request, self.added), framing,
+        )  # fmt: skip
+
+    # --- the answer ---
+
+    def answer(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        try:
+            if self._tunnel:
+                self._pass_tunnel(data)
+            elif self._reader is None:
+                self._buffer += data
+                self._read_head()
+            else:
+                self._deliver(b"", self._reader.feed(data))
+        except Refused as refused:
+            self._fail(Refusal(502, refused.rule, refused.why, "", self.grant.provider, self.grant.scope))
+
+    def _read_head(self) -> None:
+        while True:
+            end = split_head(self._buffer, limits.ANSWER_HEAD_MAX)
+            if not end:
+                return
+            answer = parse_answer(self._buffer[:end], self.request.method)
+            if answer.status >= 200 or answer.status == 101:
+                break
+            if answer.status in _RELAYED_INTERIM and self.request.minor:
+                reason = answer.reason or b"Continue"
+                self._caller.wire.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, reason, answer_lines(answer)))
+            self._buffer = self._buffer[end:]
+        rest, self._buffer = self._buffer[end:], b""
+        if answer.status == 101:
+            self._switch(answer, rest)
+            return
+        if answer.status == 401 and not self._renewed and self._may_repeat() and self._watcher.renew(self):
+            self._renewed = True
+            self._drop_upstream(reusable=False)
+            return
+        self._begin(answer, rest)
+
+    def _begin(self, answer: Answer, rest: bytes) -> None:
+        self.answer_head = answer
+        self.status = answer.status
+        refusal = self._watcher.begins(self, answer)
+        if refusal is not None:
+            self._fail(refusal)
+            return
+        self._reader = bodies.reader(answer.length)
+        head = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (
+            answer.status, answer.reason, answer_lines(answer), self._framing(answer),
+            b"" if self.request.keep else b"Connection: close\r\n",
+        )  # fmt: skip
+        self._deliver(head, self._reader.feed(rest) if rest else b"")
+
+    def _framing(self, answer: Answer) -> bytes:
+        if self.request.method == b"HEAD" or answer.status in (204, 304):
+            return b"".join(
+                b"Content-Length: %b\r\n" % value for lower, _, value in answer.headers if lower == b"content-length"
+            )
+        if answer.length >= 0:
+            return b"Content-Length: %d\r\n" % answer.length
+        if self.request.minor:
+            return b"Transfer-Encoding: chunked\r\n"
+        self.request.keep = False
+        return b""
+
+    def _deliver(self, head: bytes, payload: bytes) -> None:
+        """Send the head (once) and payload; and the end, when the body is complete."""
+        reader = self._reader
+        assert reader is not None
+        self.got += len(payload)
+        payload = self._watcher.passes(self, payload) if payload else payload
+        in_chunks = self.answer_head is not None and self.answer_head.length < 0 and self.request.minor
+        end = b""
+        if reader.done:
+            payload += self._watcher.ends(self)
+            if in_chunks:
+                end = b"0\r\n%b\r\n" % trailer_lines(reader.trailers)
+        wire = self._caller.wire
+        wire.write(head + (bodies.chunk(payload) if in_chunks else payload) + end)
+        self._begun = True
+        if reader.done:
+            self._finish(reader)
+        elif wire.full and self._upstream is not None:
+            self._upstream.wire.pause()
+
+    def _finish(self, reader: bodies.Body) -> None:
+        answer = self.answer_head
+        self._over = True
+        clean = answer is not None and answer.keep and not reader.rest and self._request_done
+        self._drop_upstream(reusable=clean)
+        self._caller.answered(self, keep=self.request.keep)
+
+    def _drop_upstream(self, *, reusable: bool) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            if reusable:
+                upstream.release()
+            else:
+                upstream.discard()
+
+    # --- switched protocols ---
+
+    def _switch(self, answer: Answer, rest: bytes) -> None:
+        if not self.request.upgrade:
+            raise Refused(502, "upstream-switch", "The upstream switched protocols without being asked.")
+        self.answer_head, self.status = answer, 101
+        refusal = self._watcher.begins(self, answer)
+        if refusal is not None:
+            self._fail(refusal)
+            return
+        self._tunnel = self._begun = True
+        self._caller.tunnel(self)
+        head = b"HTTP/1.1 101 %b\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b\r\n"
+        self._caller.wire.write(
+            head % (answer.reason or b"Switching Protocols", self.request.upgrade, answer_lines(answer))
+        )
+        if rest:
+            self._pass_tunnel(rest)
+
+    def _pass_tunnel(self, data: bytes) -> None:
+        self.got += len(data)
+        wire = self._caller.wire
+        wire.write(self._watcher.passes(self, data))
+        if wire.full and self._upstream is not None:
+            self._upstream.wire.pause()
+
+    def client_ended(self) -> None:
+        """The client sends no more: a switched connection hands that on; a request half sent is given up."""
+        if self._tunnel:
+            if self._upstream is not None:
+                self._upstream.wire.end()
+        elif not self._request_done:
+            self.client_lost()
+
+    # --- ends ---
+
+    def answer_ended(self) -> None:
+        """The upstream sends no more."""
+        try:
+            if self._tunnel:
+                self._end_tunnel()
+            elif self._reader is not None and self._reader.end():
+                self._deliver(b"", b"")
+            else:
+                self.upstream_lost(None)
+        except Refused as refused:
+            self._fail(Refusal(502, refused.rule, refused.why, "", self.grant.provider, self.grant.scope))
+
+    def _end_tunnel(self) -> None:
+        self._caller.wire.write(self._watcher.ends(self))
+        self._over = True
+        self._drop_upstream(reusable=False)
+        self._caller.answered(self, keep=False)
+
+    def upstream_lost(self, error: OSError | None) -> None:
+        """The connection broke before the answer was complete."""
+        upstream, self._upstream = self._upstream, None
+        if self._over:
+            return
+        if self._tunnel:
+            self._end_tunnel()
+            return
+        pooled = upstream is not None and upstream.used
+        if upstream is not None:
+            upstream.discard()
+        if (
+            pooled
+            and not self._begun
+            and not self._buffer
+            and not self._retried
+            and self._may_repeat()
+            and self._idempotent()
+        ):
+            self._retried = True
+            self._first = self._replay or b""
+            self._pool.take(self.plan.target.endpoint, self, fresh=True)
+            return
+        what = "ended its answer early" if self._begun else "closed the connection without an answer"
+        detail = f" ({error.strerror or error})" if error else ""
+        why = f"{self.plan.target.endpoint.authority} {what}{detail}."
+        self._fail(Refusal(502, "upstream-lost", why, "try again", self.grant.provider, self.grant.scope))
+
+    def _may_repeat(self) -> bool:
+        return self._request_done and self._replay is not None and not self.request.upgrade
+
+    def _idempotent(self) -> bool:
+        return self.request.method in IDEMPOTENT or any(h[0] == b"idempotency-key" for h in self.request.headers)
+
+    def again(self, added: Added) -> None:
+        """Send the request once more, with another credential."""
+        if not self._over:
+            self.added = added
+            self._first = self._replay or b""
+            self._pool.take(self.plan.target.endpoint, self)
+
+    def unreachable(self, error: DialError) -> None:
+        """There is no connection to the upstream."""
+        self._fail(Refusal(error.status, error.rule, error.why, "", self.grant.provider, self.grant.scope))
+
+    def refused(self, refused: Refused) -> None:
+        """The client broke a rule in its body."""
+        self._fail(Refusal(refused.status, refused.rule, refused.why, "", self.grant.provider, self.grant.scope))
+
+    def stop(self, refusal: Refusal) -> None:
+        """Give up, for a reason of ours."""
+        self._fail(refusal)
+
+    def _fail(self, refusal: Refusal) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._drop_upstream(reusable=False)
+        self._watcher.fails(self, refusal)
+        if self._begun:
+            self._caller.wire.close()
+        else:
+            self._caller.refuse(refusal, close=not self._request_done or refusal.status == 400)
+
+    def client_lost(self) -> None:
+        """The client is gone: nobody waits for the answer."""
+        if not self._over:
+            self._over = True
+            self._drop_upstream(reusable=False)
+            why = "The client closed the connection."
+            self._watcher.fails(self, Refusal(499, "client-gone", why, "", self.grant.provider, self.grant.scope))
+            self._caller.wire.abort()
+
+    # --- backpressure ---
+
+    def upstream_drained(self) -> None:
+        """The upstream takes bytes again."""
+        if self._tunnel or not self._request_done:
+            self._caller.wire.resume()
+
+    def client_drained(self) -> None:
+        """The client takes bytes again."""
+        if self._upstream is not None:
+            self._upstream.wire.resume()

@@ -1,0 +1,164 @@
+"""Which headers cross the vault, and where a client may have put its phantom token.
+
+Rules of this file:
+- nothing that a client sent as a credential goes upstream, whatever it was;
+- hop-by-hop headers end here (RFC 9110, section 7.6.1), the ones that Connection names among them;
+- everything else crosses as it came, in its order and spelling.
+"""
+
+from __future__ import annotations
+
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Iterable, Iterator
+
+from .codec import Answer, Header, Request, connection_options
+
+Pair = tuple[bytes, bytes]
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
+CLIENT_AUTH = frozenset(
+    (
+        b"authorization",
+        b"proxy-authorization",
+        b"x-api-key",
+        b"api-key",
+        b"x-goog-api-key",
+        b"private-token",
+        b"job-token",
+        b"deploy-token",
+        b"x-auth-token",
+        b"x-access-token",
+        b"x-amz-security-token",
+        b"cookie",
+        b"cookie2",
+    )
+)
+"""Headers in which clients carry credentials; none of them goes upstream as the client wrote it."""
+
+NO_TOKENS = frozenset((b"cookie", b"cookie2", b"x-amz-security-token"))
+"""Headers of `CLIENT_AUTH` that are taken out without being looked into."""
+_SCHEMES = (b"bearer", b"token")
+
+_ALSO_OURS = frozenset((b"host", b"content-length", b"forwarded", b"via", b"x-real-ip"))
+_REQUEST_DROPS = HOP_BY_HOP | CLIENT_AUTH | _ALSO_OURS | {b"sec-websocket-extensions", b"accept-encoding"}
+_ANSWER_DROPS = HOP_BY_HOP | {b"content-length", b"proxy-authenticate", b"set-cookie", b"set-cookie2", b"alt-svc"}
+_TRAILER_DROPS = (
+    HOP_BY_HOP
+    | CLIENT_AUTH
+    | _ALSO_OURS
+    | {b"set-cookie", b"content-encoding", b"content-type", b"content-range", b"expect"}
+)
+_PLAIN_CONNECTION = (b"close", b"keep-alive")
+_CODINGS = (b"gzip", b"x-gzip", b"deflate", b"identity")
+"""Content codings that the echo guard and the usage counter can read (RFC 9110, section 8.4.1)."""
+
+
+def candidates(headers: Iterable[Header], places: frozenset[bytes]) -> Iterator[bytes]:
+    """Everything in a request head that may be a token, in order of appearance; `places`: lower-case header names."""
+    for lower, _, value in headers:
+        if lower in places and value:
+            scheme, space, rest = value.partition(b" ")
+            if not space:
+                yield value
+            elif scheme.lower() in _SCHEMES:
+                yield rest.strip(b" ")
+            elif scheme.lower() == b"basic":
+                yield from _basic(rest)
+
+
+def _basic(value: bytes) -> Iterator[bytes]:
+    try:
+        user, _, password = a2b_base64(value).partition(b":")
+    except Base64Error:
+        return
+    yield from (part for part in (password, user) if part)
+
+
+def nominated(headers: Iterable[Header]) -> frozenset[bytes]:
+    """Header names that a Connection header makes hop-by-hop."""
+    named: set[bytes] = set()
+    for lower, _, value in headers:
+        if lower == b"connection":
+            named.update(connection_options(value))
+    return frozenset(named)
+
+
+class Added:
+    """What the vault puts into every request of one upstream, ready as bytes.
+
+    Args:
+        places: header names in which clients put tokens, besides `CLIENT_AUTH`; they do not cross.
+        ours: (name, value) that replace whatever the client sent under that name.
+        merged: (name, value) whose comma-separated items join the client's own list.
+    """
+
+    __slots__ = ("drops", "merged", "tail")
+
+    def __init__(self, places: frozenset[bytes], ours: Iterable[Pair], merged: Iterable[Pair]) -> None:
+        ours = list(ours)
+        self.drops = _REQUEST_DROPS | places | {name.lower() for name, _ in ours}
+        self.merged = {name.lower(): (name, value) for name, value in merged}
+        self.tail = b"".join(b"%b: %b\r\n" % pair for pair in ours)
+
+
+def request_lines(request: Request, added: Added) -> bytes:
+    """The header lines of a request that cross the vault, each with its CRLF; Host and framing are the caller's."""
+    drops = added.drops
+    more = dict(added.merged) if added.merged else None
+    lines: list[bytes] = []
+    named: frozenset[bytes] = frozenset()
+    for lower, name, value in request.headers:
+        if lower in drops:
+            if lower == b"accept-encoding":
+                lines.append(b"%b: %b\r\n" % (name, readable_codings(value)))
+            elif lower == b"connection" and value.lower() not in _PLAIN_CONNECTION:
+                named = nominated(request.headers)
+        elif more is not None and lower in more:
+            lines.append(b"%b: %b\r\n" % (name, merge_list(value, more.pop(lower)[1])))
+        else:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if named:
+        lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
+    if more:
+        lines += [b"%b: %b\r\n" % pair for pair in more.values()]
+    lines.append(added.tail)
+    return b"".join(lines)
+
+
+def merge_list(theirs: bytes, ours: bytes) -> bytes:
+    """Two comma-separated lists as one, without doubles."""
+    items = [item.strip() for item in theirs.split(b",") if item.strip()]
+    items += [item.strip() for item in ours.split(b",") if item.strip() not in items]
+    return b",".join(items)
+
+
+def readable_codings(accept_encoding: bytes) -> bytes:
+    """What is left of an Accept-Encoding when only codings that we can look into remain; `identity` when none does."""
+    kept = [item.strip() for item in accept_encoding.split(b",") if item.partition(b";")[0].strip().lower() in _CODINGS]
+    return b", ".join(kept) or b"identity"
+
+
+def readable(content_encoding: bytes) -> bool:
+    """Whether a body in this content coding can be looked into."""
+    return content_encoding.strip().lower() in (*_CODINGS, b"")
+
+
+def answer_lines(answer: Answer) -> bytes:
+    """The header lines of an answer that cross the vault, each with its CRLF; framing is the caller's."""
+    named: frozenset[bytes] = frozenset()
+    lines = []
+    for lower, name, value in answer.headers:
+        if lower not in _ANSWER_DROPS:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        elif lower == b"connection" and value.lower() not in _PLAIN_CONNECTION:
+            named = nominated(answer.headers)
+    if named:
+        lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
+    return b"".join(lines)
+
+
+def trailer_lines(trailers: Iterable[Header]) -> bytes:
+    """Trailers that may follow a body (RFC 9110, section 6.5.1), each line with its CRLF."""
+    return b"".join(b"%b: %b\r\n" % (name, value) for lower, name, value in trailers if lower not in _TRAILER_DROPS)

@@ -1,0 +1,165 @@
+"""What the relay knows of the vault: tokens, routes and credentials, read again when somebody changed them.
+
+Nothing is asked of a running sidecar when a token is revoked, a credential rotated or the vault locked: one pragma a
+request tells that the database moved, and one stat(2) that the routes did.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+from ...supervisor.errors import TerokError
+from ..store import credential
+from ..store.keys import ensure_unlocked
+from ..store.records import LockedError
+from ..store.store import Store
+from . import catalog, headers
+from .decide import Grant, Places, Refusal
+from .routes import Route, Target
+
+
+class Loaded(NamedTuple):
+    """A credential as the relay uses it."""
+
+    found: credential.Credential
+    version: int
+    secrets: tuple[bytes, ...]
+
+
+class Reach(NamedTuple):
+    """TCP ports and CA bundles of routes."""
+
+    ports: frozenset[int]
+    bundles: frozenset[str]
+
+
+class Keeper:
+    """The vault as one container sees it.
+
+    Args:
+        store: opened read-only before the process confined itself.
+        routes: path of routes.json.
+        key_files: where the data key may be.
+        container: whose tokens count.
+    """
+
+    def __init__(self, store: Store, routes: str, key_files: list[str], container: str) -> None:
+        self._store, self._routes_path, self._key_files, self._container = store, routes, key_files, container
+        self._changes = -1
+        self._stamp: tuple[int, int, int] | None = None
+        self._catalog: dict[str, Any] = {}
+        self._grants: dict[bytes, Grant] = {}
+        self._routes: dict[Grant, Route] = {}
+        self._loaded: dict[Grant, Loaded] = {}
+        self.places = Places(headers.CLIENT_AUTH - headers.NO_TOKENS, frozenset())
+        self.trouble = ""
+        """Why the routes could not be read; the ones before stay in use."""
+
+    def look(self) -> None:
+        """Notice what changed since the last request."""
+        changes = self._store.changes()
+        if changes != self._changes:
+            self._changes = changes
+            self._grants = {
+                token.digest: Grant(token.scope, token.provider) for token in self._store.tokens(self._container)
+            }
+            self._routes.clear()
+            self._loaded.clear()
+        stamp = self._stat()
+        if stamp != self._stamp:
+            self._read_routes(stamp)
+
+    def _stat(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self._routes_path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def _read_routes(self, stamp: tuple[int, int, int] | None) -> None:
+        try:
+            self._catalog = catalog.load(self._routes_path)
+        except TerokError as error:
+            self.trouble = error.what
+            return
+        self._stamp, self.trouble = stamp, ""
+        self._routes.clear()
+        self._loaded.clear()
+        named = {name.lower().encode("ascii") for name in self._catalog.get("token_headers", ())}
+        query = {
+            name.encode("ascii")
+            for each in self._catalog["providers"].values()
+            for name in each.get("token_query") or ()
+        }
+        self.places = Places((headers.CLIENT_AUTH | named) - headers.NO_TOKENS, frozenset(query))
+
+    def lookup(self, digest: bytes) -> Grant | None:
+        """What a token stands for, by its SHA-256."""
+        return self._grants.get(digest)
+
+    def reach(self) -> Reach:
+        """What the routes of this container's tokens need: the confinement is made for it."""
+        ports: set[int] = set()
+        bundles: set[str] = set()
+        for grant in set(self._grants.values()):
+            route = self.route(grant)
+            if isinstance(route, Route):
+                ports.update(target.endpoint.port for target in route.targets)
+                bundles.update(target.endpoint.ca for target in route.targets if target.endpoint.ca)
+        return Reach(frozenset(ports), frozenset(bundles))
+
+    def route(self, grant: Grant) -> Route | Refusal:
+        """The route for a grant, or why there is none."""
+        known = self._routes.get(grant)
+        if known is not None:
+            return known
+        provider = self._catalog.get("providers", {}).get(grant.provider)
+        if provider is None:
+            why = self.trouble or f"There is no route for the provider {grant.provider}."
+            allow = "terok vault routes" if self.trouble else "add it to the roster and run `terok vault routes`"
+            return Refusal(503 if self.trouble else 403, "no-route", why, allow, grant.provider, grant.scope)
+        entries = self._store.describe(credential.KIND, grant.scope)
+        entry = next((each for each in entries if each.name == grant.provider), None)
+        if entry is None:
+            why = f"The scope {grant.scope} has no credential for {grant.provider}."
+            allow = f"terok vault add {grant.scope} {grant.provider}"
+            return Refusal(403, "no-credential", why, allow, grant.provider, grant.scope)
+        try:
+            kind = str(entry.meta.get("auth", "api-key"))
+            route = Route(grant.provider, catalog.effective(provider, entry.meta), kind)
+        except TerokError as error:
+            return Refusal(503, "route-broken", error.what, error.fix, grant.provider, grant.scope)
+        self._routes[grant] = route
+        return route
+
+    def added(self, grant: Grant, target: Target) -> headers.Added | Refusal:
+        """What goes into a request for `target`, the secret among it; or why the vault does not give it."""
+        loaded = self.credential(grant)
+        if isinstance(loaded, Refusal):
+            return loaded
+        if target.added is None:
+            auth = target.auth
+            ours = (*auth.headers, auth.line(loaded.found.secret, loaded.found.user))
+            target.added = headers.Added(self.places.headers, ours, auth.merge)
+        return target.added
+
+    def credential(self, grant: Grant) -> Loaded | Refusal:
+        """The credential behind a grant, unsealed; or why the vault does not give it."""
+        known = self._loaded.get(grant)
+        if known is not None:
+            return known
+        try:
+            ensure_unlocked(self._store, self._key_files)
+            item = self._store.get(credential.KIND, grant.scope, grant.provider)
+            if item is None:
+                why = f"The scope {grant.scope} has no credential for {grant.provider}."
+                allow = f"terok vault add {grant.scope} {grant.provider}"
+                return Refusal(403, "no-credential", why, allow, grant.provider, grant.scope)
+            loaded = Loaded(credential.parse(item), item.version, tuple(credential.secrets_of(item)))
+        except LockedError as error:
+            return Refusal(503, "locked", error.what, error.fix, grant.provider, grant.scope)
+        except TerokError as error:
+            return Refusal(503, "credential-broken", error.what, error.fix, grant.provider, grant.scope)
+        self._loaded[grant] = loaded
+        return loaded

@@ -1,0 +1,164 @@
+"""The vault's service for one container: takes connections, admits requests, keeps the books."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Callable, Sequence
+
+from . import limits
+from .client import Client
+from .codec import Answer, Refused, Request
+from .decide import Grant, Refusal, decide
+from .dial import Dialer
+from .exchange import Exchange
+from .keeper import Keeper
+from .pool import Pool
+from .reactor import READ, Reactor
+from .wire import Wire
+
+
+class Service:
+    """Serves the listeners until it is idle or told to stop.
+
+    Args:
+        reactor: the loop.
+        keeper: tokens, routes, credentials.
+        dialer: connections upstream.
+        listeners: non-blocking listening sockets.
+        idle_seconds: leave after this long without a client; 0: stay.
+    """
+
+    def __init__(
+        self, reactor: Reactor, keeper: Keeper, dialer: Dialer, listeners: Sequence[socket.socket], idle_seconds: int
+    ) -> None:
+        self.reactor, self.keeper = reactor, keeper
+        self.pool = Pool(reactor, dialer)
+        self.stopping = False
+        self._listeners = list(listeners)
+        self._clients: set[Client] = set()
+        self._clients_max = clients_max()
+        self._accepting = False
+        self._idle_seconds = idle_seconds
+        self._idle_since = reactor.now
+
+    # --- connections ---
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._accept_on()
+        if self._idle_seconds:
+            self.reactor.later(self._idle_seconds, self._idle)
+
+    def _accept_on(self) -> None:
+        if not self._accepting and not self.stopping:
+            self._accepting = True
+            for listener in self._listeners:
+                self.reactor.watch(listener.fileno(), READ, self._acceptor(listener))
+
+    def _accept_off(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for listener in self._listeners:
+                self.reactor.forget(listener.fileno())
+
+    def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
+        tcp = listener.family == socket.AF_INET
+
+        def accept(_events: int) -> None:
+            for _ in range(limits.ACCEPTS_A_TURN):
+                if len(self._clients) >= self._clients_max:
+                    self._accept_off()
+                    return
+                try:
+                    sock, _ = listener.accept()
+                except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                    return
+                except OSError:
+                    # out of descriptors: whoever waits stays in the kernel's queue until something is closed
+                    self._accept_off()
+                    self.reactor.later(limits.ACCEPT_RETRY_SECONDS, self._accept_on)
+                    return
+                sock.setblocking(False)
+                if tcp:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._clients.add(Client(self, Wire(self.reactor, sock, None)))
+
+        return accept
+
+    def left(self, client: Client) -> None:
+        """A client's connection is gone."""
+        self._clients.discard(client)
+        if not self._clients:
+            self._idle_since = self.reactor.now
+            if self.stopping:
+                self.reactor.stop()
+        if not self._accepting and len(self._clients) < self._clients_max:
+            self._accept_on()
+
+    def _idle(self) -> None:
+        left = self._idle_since + self._idle_seconds - self.reactor.now
+        if self._clients:
+            self.reactor.later(self._idle_seconds, self._idle)
+        elif left > 0:
+            self.reactor.later(left, self._idle)
+        else:
+            self.reactor.stop()
+
+    def stop(self) -> None:
+        """Finish what runs, within `STOP_SECONDS`; then leave. New clients wait in the kernel's queue."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self._accept_off()
+        for client in list(self._clients):
+            client.stop()
+        if not self._clients:
+            self.reactor.stop()
+        self.reactor.later(limits.STOP_SECONDS, self.reactor.stop)
+
+    # --- requests ---
+
+    def admit(self, client: Client, request: Request) -> Exchange | Refusal:
+        """Decide about a request: an exchange that can start, or why not."""
+        self.keeper.look()
+        plan = decide(request, self.keeper.places, self.keeper.lookup, self.keeper.route)
+        if isinstance(plan, Refusal):
+            return plan
+        grant = Grant(plan.scope, plan.route.name)
+        added = self.keeper.added(grant, plan.target)
+        if isinstance(added, Refusal):
+            return added
+        return Exchange(client, self, self.pool, request, plan, grant, added, self.reactor.now)
+
+    def refused_head(self, refused: Refused) -> None:
+        """A head that could not be read."""
+
+    # --- the exchange's watcher ---
+
+    def begins(self, exchange: Exchange, answer: Answer) -> Refusal | None:
+        """The answer's head is there."""
+        return None
+
+    def passes(self, exchange: Exchange, payload: bytes) -> bytes:
+        """Payload goes to the client."""
+        return payload
+
+    def ends(self, exchange: Exchange) -> bytes:
+        """The answer is complete."""
+        return b""
+
+    def fails(self, exchange: Exchange, refusal: Refusal) -> None:
+        """The exchange ended early."""
+
+    def renew(self, exchange: Exchange) -> bool:
+        """The upstream said 401."""
+        return False
+
+
+def clients_max() -> int:
+    """How many clients fit: each may need a descriptor of its own and one upstream, and the pool some."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return limits.CLIENTS_MAX
+    return max(1, min(limits.CLIENTS_MAX, (soft - limits.DESCRIPTORS_RESERVED) // 3))
