@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import sys
@@ -10,6 +9,7 @@ import time
 
 from ..supervisor import audit, layout, process, schema
 from ..supervisor.errors import Exit, TerokError
+from ..supervisor.quick import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _read_stdin() -> bytes:
 
 def _parse(content: bytes) -> dict[str, Any]:
     try:
-        state = json.loads(content)
+        state = loads(content)
     except (ValueError, RecursionError) as error:
         raise TerokError("The OCI state on stdin is not JSON (OCI runtime specification, State).") from error
     if not isinstance(state, dict):

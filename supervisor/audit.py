@@ -5,9 +5,10 @@ A line is written by one write(2) on an O_APPEND descriptor, so lines of several
 
 from __future__ import annotations
 
-import json
 import os
 import time
+
+from .quick import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Audit:
         """
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-        line = json.dumps({"time": stamp, "source": self.source, "event": event, **fields}, ensure_ascii=True)
+        line = dumps({"time": stamp, "source": self.source, "event": event, **fields}, None)
         data = line.encode() + b"\n"
         if os.fstat(self._fd).st_size + len(data) > SIZE_MAX:
             self._rotate()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 
 from . import process, selinux
 from .errors import TerokError
+from .quick import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def read_config(bundle: str) -> dict[str, Any]:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise TerokError(f"{path} is not a regular file.")
             content = file.read(CONFIG_MAX + 1)
-        config = json.loads(content) if len(content) <= CONFIG_MAX else None
+        config = loads(content) if len(content) <= CONFIG_MAX else None
     except (OSError, ValueError, RecursionError) as error:
         raise TerokError(f"The OCI configuration {path} cannot be read: {error}.") from error
     if not isinstance(config, dict):

@@ -10,11 +10,11 @@ beside it with the suffix `.now`; `apply` removes it, so that every start begins
 
 from __future__ import annotations
 
-import json
 import os
 
 from . import process
 from .errors import TerokError
+from .quick import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def verify(namespaces: process.Namespaces, shield: Shield) -> None:
         TerokError: naming the first difference.
     """
     now = shield.expected + NOW
-    expected = json.loads(_read(now if os.path.exists(now) else shield.expected))
+    expected = loads(_read(now if os.path.exists(now) else shield.expected))
     found = difference(expected, observe(namespaces))
     if found:
         raise TerokError(f"The firewall in force is not the expected one: {found}.")
@@ -94,7 +94,7 @@ def observe(namespaces: process.Namespaces) -> dict[str, Any]:
     result = process.run(["nft", "-j", "list", "table", *TABLE.split()], timeout=_TIMEOUT, namespaces=namespaces)
     if result.code != 0:
         raise TerokError(f"The firewall cannot be read back: nft says {result.error!r}.")
-    return structure(json.loads(result.out)["nftables"])
+    return structure(loads(result.out)["nftables"])
 
 
 def rotate(namespaces: process.Namespaces, shield: Shield, turn: int) -> None:
@@ -111,7 +111,7 @@ def rotate(namespaces: process.Namespaces, shield: Shield, turn: int) -> None:
         TerokError: nft refused.
     """
     generation = ("_a", "_b")[turn % 2]
-    sets = [name for name in json.loads(_read(shield.expected))["sets"] if name.endswith(generation)]
+    sets = [name for name in loads(_read(shield.expected))["sets"] if name.endswith(generation)]
     load(namespaces, "".join(f"flush set {TABLE} {name}\n" for name in sets).encode())
 
 
@@ -135,7 +135,7 @@ def structure(listing: list[dict[str, Any]]) -> dict[str, Any]:
                 "type": body["type"],
                 "flags": sorted(body.get("flags", [])),
                 "timeout": body.get("timeout"),
-                "elem": sorted((_plain(each) for each in body.get("elem", [])), key=json.dumps),
+                "elem": sorted((_plain(each) for each in body.get("elem", [])), key=dumps),
             }
         elif kind not in ("metainfo", "table", "rule"):
             other.append(kind)
@@ -159,7 +159,7 @@ def _plain(value: Any) -> Any:
     if "counter" in value:
         return {"counter": None}
     if value.keys() == {"set"} and isinstance(value["set"], list):
-        return {"set": sorted((_plain(each) for each in value["set"]), key=json.dumps)}
+        return {"set": sorted((_plain(each) for each in value["set"]), key=dumps)}
     return {key: _plain(each) for key, each in value.items()}
 
 
@@ -183,13 +183,13 @@ def difference(expected: dict[str, Any], observed: dict[str, Any]) -> str | None
             return f"the chain {name} has {len(seen['rules'])} rules, not {len(chain['rules'])}"
         for number, (rule, seen_rule) in enumerate(zip(chain["rules"], seen["rules"], strict=True), 1):
             if _plain(rule) != seen_rule:
-                return f"rule {number} of the chain {name} is {json.dumps(seen_rule)[:200]}"
+                return f"rule {number} of the chain {name} is {dumps(seen_rule)[:200]}"
     for name, each in expected["sets"].items():
         seen = observed["sets"][name]
         for key in ("type", "flags", "timeout"):
             if each[key] != seen[key]:
                 return f"the set {name} has {key} {seen[key]}, not {each[key]}"
-        if each["elem"] is not None and sorted((_plain(e) for e in each["elem"]), key=json.dumps) != seen["elem"]:
+        if each["elem"] is not None and sorted((_plain(e) for e in each["elem"]), key=dumps) != seen["elem"]:
             return f"the set {name} has other elements"
     return None
 

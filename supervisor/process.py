@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import time
 
 from . import kernel
 from .errors import TerokError
+from .quick import signal
 from .sockets import receive_fds, send_fds, socketpair
 
 TYPE_CHECKING = False

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from . import process, record
+from .quick import signal
 from .service import signal_pidfd
 from .supervise import remove_runtime_dir
 

@@ -5,8 +5,9 @@ Written whole to a temporary file and renamed, so a reader always sees one state
 
 from __future__ import annotations
 
-import json
 import os
+
+from .quick import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ def write(path: str, record: dict[str, Any]) -> None:
     temporary = f"{path}.{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
-        json.dump({"schema": SCHEMA, **record}, file, indent=1)
-        file.write("\n")
+        file.write(dumps({"schema": SCHEMA, **record}) + "\n")
     os.replace(temporary, path)
 
 
@@ -30,7 +30,7 @@ def read(path: str) -> dict[str, Any] | None:
     """The record, or None when there is none that can be read."""
     try:
         with open(path, encoding="utf-8") as file:
-            record = json.load(file)
+            record = loads(file.read())
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None

@@ -7,12 +7,12 @@ checked; an unknown key or a newer version is refused, because half-understood w
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 
 from .errors import TerokError
 from .layout import SUN_PATH_MAX, Bundle, check_name
+from .quick import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def load(path: str) -> Wiring:
     if len(content) > SIZE_MAX:
         raise SidecarError(f"The sidecar JSON {path} is larger than {SIZE_MAX >> 20} MiB.")
     try:
-        data = json.loads(content)
+        data = loads(content)
     except (ValueError, RecursionError) as error:
         raise SidecarError(f"The sidecar JSON {path} is not JSON: {str(error)[:120]}.") from error
     wiring = parse(data)

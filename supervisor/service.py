@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 
 from . import layout, process, services
 from .errors import TerokError
+from .quick import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

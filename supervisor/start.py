@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 
 from . import kernel, process, record
 from .errors import TerokError
+from .quick import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 import select
-import signal
 import time
 
 from . import firewall, kernel, listeners, mounts, process, record, resolver, selinux
@@ -18,6 +17,7 @@ from .container import check_enforceable
 from .errors import TerokError
 from .guard import Guard, open_monitor
 from .loop import Loop
+from .quick import signal
 from .service import Service, signal_pidfd
 
 TYPE_CHECKING = False
