@@ -91,13 +91,15 @@ def take(house: House, *, bundles: bool = True) -> Traces:
             seen.add(mount_namespace)
             for line in read(proc / "mountinfo").splitlines():
                 root, point = line.split()[3:5]
+                if point.endswith("/storage/overlay"):
+                    continue  # Podman binds its storage onto itself when it likes
                 if base in line or point.startswith("/run/terok"):
                     mounts.add(f"{root} on {point}")
                 if root.startswith(("net:[", "mnt:[")):
                     namespaces.add(root)
     files = {str(path) for path in Path(house.layout.runtime).rglob("*")}
-    if bundles:
-        files |= {str(path) for path in Path(house.layout.containers).rglob("*")}
+    if bundles:  # the lock beside them stays
+        files |= {str(path) for path in Path(house.layout.containers).rglob("*") if path.name != ".lock"}
     return Traces(
         frozenset(processes), frozenset(_sockets(base)), frozenset(mounts), frozenset(namespaces), frozenset(files)
     )
