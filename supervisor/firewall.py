@@ -5,7 +5,8 @@ home) as one transaction, so there is no moment with half of it. What the kernel
 and compared as structure with `ruleset.json`, because two versions of nft print the same rules differently.
 
 A ruleset that differs from the one of the launch for as long as this start lasts (`terok shield down`, `bypass`) lies
-beside it with the suffix `.now`; `apply` removes it, so that every start begins closed.
+beside it with the suffix `.now`, and what dnsmasq may answer at a start with the suffix `.start`; `apply` ends both, so
+that every start begins closed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 
 from . import process
 from .errors import TerokError
+from .layout import Bundle
 from .quick import dumps, loads
 
 TYPE_CHECKING = False
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from .schema import Shield
 
 TABLE = "inet terok"
-NOW = ".now"
+NOW, START = ".now", ".start"
 ROTATE_SECONDS = 3600
 """Seconds between two calls of `rotate`: a learned address lives for one to two periods after its last answer."""
 
@@ -46,6 +48,11 @@ def apply(namespaces: process.Namespaces, shield: Shield) -> None:
             os.unlink(path)
         except FileNotFoundError:
             pass
+    servers = Bundle(os.path.dirname(shield.ruleset)).dnsmasq_servers
+    try:
+        os.replace(servers + START, servers)
+    except FileNotFoundError:
+        pass
     load(namespaces, _read(shield.ruleset))
     verify(namespaces, shield)
 
@@ -111,7 +118,8 @@ def rotate(namespaces: process.Namespaces, shield: Shield, turn: int) -> None:
         TerokError: nft refused.
     """
     generation = ("_a", "_b")[turn % 2]
-    sets = [name for name in loads(_read(shield.expected))["sets"] if name.endswith(generation)]
+    names = loads(_read(shield.expected))["sets"]
+    sets = [name for name in names if name.startswith("learned") and name.endswith(generation)]
     load(namespaces, "".join(f"flush set {TABLE} {name}\n" for name in sets).encode())
 
 
@@ -119,8 +127,8 @@ def structure(listing: list[dict[str, Any]]) -> dict[str, Any]:
     """Reduce nft's JSON (libnftables-json(5)) to what decides about packets: no handles, counters or order of sets.
 
     Returns:
-        `{"chains": {name: {"hook": [type, hook, prio, policy] | None, "rules": [...]}}, "sets": {name: {"type": ...,
-        "flags": [...], "timeout": ..., "elem": [...]}}, "other": [kinds of other objects]}`.
+        `chains`: name -> `hook` (type, hook, priority, policy; or None) and `rules`; `sets`: name -> `type`, `flags`,
+        `timeout`, `elem`; `other`: the kinds of other objects.
     """
     chains: dict[str, Any] = {}
     sets: dict[str, Any] = {}
@@ -133,7 +141,7 @@ def structure(listing: list[dict[str, Any]]) -> dict[str, Any]:
         elif kind == "set":
             sets[body["name"]] = {
                 "type": body["type"],
-                "flags": sorted(body.get("flags", [])),
+                "flags": sorted({*body.get("flags", [])} - {"dynamic"}),  # listed by some versions only
                 "timeout": body.get("timeout"),
                 "elem": sorted((_plain(each) for each in body.get("elem", [])), key=dumps),
             }

@@ -1,1 +1,1 @@
-"""The shield: profiles, rulesets and dnsmasq configuration, as pure decisions."""
+"""The egress firewall as data: profiles, targets, the policy and its renderings. Nothing here touches the kernel."""

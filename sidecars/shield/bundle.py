@@ -1,0 +1,249 @@
+"""The shield's files in a state bundle: written at launch, changed by the live verbs, read by hook and dnsmasq."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...supervisor.errors import TerokError
+from ...supervisor.layout import Bundle
+from . import dnsmasq, ruleset
+from .dnsmasq import Features
+from .model import Forwarder, Model, unique
+from .profiles import load, parse_lines
+from .targets import Ports, Target, parse
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class State:
+    """What the live verbs must know about a container's shield; `shield.json`.
+
+    Attributes:
+        profiles: names of the profiles it was launched with.
+        base: their targets, as they were then.
+        model: the policy now.
+        lines: the domains with a line of their own in dnsmasq's configuration, and their ports.
+        features: of the dnsmasq that was found; `usable` False: names are resolved statically.
+        fresh: those among `lines` that were added since; the running dnsmasq may not know them.
+        generation: number of the last change of dnsmasq's files.
+        until: when (seconds since the epoch) a mode ends by itself; None: never.
+    """
+
+    profiles: tuple[str, ...]
+    base: tuple[Target, ...]
+    model: Model
+    lines: dict[str, tuple[Ports, ...]]
+    features: Features
+    fresh: tuple[str, ...] = ()
+    generation: int = 0
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Every generated file, by what it is."""
+
+    ruleset: str
+    expected: str
+    dnsmasq_conf: str | None
+    dnsmasq_servers: str
+    dnsmasq_hosts: str
+    resolv_conf: str
+
+
+def render(state: State, bundle: Bundle) -> Rendered:
+    """Generate the files of a state; pure."""
+    table = ruleset.build(state.model)
+    conf = None
+    if state.model.forwarder is not None and state.features.usable:
+        conf = dnsmasq.config(state.model, bundle.dnsmasq_servers, bundle.dnsmasq_hosts, state.features)
+    return Rendered(
+        ruleset=ruleset.text(table),
+        expected=ruleset.structure_text(table),
+        dnsmasq_conf=conf,
+        dnsmasq_servers=dnsmasq.servers(state.model),
+        dnsmasq_hosts=dnsmasq.hosts(state.generation),
+        resolv_conf=dnsmasq.RESOLV_CONF,
+    )
+
+
+def prepare(
+    bundle: Bundle,
+    *,
+    profiles: Sequence[str],
+    user_profiles: str | None,
+    forwarder: str | None,
+    features: Features,
+    services: Sequence[tuple[str, int]] = (),
+    published_udp: Sequence[int] = (),
+    audit_group: int | None = None,
+) -> dict[str, Any]:
+    """Write the shield's files into a bundle, with what `allow` and `deny` recorded there before.
+
+    Args:
+        bundle: the container's state bundle; its directory exists.
+        profiles: names of the profiles.
+        user_profiles: the operator's profile directory.
+        forwarder: the network's resolver, ADDRESS or ADDRESS#PORT; None without a network.
+        features: of the installed dnsmasq.
+        services: (address, port) of TCP services of ours at the network's gateway (`services.mode: tcp`).
+        published_udp: UDP ports that the container publishes.
+        audit_group: NFLOG group of the audit sidecar.
+
+    Returns:
+        The `shield` object of the sidecar JSON.
+
+    Raises:
+        TerokError: a profile is missing or wrong, or a list in the bundle is.
+    """
+    base = load(profiles, user_profiles)
+    model = Model(
+        allowed=unique([*base, *read_list(bundle.live_allowed)]),
+        denied=unique(read_list(bundle.deny_list)),
+        forwarder=Forwarder.parse(forwarder) if forwarder else None,
+        services=tuple(services),
+        published_udp=tuple(published_udp),
+        audit_group=audit_group,
+    )
+    state = with_lines(State(tuple(profiles), base, model, {}, features))
+    write(bundle, state)
+    return {
+        "ruleset": bundle.ruleset,
+        "expected": bundle.expected,
+        "dnsmasq_conf": bundle.dnsmasq_conf if state.model.forwarder and features.usable else None,
+        "probe": dnsmasq.marker(state.generation),
+    }
+
+
+def with_lines(state: State) -> State:
+    """The state for a dnsmasq that starts now: every allowed name gets its line."""
+    lines = dnsmasq.lines(state.model)
+    return replace(state, lines=lines, model=replace(state.model, taught=tuple(lines)))
+
+
+def write(bundle: Bundle, state: State) -> Rendered:
+    """Write all files of a state; each appears whole or not at all."""
+    rendered = render(state, bundle)
+    write_file(bundle.ruleset, rendered.ruleset)
+    write_file(bundle.expected, rendered.expected)
+    write_file(bundle.resolv_conf, rendered.resolv_conf, mode=0o644)
+    write_file(bundle.dnsmasq_servers, rendered.dnsmasq_servers)
+    write_file(bundle.dnsmasq_hosts, rendered.dnsmasq_hosts)
+    if rendered.dnsmasq_conf is not None:
+        write_file(bundle.dnsmasq_conf, rendered.dnsmasq_conf)
+    write_file(bundle.shield, encode(state))
+    return rendered
+
+
+def write_file(path: str, content: str, *, mode: int = 0o600) -> None:
+    """Replace a file; a reader sees the old or the new one."""
+    partial = path + ".new"
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    with open(fd, "w", encoding="utf-8") as file:
+        os.fchmod(fd, mode)  # whatever the umask says
+        file.write(content)
+    os.replace(partial, path)
+
+
+def read_list(path: str) -> list[Target]:
+    """The targets of `live.allowed` or `deny.list`; none when the file does not exist.
+
+    Raises:
+        TargetError: a line is wrong, with file and line.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return (
+                parse_lines(file.read(), path) if not path.endswith("deny.list") else _parse_denied(file.read(), path)
+            )
+    except FileNotFoundError:
+        return []
+
+
+def _parse_denied(text: str, path: str) -> list[Target]:
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [parse(line) for line in lines if line]
+
+
+def encode(state: State) -> str:
+    """`shield.json`."""
+    model = state.model
+    document = {
+        "version": VERSION,
+        "profiles": state.profiles,
+        "base": [str(each) for each in state.base],
+        "model": {
+            "allowed": [str(each) for each in model.allowed],
+            "denied": [str(each) for each in model.denied],
+            "forwarder": str(model.forwarder) if model.forwarder else None,
+            "mode": model.mode,
+            "services": model.services,
+            "published_udp": model.published_udp,
+            "audit_group": model.audit_group,
+            "epoch": model.epoch,
+            "dns_epoch": model.dns_epoch,
+            "period": model.period,
+        },
+        "lines": {
+            name: [[each.protocol, each.low, each.high] for each in ports] for name, ports in state.lines.items()
+        },
+        "features": [state.features.version, state.features.nftset, state.features.conntrack],
+        "fresh": state.fresh,
+        "generation": state.generation,
+        "until": state.until,
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def decode(text: str) -> State:
+    """Read `shield.json`; raises TerokError when it is not ours or newer."""
+    try:
+        data = json.loads(text)
+        if data["version"] > VERSION:
+            raise TerokError("The container's shield.json was written by a newer terok.", fix="upgrade terok")
+        model, lines = data["model"], data["lines"]
+        version, nftset, conntrack = data["features"]
+        return State(
+            profiles=tuple(data["profiles"]),
+            base=tuple(parse(each) for each in data["base"]),
+            model=Model(
+                allowed=tuple(parse(each) for each in model["allowed"]),
+                denied=tuple(parse(each) for each in model["denied"]),
+                forwarder=Forwarder.parse(model["forwarder"]) if model["forwarder"] else None,
+                mode=model["mode"],
+                taught=tuple(lines),
+                services=tuple((address, port) for address, port in model["services"]),
+                published_udp=tuple(model["published_udp"]),
+                audit_group=model["audit_group"],
+                epoch=model["epoch"],
+                dns_epoch=model["dns_epoch"],
+                period=model["period"],
+            ),
+            lines={name: tuple(Ports(*each) for each in ports) for name, ports in lines.items()},
+            features=Features(tuple(version), nftset, conntrack),
+            fresh=tuple(data["fresh"]),
+            generation=data["generation"],
+            until=data["until"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise TerokError(
+            f"The container's shield.json is damaged ({error!r}).", fix="run `terok prepare` again"
+        ) from error
+
+
+def read_state(bundle: Bundle) -> State:
+    """The state in a bundle.
+
+    Raises:
+        TerokError: the container has no shield, or its state is damaged.
+    """
+    try:
+        with open(bundle.shield, encoding="utf-8") as file:
+            return decode(file.read())
+    except FileNotFoundError:
+        raise TerokError(f"Container {bundle.name} has no shield.", fix=f"terok run {bundle.name} ...") from None

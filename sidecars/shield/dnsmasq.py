@@ -1,0 +1,186 @@
+"""The container's dnsmasq: its configuration, and the two files that it reads again on SIGHUP.
+
+`dnsmasq.conf` is fixed for one life of dnsmasq. What may resolve stands in `dnsmasq.servers`, which SIGHUP makes it
+read again without a pause in its service, and `dnsmasq.hosts` holds one name made of a number: when that name answers,
+the files of that number are in force. Answers are put into the firewall's sets before they are handed on; a name that
+was allowed after the start has no line of its own in the configuration and teaches the web's sets and the set `live`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ...supervisor.errors import TerokError
+from .model import OPEN_MODES, QUARANTINE, Model, taught_set
+from .ruleset import FAMILIES, learned_set
+from .special import is_special
+from .targets import BELOW, HOST, NAME, WEB, Ports, Target
+
+RESOLV_CONF = "nameserver 127.0.0.1\noptions timeout:2 attempts:3\n"
+MARKER = "policy-{}.terok.invalid"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an installed dnsmasq was built with."""
+
+    version: tuple[int, ...] = (0,)
+    nftset: bool = False
+    conntrack: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """True when it can teach the firewall and prove which questions are its own."""
+        return self.nftset and self.conntrack and self.version >= (2, 87)
+
+    @property
+    def missing(self) -> str:
+        """What it lacks, for a message."""
+        lacking = [name for name in ("nftset", "conntrack") if not getattr(self, name)]
+        return f"was built without {' and '.join(lacking)}" if lacking else "is older than 2.87"
+
+
+def features(version_text: str) -> Features:
+    """Read the output of `dnsmasq --version`."""
+    number = re.search(r"Dnsmasq version ([0-9]+(?:\.[0-9]+)*)", version_text)
+    options = re.search(r"Compile time options: (.*)", version_text)
+    words = options[1].split() if options else []
+    version = tuple(int(part) for part in number[1].split(".")) if number else (0,)
+    return Features(version, "nftset" in words, "conntrack" in words)
+
+
+def marker(generation: int) -> str:
+    """The name that answers when the files of `generation` are in force."""
+    return MARKER.format(generation)
+
+
+def hosts(generation: int) -> str:
+    """The file `dnsmasq.hosts`."""
+    return f"127.0.0.1 {marker(generation)}\n"
+
+
+def config(model: Model, servers_path: str, hosts_path: str, available: Features) -> str:
+    """The file `dnsmasq.conf`.
+
+    Args:
+        model: the policy.
+        servers_path, hosts_path: where the other two files are.
+        available: decides about options that older versions refuse.
+
+    Raises:
+        TerokError: a path holds a character that the format cannot carry.
+    """
+    for path in (servers_path, hosts_path):
+        if any(character in path for character in '\n"#,'):
+            raise TerokError(f"dnsmasq cannot be given the path {path!r}.", fix="move XDG_DATA_HOME to a plainer path")
+    options = [
+        "port=53",
+        "listen-address=127.0.0.1",
+        "bind-interfaces",
+        "no-resolv",
+        "no-hosts",
+        "no-poll",
+        "conntrack",
+        "cache-size=0",  # an answer from the cache would not renew the sets
+        "log-facility=/dev/null",  # the container decides how often it asks
+        "edns-packet-max=1232",
+        f"max-ttl={model.period}",
+        f"servers-file={servers_path}",
+        f"addn-hosts={hosts_path}",
+    ]
+    if available.version >= (2, 90):
+        options.append("filter-rr=SVCB,HTTPS")  # their address hints are not learned
+    if not _names_may_be_private(model):
+        options.append("stop-dns-rebind")
+    options += _set_lines(model)
+    return "\n".join(options) + "\n"
+
+
+def _names_may_be_private(model: Model) -> bool:
+    """True when an address that no name may open was allowed as such: a name may then stand for it."""
+    return any(
+        is_special(each.value) if each.kind == HOST else is_special(str(each.network.network_address))
+        for each in model.allowed
+        if not each.is_name
+    )
+
+
+def lines(model: Model) -> dict[str, tuple[Ports, ...]]:
+    """The domains that get an `nftset` line of their own, with the ports whose sets it fills.
+
+    dnsmasq takes the line of the longest domain that is the name or above it, and only that one. A line therefore
+    stands for the name and all below it, and carries the ports of every target that could match there.
+    """
+    targets = model.names()
+    found = {}
+    for base in dict.fromkeys(each.value for each in targets):
+        here = [each.ports for each in targets if each.value == base or each.matches(base)]
+        found[base] = tuple(dict.fromkeys(here))
+    return found
+
+
+def line_of(name: str, domains: Iterable[str]) -> str | None:
+    """The domain whose line dnsmasq takes for `name`; None: the line for all other names."""
+    above = [each for each in domains if name == each or name.endswith("." + each)]
+    return max(above, key=len, default=None)
+
+
+def suffices(running: Mapping[str, Iterable[Ports]], model: Model) -> bool:
+    """True when a dnsmasq that runs with these lines teaches the right sets for every name that `model` allows."""
+    for target in model.names():
+        probe = target.value if target.kind == NAME else "x." + target.value
+        domain = line_of(probe, running)
+        if target.ports not in (running[domain] if domain is not None else (WEB,)):
+            return False
+    return True
+
+
+def touched(denial: Target, running: Iterable[str]) -> set[str | None]:
+    """The lines through which names that `denial` covers can have taught addresses; None: the line for all others."""
+    domains = list(running)
+    if denial.kind == NAME:
+        return {line_of(denial.value, domains)}
+    below = {each for each in domains if each.endswith("." + denial.value)}
+    return {line_of("x." + denial.value, domains), *below}
+
+
+def _set_lines(model: Model) -> Iterator[str]:
+    for domain, ports in lines(model).items():
+        yield _line(domain, ports, domain)
+    yield _line("#", (WEB,), None)
+
+
+def _line(domain: str, ports: Iterable[Ports], own: str | None) -> str:
+    sets = []
+    for family in FAMILIES:
+        names = [taught_set(own, family)]
+        names += [learned_set(each, family, generation) for each in ports for generation in "ab"]
+        sets += [f"{family}#inet#terok#{name}" for name in names]
+    return f"nftset=/{domain}/{','.join(sets)}"
+
+
+def servers(model: Model) -> str:
+    """The file `dnsmasq.servers`: for every name that the policy speaks of, whether it and what is below resolves."""
+    if model.forwarder is None or model.mode == QUARANTINE:
+        return "server=/#/\n"
+    if model.mode in OPEN_MODES:
+        return f"server={model.forwarder}\n" + "".join(_refusals(model))
+    verdicts = ["server=/#/\n"]
+    for base in sorted({each.value for each in (*model.names(), *model.denied) if each.is_name}):
+        verdicts.append(f"server=/{base}/{_to(model, model.verdict(base))}\n")
+        verdicts.append(f"server=/*.{base}/{_to(model, model.verdict('x.' + base))}\n")
+    return "".join(verdicts)
+
+
+def _to(model: Model, allowed: bool) -> str:
+    return str(model.forwarder) if allowed else ""
+
+
+def _refusals(model: Model) -> Iterator[str]:
+    for each in model.denied:
+        if each.is_name and each.ports == WEB:
+            yield f"server=/{'*.' if each.kind == BELOW else ''}{each.value}/\n"
+            if each.kind == NAME:
+                yield f"server=/*.{each.value}/{model.forwarder}\n"

@@ -1,0 +1,90 @@
+"""Shield profiles: text files with one target a line. `#` begins a comment. A user's file wins over a bundled one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...supervisor.errors import Exit, TerokError
+from ...supervisor.layout import check_name
+from .special import check_allowed
+from .targets import Target, TargetError, parse
+
+BUNDLED = Path(__file__).parent / "profiles"
+_SIZE_MAX = 4 << 20
+
+
+def directories(user: str | None) -> list[Path]:
+    """Where profiles are looked for, in order."""
+    return ([Path(user)] if user else []) + [BUNDLED]
+
+
+def available(user: str | None) -> dict[str, Path]:
+    """Every profile by name, with the file that counts."""
+    found: dict[str, Path] = {}
+    for directory in reversed(directories(user)):
+        if directory.is_dir():
+            found.update({path.stem: path for path in sorted(directory.glob("*.txt"))})
+    return dict(sorted(found.items()))
+
+
+def load(names: Sequence[str], user: str | None) -> tuple[Target, ...]:
+    """The targets of several profiles, in order, without doubles.
+
+    Args:
+        names: profile names.
+        user: the operator's profile directory, or None.
+
+    Raises:
+        TerokError: a profile does not exist or has a line that is no target.
+    """
+    targets: dict[Target, None] = {}
+    for name in names:
+        check_name(name)
+        path = next((each / f"{name}.txt" for each in directories(user) if (each / f"{name}.txt").is_file()), None)
+        if path is None:
+            raise TerokError(
+                f"There is no shield profile {name!r}; there are: {', '.join(available(user))}.",
+                fix=f"write {Path(user) / (name + '.txt')}" if user else "",
+                code=Exit.NOT_FOUND,
+            )
+        targets.update(dict.fromkeys(read(path)))
+    return tuple(targets)
+
+
+def read(path: Path) -> list[Target]:
+    """The targets of one file, each checked to be allowable.
+
+    Raises:
+        TargetError: naming the file and the line.
+        TerokError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_SIZE_MAX + 1)
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TerokError(f"The shield profile {path} cannot be read: {error}.", code=Exit.USAGE) from error
+    if len(content) > _SIZE_MAX:
+        raise TerokError(f"The shield profile {path} is larger than {_SIZE_MAX >> 20} MiB.", code=Exit.USAGE)
+    return parse_lines(text, str(path))
+
+
+def parse_lines(text: str, source: str) -> list[Target]:
+    """The targets of a profile's text; `source` names it in complaints.
+
+    Raises:
+        TargetError: naming the source and the line.
+    """
+    targets = []
+    for number, line in enumerate(text.splitlines(), 1):
+        content = line.partition("#")[0].strip()
+        if not content:
+            continue
+        try:
+            target = parse(content)
+            check_allowed(target)
+        except TargetError as error:
+            raise TargetError(f"{source}:{number}: {error.what}", fix=error.fix) from error
+        targets.append(target)
+    return targets

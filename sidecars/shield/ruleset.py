@@ -1,0 +1,375 @@
+"""The rules: a `Model` becomes chains and sets, these become `ruleset.nft` and the structure to expect.
+
+The order in the chain `output` decides. Every packet that leaves meets, in this order: loopback; what is denied; what
+was granted before in this epoch; dnsmasq's own questions; answers to who connected from outside; neighbour discovery;
+addresses that are never reachable; allowed addresses; special ranges; what allowed names answered; the refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from . import expressions as nft
+from .expressions import ACCEPT, DROP, PROHIBIT, RESET, Rule, Statement, goto, jump, rule
+from .model import DOWN, DOWN_ALL, LEARN, QUARANTINE, UP, Model, hosts, ranges, taught_set
+from .special import NEVER, SPECIAL, of_family
+from .targets import WEB, WEB_PORTS, Ports
+
+FAMILIES = (4, 6)
+LEARNED_MAX = 65536
+"""Elements of a set that dnsmasq fills: what a hostile name server can make the kernel hold."""
+DNS_PORT = 53
+GUARDED_PORTS = ((53, 53), (9418, 9419))
+"""Ports of our own services on the container's loopback: closed in quarantine."""
+
+_ND = (
+    "nd-router-solicit",
+    "nd-neighbor-solicit",
+    "nd-neighbor-advert",
+    "mld-listener-report",
+    "mld-listener-done",
+    "mld2-listener-report",
+)
+_LOG_RATE, _LOG_BURST = 20, 50
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain: `hook` is (hook, policy) for one that the kernel calls by itself."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    hook: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Set:
+    """A set of addresses: `elements` is None when it is filled while the container runs."""
+
+    name: str
+    family: int
+    elements: tuple[str, ...] | None = ()
+    interval: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """All of it."""
+
+    sets: tuple[Set, ...]
+    chains: tuple[Chain, ...]
+
+
+def build(model: Model) -> Table:
+    """The table of a policy."""
+    chains = [
+        Chain("output", tuple(_OUTPUT[model.mode](model)), ("output", "drop")),
+        Chain("input", tuple(_input(model)), ("input", "accept")),
+        Chain("forward", (), ("forward", "drop")),
+        Chain("local", tuple(_local(model))),
+        Chain("denied", tuple(_denied(model))),
+        Chain("named", tuple(_named(model))),
+        Chain("learned", tuple(_learned(model))),
+        Chain("grant", tuple(_grant(model))),
+        Chain("refuse", tuple(_refuse(model))),
+    ]
+    return Table(tuple(_sets(model)), tuple(chains))
+
+
+# --- sets ------------------------------------------------------------------------------------------------
+
+
+def _sets(model: Model) -> Iterator[Set]:
+    for family in FAMILIES:
+        yield Set(f"never{family}", family, tuple(of_family(NEVER, family)), interval=True)
+        yield Set(f"special{family}", family, tuple(of_family(SPECIAL, family)), interval=True)
+        for ports in model.denied_groups:
+            yield Set(f"denied{family}_{ports.name}_host", family, tuple(hosts(model.denied, ports, family)))
+            yield Set(
+                f"denied{family}_{ports.name}_net", family, tuple(ranges(model.denied, ports, family)), interval=True
+            )
+        for ports in model.groups:
+            yield Set(f"allow{family}_{ports.name}_host", family, tuple(hosts(model.allowed, ports, family)))
+            yield Set(
+                f"allow{family}_{ports.name}_net", family, tuple(ranges(model.allowed, ports, family)), interval=True
+            )
+            for generation in "ab":
+                yield Set(learned_set(ports, family, generation), family, None)
+        yield Set(f"cut{family}", family, None)
+        for domain in (*model.taught, None):
+            yield Set(taught_set(domain, family), family, None)
+
+
+def learned_set(ports: Ports, family: int, generation: str) -> str:
+    """The set of one generation of addresses that names with these ports taught."""
+    return f"learned{family}_{ports.name}_{generation}"
+
+
+# --- chains ----------------------------------------------------------------------------------------------
+
+
+def _guarded(model: Model) -> Iterator[Rule]:
+    """What comes first in every mode but quarantine: loopback, denials, DNS."""
+    yield rule(nft.out_loopback(), jump("local"))
+    yield rule(jump("denied"))
+
+
+def _established(model: Model) -> Iterator[Rule]:
+    for family in FAMILIES:
+        yield rule(
+            nft.state("established"),
+            nft.flow_mark(model.flow_mark),
+            nft.address(family, "daddr", f"@cut{family}", unequal=True),
+            ACCEPT,
+        )
+
+
+def _infrastructure(model: Model) -> Iterator[Rule]:
+    if model.forwarder:
+        for protocol in ("udp", "tcp"):
+            yield rule(
+                nft.packet_mark(model.dns_mark),
+                nft.address(model.forwarder.family, "daddr", model.forwarder.address),
+                nft.port(protocol, "dport", [(model.forwarder.port, model.forwarder.port)]),
+                nft.set_flow_mark(model.dns_mark),
+                ACCEPT,
+            )
+    yield rule(nft.reply(), nft.state("established"), nft.flow_mark(model.inbound_mark), ACCEPT)
+    yield rule(nft.state("related"), nft.layer4("icmp", "ipv6-icmp"), ACCEPT)
+    yield rule(nft.icmpv6_type(*_ND), ACCEPT)
+    for address, number in model.services:
+        family = 6 if ":" in address else 4
+        yield rule(nft.address(family, "daddr", address), nft.port("tcp", "dport", [(number, number)]), goto("grant"))
+
+
+def _refused(name: str) -> Iterator[Rule]:
+    for family in FAMILIES:
+        yield rule(nft.address(family, "daddr", f"@{name}{family}"), goto("refuse"))
+
+
+def _up(model: Model) -> Iterator[Rule]:
+    yield from _guarded(model)
+    yield from _established(model)
+    yield from _infrastructure(model)
+    yield from _refused("never")
+    yield rule(jump("named"))
+    yield from _refused("special")
+    yield rule(jump("learned"))
+    yield rule(goto("refuse"))
+
+
+def _down(model: Model) -> Iterator[Rule]:
+    yield from _guarded(model)
+    yield from _infrastructure(model)
+    yield from _refused("never")
+    yield rule(jump("named"))
+    yield from _refused("special")
+    yield rule(ACCEPT)
+
+
+def _down_all(model: Model) -> Iterator[Rule]:
+    yield from _guarded(model)
+    yield from _infrastructure(model)
+    yield from _refused("never")
+    yield rule(ACCEPT)
+
+
+def _learn(model: Model) -> Iterator[Rule]:
+    yield from _guarded(model)
+    yield from _established(model)
+    yield from _infrastructure(model)
+    yield from _refused("never")
+    yield rule(jump("named"))
+    yield rule(jump("learned"))
+    if model.audit_group is not None:
+        yield rule(nft.state("new"), nft.limit(_LOG_RATE * 10, _LOG_BURST * 10), nft.log("learn", model.audit_group))
+    yield rule(ACCEPT)
+
+
+def _quarantine(model: Model) -> Iterator[Rule]:
+    for protocol in ("tcp", "udp"):
+        yield rule(nft.out_loopback(), nft.port(protocol, "dport", GUARDED_PORTS), goto("refuse"))
+        yield rule(nft.out_loopback(), nft.port(protocol, "sport", GUARDED_PORTS), goto("refuse"))
+    yield rule(nft.out_loopback(), ACCEPT)
+    yield rule(goto("refuse"))
+
+
+_OUTPUT = {UP: _up, DOWN: _down, DOWN_ALL: _down_all, LEARN: _learn, QUARANTINE: _quarantine}
+
+
+def _local(model: Model) -> Iterator[Rule]:
+    """Loopback. dnsmasq copies the mark of a question's connection onto its own question: that is its pass.
+
+    A TCP connection to dnsmasq is served by a child with the policy of its birth: it ends with its epoch.
+    """
+    ours = nft.address(4, "daddr", "127.0.0.1")
+    port = [(DNS_PORT, DNS_PORT)]
+    mark = nft.set_flow_mark(model.dns_mark)
+    yield rule(ours, nft.port("udp", "dport", port), mark, ACCEPT)
+    yield rule(ours, nft.port("tcp", "dport", port), nft.state("new"), mark, ACCEPT)
+    yield rule(ours, nft.port("tcp", "dport", port), nft.flow_mark(model.dns_mark, unequal=True), RESET)
+    yield rule(ACCEPT)
+
+
+def _denied(model: Model) -> Iterator[Rule]:
+    for ports in model.denied_groups:
+        for family in FAMILIES:
+            for kind in ("host", "net"):
+                destination = nft.address(family, "daddr", f"@denied{family}_{ports.name}_{kind}")
+                yield rule(destination, *([] if ports == WEB else [_port(ports)]), goto("refuse"))
+
+
+def _port(ports: Ports) -> Statement:
+    if ports == WEB:
+        return nft.port("tcp", "dport", [(number, number) for number in WEB_PORTS])
+    return nft.port(ports.protocol, "dport", [(ports.low, ports.high)])
+
+
+def _named(model: Model) -> Iterator[Rule]:
+    for ports in model.groups:
+        for family in FAMILIES:
+            for kind in ("host", "net"):
+                destination = nft.address(family, "daddr", f"@allow{family}_{ports.name}_{kind}")
+                yield rule(destination, _port(ports), goto("grant"))
+
+
+def _learned(model: Model) -> Iterator[Rule]:
+    for ports in model.groups:
+        for family in FAMILIES:
+            for generation in "ab":
+                destination = nft.address(family, "daddr", f"@{learned_set(ports, family, generation)}")
+                yield rule(destination, _port(ports), goto("grant"))
+
+
+def _grant(model: Model) -> Iterator[Rule]:
+    if model.audit_group is not None:
+        yield rule(nft.state("new"), nft.limit(_LOG_RATE, _LOG_BURST), nft.log("allowed", model.audit_group))
+    yield rule(nft.set_flow_mark(model.flow_mark), ACCEPT)
+
+
+def _refuse(model: Model) -> Iterator[Rule]:
+    """A TCP connection that was open gets a reset and ends at once; all else gets an ICMP error."""
+    if model.audit_group is not None:
+        yield rule(nft.limit(_LOG_RATE, _LOG_BURST), nft.log("refused", model.audit_group))
+    yield rule(nft.layer4("tcp"), nft.state("established"), RESET)
+    yield rule(PROHIBIT)
+
+
+def _input(model: Model) -> Iterator[Rule]:
+    """Only what could turn into a way out: late answers to dnsmasq, and connections that seem to come from outside.
+
+    Connection tracking adopts a connection from any packet of its middle, with the sender as its opener; a remote
+    accomplice could so make our own, forbidden packets look like replies.
+    """
+    yield rule(nft.in_loopback(), ACCEPT)
+    if model.forwarder:
+        for protocol in ("udp", "tcp"):
+            yield rule(
+                nft.address(model.forwarder.family, "saddr", model.forwarder.address),
+                nft.port(protocol, "sport", [(model.forwarder.port, model.forwarder.port)]),
+                nft.flow_mark(model.dns_mark, unequal=True),
+                DROP,
+            )
+    yield rule(nft.state("new"), nft.not_a_first_segment(), DROP)
+    mark = nft.set_flow_mark(model.inbound_mark)
+    yield rule(nft.state("new"), nft.layer4("tcp"), mark)
+    if model.published_udp:
+        yield rule(
+            nft.state("new"), nft.port("udp", "dport", [(each, each) for each in model.published_udp]), mark, ACCEPT
+        )
+    yield rule(nft.state("new"), nft.layer4("udp"), DROP)
+
+
+# --- text, structure, change ----------------------------------------------------------------------------------
+
+
+def declaration(each: Set) -> str:
+    """The declaration of a set with its elements."""
+    lines = [f"type ipv{each.family}_addr"]
+    if each.interval:
+        lines.append("flags interval")
+    if each.elements is None:
+        # `dynamic` picks the hash table that grows: for a plain set with a size the kernel takes all buckets at once
+        lines += ["flags dynamic", f"size {LEARNED_MAX}"]
+    elif each.elements:
+        lines.append(f"elements = {{ {', '.join(each.elements)} }}")
+    return f"set {each.name} {{ {'; '.join(lines)}; }}"
+
+
+def text(table: Table) -> str:
+    """The whole table as one transaction that replaces whatever was there."""
+    out = ["add table inet terok", "delete table inet terok", "table inet terok {"]
+    out += [f"  {declaration(each)}" for each in table.sets]
+    for chain in sorted(table.chains, key=lambda each: each.hook is not None):  # what is jumped to comes first
+        out.append(f"  chain {chain.name} {{")
+        if chain.hook:
+            out.append(f"    type filter hook {chain.hook[0]} priority 0; policy {chain.hook[1]};")
+        out += [f"    {each.text}" for each in chain.rules]
+        out.append("  }")
+    return "\n".join([*out, "}", ""])
+
+
+def change(old: Table, new: Table, more: Iterable[str] = ()) -> str:
+    """One transaction that turns `old` into `new` and leaves what dnsmasq has learned in its sets.
+
+    Args:
+        old, new: the tables; sets and chains with one name have one type.
+        more: further commands of the same transaction, after the sets are there.
+    """
+    before = {each.name: each for each in old.sets}
+    out = []
+    for each in new.sets:
+        was = before.pop(each.name, None)
+        if was is None:
+            out.append(f"add {declaration(each).replace('set ', 'set inet terok ', 1)}")
+        elif was.elements != each.elements and each.elements is not None:
+            out.append(f"flush set inet terok {each.name}")
+            if each.elements:
+                out.append(f"add element inet terok {each.name} {{ {', '.join(each.elements)} }}")
+    out += more
+    chains = {each.name: each for each in old.chains}
+    changed = [each for each in new.chains if each.rules != chains[each.name].rules]
+    out += [f"flush chain inet terok {each.name}" for each in changed]
+    out += [f"add rule inet terok {each.name} {line.text}" for each in changed for line in each.rules]
+    out += [f"delete set inet terok {name}" for name in before]
+    return "\n".join([*out, ""])
+
+
+def structure(table: Table) -> dict[str, Any]:
+    """What reading the table back must show (see `supervisor/firewall.py`)."""
+    return {
+        "chains": {
+            chain.name: {
+                "hook": ["filter", chain.hook[0], 0, chain.hook[1]] if chain.hook else None,
+                "rules": [each.json for each in chain.rules],
+            }
+            for chain in table.chains
+        },
+        "sets": {
+            each.name: {
+                "type": f"ipv{each.family}_addr",
+                "flags": ["interval"] if each.interval else [],
+                "timeout": None,
+                "elem": None if each.elements is None else [_element(element) for element in each.elements],
+            }
+            for each in table.sets
+        },
+    }
+
+
+def _element(text: str) -> Any:
+    base, _, length = text.partition("/")
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    base = socket.inet_ntop(family, socket.inet_pton(family, base))  # nft prints ::ffff:0.0.0.0, Python ::ffff:0:0
+    if not length or int(length) == (128 if ":" in text else 32):
+        return base
+    return {"prefix": {"addr": base, "len": int(length)}}
+
+
+def structure_text(table: Table) -> str:
+    """The structure as the file `ruleset.json`."""
+    return json.dumps(structure(table), separators=(",", ":")) + "\n"
