@@ -9,7 +9,7 @@ import time
 
 from ..supervisor import audit, layout, process, schema
 from ..supervisor.errors import Exit, TerokError
-from ..supervisor.quick import loads
+from ..supervisor.quick import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,15 +19,26 @@ if TYPE_CHECKING:
 STATE_MAX = 1 << 20
 STDIN_DEADLINE = 5.0
 """Seconds for the runtime to hand over the state (a few hundred bytes)."""
+COMPOSE_DEADLINE = 8.0
+"""Seconds for composing the wiring of a container that has only annotations."""
 _OURS = (layout.ANNOTATION_SIDECAR, layout.ANNOTATION_SCOPE, layout.ANNOTATION_PROFILES, layout.ANNOTATION_STATE_DIR)
 
 
 def run(arguments: list[str]) -> int:
-    """Run the stage named by the only argument; returns the exit code that decides over the container's start."""
+    """Run a stage; returns the exit code that decides over the container's start.
+
+    Args:
+        arguments: the stage, then the operator's data, runtime and configuration directories as `terok setup` knew
+            them (without them, as the environment says).
+    """
     process.reset_signals()  # crun runs hooks with every signal blocked
     os.umask(0o077)
-    stages: dict[str, Callable[[dict[str, Any]], None]] = {"createRuntime": create_runtime, "poststop": poststop}
-    stage = arguments[0] if len(arguments) == 1 else ""
+    stages: dict[str, Callable[[dict[str, Any], layout.Layout], None]] = {
+        "createRuntime": create_runtime,
+        "poststop": poststop,
+    }
+    stage = arguments[0] if len(arguments) in (1, 4) else ""
+    places = layout.Layout(*arguments[1:]) if len(arguments) == 4 else layout.Layout.from_environ(os.environ)
     state: dict[str, Any] = {}
     try:
         # drained before anything else: crun fails with EPIPE when a hook ends with its stdin unread
@@ -37,31 +48,27 @@ def run(arguments: list[str]) -> int:
                 f"Unknown hook stage {' '.join(arguments)[:60]!r}: expected createRuntime or poststop.", code=Exit.USAGE
             )
         state = _parse(content)
-        stages[stage](state)
+        stages[stage](state, places)
     except TerokError as error:
-        _report(state, stage, error)
+        _report(state, stage, places, error)
         return error.code
     except OSError as error:
-        _report(state, stage, TerokError(f"The {stage or 'hook'} stage failed: {error}."))
+        _report(state, stage, places, TerokError(f"The {stage or 'hook'} stage failed: {error}."))
         return Exit.FAILURE
     return Exit.OK
 
 
-def create_runtime(state: dict[str, Any]) -> None:
+def create_runtime(state: dict[str, Any], places: layout.Layout) -> None:
     """Bring the container's services up; raises TerokError to refuse its start."""
-    path = _annotations(state).get(layout.ANNOTATION_SIDECAR)
-    if path is None:
-        if any(name in _annotations(state) for name in _OURS):
-            raise TerokError(
-                f"The container has annotations of terok but no {layout.ANNOTATION_SIDECAR}.",
-                fix="start it with `terok run`, or with the flags that `terok prepare` prints",
-            )
+    annotations = _annotations(state)
+    if not any(name in annotations for name in _OURS):
         return
     pid, bundle = state.get("pid"), state.get("bundle")
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
         raise TerokError("The OCI state on stdin has no pid of a created container.")
     if not isinstance(bundle, str) or not bundle.startswith("/"):
         raise TerokError("The OCI state on stdin has no absolute bundle path.")
+    path = annotations.get(layout.ANNOTATION_SIDECAR) or compose(state, places)
     wiring = schema.load(path)
     from ..supervisor.container import Container
     from ..supervisor.start import start
@@ -69,15 +76,56 @@ def create_runtime(state: dict[str, Any]) -> None:
     start(wiring, Container(pid, bundle))
 
 
-def poststop(state: dict[str, Any]) -> None:
+def compose(state: dict[str, Any], places: layout.Layout) -> str:
+    """Have the wiring written for a container that has only annotations; returns the path of its sidecar JSON.
+
+    That takes the configuration, the roster and the store, which a hook does not know: `runtime/annotated.py` does it
+    in a process of its own. It gets the state on stdin and prints the path.
+
+    Raises:
+        TerokError: with the sentence that the program printed.
+    """
+    program = os.path.join(layout.package_root(), "runtime", "annotated.py")
+    command = [sys.executable, "-I", "-S", program, places.data, places.runtime, places.config]
+    done = process.run(command, stdin=dumps(state).encode(), timeout=COMPOSE_DEADLINE, env=_environment())
+    path = done.out.decode(errors="replace").strip()
+    if done.code != 0 or not path.startswith("/"):
+        raise TerokError(f"The wiring could not be composed from the annotations: {done.error}")
+    return path
+
+
+def _environment() -> dict[str, str]:
+    # HOME and its like as the user database has them: the hook's own environment may be the container's
+    from pwd import getpwuid
+
+    uid = layout.outer_uid()
+    try:
+        home = getpwuid(uid).pw_dir
+    except KeyError:
+        home = "/"
+    return {**process.CLEAN_ENV, "HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"}
+
+
+def poststop(state: dict[str, Any], places: layout.Layout) -> None:
     """Reap what the supervisor did not; harmless when repeated, late, or for a container that is not ours."""
-    path = _annotations(state).get(layout.ANNOTATION_SIDECAR)
+    annotations = _annotations(state)
+    path = annotations.get(layout.ANNOTATION_SIDECAR)
+    if path is None and any(name in annotations for name in _OURS):
+        path = places.bundle(annotated_name(state)).sidecar
     if path is None or not os.path.exists(path):
         return
     wiring = schema.load(path)
     from ..supervisor.reap import reap
 
     reap(wiring.bundle, wiring.runtime_dir)
+
+
+def annotated_name(state: dict[str, Any]) -> str:
+    """What a container is called that was started by annotations alone: its short id, as podman prints it."""
+    identity = state.get("id")
+    if not isinstance(identity, str):
+        raise TerokError("The OCI state on stdin has no id.")
+    return layout.check_name(identity[:12])
 
 
 def _annotations(state: dict[str, Any]) -> dict[str, str]:
@@ -113,11 +161,11 @@ def _parse(content: bytes) -> dict[str, Any]:
     return state
 
 
-def _report(state: dict[str, Any], stage: str, error: TerokError) -> None:
+def _report(state: dict[str, Any], stage: str, places: layout.Layout, error: TerokError) -> None:
     """Say it on stderr (of which crun shows little) and in hook-error.log, where `terok status` finds it."""
     print(f"terok: {error}", file=sys.stderr)
     line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {stage or 'hook'}: {error}\n".replace("\0", "")
-    directory = _error_directory(state)
+    directory = _error_directory(state, places)
     if directory is None:
         return
     try:
@@ -139,14 +187,14 @@ def _report(state: dict[str, Any], stage: str, error: TerokError) -> None:
         print(f"terok: hook-error.log could not be written: {failure.strerror}", file=sys.stderr)
 
 
-def _error_directory(state: dict[str, Any]) -> str | None:
+def _error_directory(state: dict[str, Any], places: layout.Layout) -> str | None:
     """The bundle that the annotation points into, if it is a directory of ours alone; else the data directory."""
     try:
         path = _annotations(state).get(layout.ANNOTATION_SIDECAR, "")
     except TerokError:
         path = ""
     candidates = [os.path.dirname(path)] if path.startswith("/") and "/../" not in path else []
-    candidates.append(layout.Layout.from_environ(os.environ).data)
+    candidates.append(places.data)
     for directory in candidates:
         try:
             info = os.lstat(directory)

@@ -19,15 +19,19 @@ SYSTEM_HOOK_DIRS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/ho
 """Podman's default `hooks_dir` (containers.conf(5)). A file that sets the key replaces the list, so it is repeated."""
 
 
-def descriptor(stage: str) -> dict[str, Any]:
-    """The hook of one stage, as podman's `oci-hooks(5)` describes it, schema 1.0.0."""
+def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
+    """The hook of one stage, as podman's `oci-hooks(5)` describes it, schema 1.0.0.
+
+    The interpreter's absolute path is its argv[0] too, since Python derives `sys.executable` from it. The layout's
+    directories are arguments because a hook's environment is not the operator's (crun 0.17: the container's).
+    """
     entry = os.path.join(package_root(), "hookbin", "entry.py")
     interpreter = os.path.abspath(sys.executable)
     return {
         "version": "1.0.0",
         "hook": {
             "path": interpreter,
-            "args": [os.path.basename(interpreter), "-I", "-S", entry, stage],
+            "args": [interpreter, "-I", "-S", entry, stage, layout.data, layout.runtime, layout.config],
             "timeout": HOOK_SECONDS,
         },
         "when": {"annotations": {r"^terok\.(sandbox\.sidecar|scope|shield\..*)$": ".+"}},
@@ -40,9 +44,9 @@ def descriptor_path(layout: Layout, stage: str) -> str:
     return os.path.join(layout.hooks, f"terok-{stage}.json")
 
 
-def descriptor_text(stage: str) -> str:
+def descriptor_text(layout: Layout, stage: str) -> str:
     """The descriptor's file content."""
-    return json.dumps(descriptor(stage), indent=2) + "\n"
+    return json.dumps(descriptor(layout, stage), indent=2) + "\n"
 
 
 def config_files(environ: Mapping[str, str], *, uid: int | None = None) -> list[str]:
@@ -107,7 +111,7 @@ def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = Non
                 text = file.read()
         except OSError:
             return f"The hook descriptor {path} is missing."
-        if text != descriptor_text(stage):
+        if text != descriptor_text(layout, stage):
             return f"The hook descriptor {path} belongs to another installation of terok."
     entry = os.path.join(package_root(), "hookbin", "entry.py")
     if not os.path.isfile(entry):

@@ -54,7 +54,7 @@ def install(env: Env) -> list[str]:
     files.make_dir(env.layout.data)
     files.make_dir(env.layout.hooks)
     for stage in hooks.STAGES:
-        _put(hooks.descriptor_path(env.layout, stage), hooks.descriptor_text(stage), done)
+        _put(hooks.descriptor_path(env.layout, stage), hooks.descriptor_text(env.layout, stage), done)
     dropin = containers_conf_dropin(env.environ)
     others, _ = hooks.effective_hook_dirs(env.environ, without=dropin)
     os.makedirs(os.path.dirname(dropin), exist_ok=True)
