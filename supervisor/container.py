@@ -26,6 +26,8 @@ class Container:
         root: absolute path of its root file system, as seen before pivot_root.
         label, file_label: the SELinux labels of its processes and of the files that it may use; "" without SELinux.
         capabilities: names (`CAP_...`) that a process in it can get.
+        home: the home directory of its user, as its environment says.
+        owner: uid and gid of its user, as this process's user namespace counts them.
         joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
     """
 
@@ -63,6 +65,8 @@ class Container:
         init = config.get("process")
         init = init if isinstance(init, dict) else {}
         self.capabilities = _capabilities(init)
+        self.home = _home(init)
+        self.owner = _owner(config, init)
         self.joined = _joined_network(config)
 
     @property
@@ -81,6 +85,33 @@ def _capabilities(init: dict[str, Any]) -> frozenset[str]:
     sets = init.get("capabilities")
     named = [each for each in sets.values() if isinstance(each, list)] if isinstance(sets, dict) else []
     return frozenset(name for each in named for name in each if isinstance(name, str))
+
+
+def _home(init: dict[str, Any]) -> str:
+    """HOME, which Podman sets from the image's passwd file; / when it makes no sense."""
+    variables = init.get("env")
+    for variable in variables if isinstance(variables, list) else []:
+        if isinstance(variable, str) and variable.startswith("HOME=/"):
+            return os.path.normpath(variable[5:])
+    return "/"
+
+
+def _owner(config: dict[str, Any], init: dict[str, Any]) -> tuple[int, int]:
+    """The user's ids: with --userns the container has mappings of its own onto this process's namespace."""
+    user, linux = init.get("user"), config.get("linux")
+    user, linux = (user if isinstance(user, dict) else {}), (linux if isinstance(linux, dict) else {})
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
+    return _mapped(uid, linux.get("uidMappings")), _mapped(gid, linux.get("gidMappings"))
+
+
+def _mapped(number: object, mappings: object) -> int:
+    if not isinstance(number, int):
+        return 0
+    for each in mappings if isinstance(mappings, list) else []:
+        first = each.get("containerID", 0)
+        if first <= number < first + each.get("size", 0):
+            return int(each.get("hostID", 0)) + number - int(first)
+    return number
 
 
 def _joined_network(config: dict[str, Any]) -> str:

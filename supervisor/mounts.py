@@ -39,7 +39,7 @@ def attach(container: Container, mounts: Sequence[Mount]) -> None:
         root = os.open(container.root, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for mount in mounts:
             try:
-                _attach_one(root, mount)
+                _attach_one(root, mount, container)
             except OSError as error:
                 raise TerokError(
                     f"Could not mount {mount.source} at {mount.target} in the container: {error}"
@@ -49,25 +49,32 @@ def attach(container: Container, mounts: Sequence[Mount]) -> None:
     process.call_in(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)
 
 
-def _attach_one(root: int, mount: Mount) -> None:
+def _attach_one(root: int, mount: Mount, container: Container) -> None:
+    path, owner = mount.target, None
+    if path.startswith("~/"):
+        path, owner = container.home + path[1:], container.owner
+        os.chown(mount.source, *owner)
+    target = _open_target(root, path, directory=os.path.isdir(mount.source), owner=owner)
+    if owner and not mount.read_only and os.fstat(target).st_size and not os.path.isdir(mount.source):
+        os.close(target)
+        return
     tree = kernel.clone_mount(mount.source, read_only=mount.read_only)
-    target = _open_target(root, mount.target, directory=os.path.isdir(mount.source))
     kernel.attach_mount(tree, target)
     os.close(tree)
     os.close(target)
 
 
-def _open_target(root: int, path: str, *, directory: bool) -> int:
-    """An O_PATH descriptor of `path` inside `root`, made when it is missing."""
+def _open_target(root: int, path: str, *, directory: bool, owner: tuple[int, int] | None) -> int:
+    """An O_PATH descriptor of `path` inside `root`, made (for `owner`, if given) when it is missing."""
     parts = [part for part in path.split("/") if part]
     for depth in range(1, len(parts)):
-        _ensure(root, "/".join(parts[:depth]), directory=True)
-    _ensure(root, "/".join(parts), directory=directory)
+        _ensure(root, "/".join(parts[:depth]), directory=True, owner=owner)
+    _ensure(root, "/".join(parts), directory=directory, owner=owner)
     flags = _O_PATH | (os.O_DIRECTORY if directory else 0)
     return kernel.openat2(root, "/".join(parts), flags, resolve=kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS)
 
 
-def _ensure(root: int, path: str, *, directory: bool) -> None:
+def _ensure(root: int, path: str, *, directory: bool, owner: tuple[int, int] | None) -> None:
     inside = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
     try:
         os.close(kernel.openat2(root, path, _O_PATH, resolve=inside))
@@ -79,8 +86,10 @@ def _ensure(root: int, path: str, *, directory: bool) -> None:
     try:
         if directory:
             os.mkdir(name, 0o755, dir_fd=parent)
-            return
-        # O_EXCL does not follow a dangling link that stands at the name
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+        else:
+            # O_EXCL does not follow a dangling link that stands at the name
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+        if owner:
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
     finally:
         os.close(parent)

@@ -61,7 +61,11 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class Mount:
-    """A bind mount that the hook makes: absolute `source` on the host, absolute `target` in the container."""
+    """A bind mount that the hook makes: absolute `source` on the host, `target` in the container.
+
+    A target is absolute, or begins with `~/`: the home of the container's user, who then gets the source as owner. A
+    writable one in the home yields to a file with content that is there already.
+    """
 
     source: str
     target: str
@@ -267,9 +271,12 @@ def _listener(data: dict[str, Any], where: str, runtime_dir: str) -> Listener:
 
 
 def _mount(data: dict[str, Any]) -> Mount:
+    target = data.get("target")
+    if isinstance(target, str) and target.startswith("~/"):
+        data["target"] = target[1:]
     mount = Mount(
         source=_path(data, "mounts.", "source"),
-        target=_path(data, "mounts.", "target"),
+        target=("~" if data.get("target") != target else "") + _path(data, "mounts.", "target"),
         read_only=_field(data, "mounts.", "read_only", bool),
     )
     _no_more(data, "mounts.")
