@@ -111,6 +111,42 @@ class Bundle:
     lock = property(lambda self: self.file("supervisor.lock"))
 
 
+class GateHome:
+    """One scope's git gate on disk: the mirror, and beside it what no confined process may write.
+
+    Args:
+        root: absolute path of the scope's directory.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __repr__(self) -> str:
+        return f"GateHome({self.root!r})"
+
+    @classmethod
+    def of(cls, gate: str, scope: str) -> GateHome:
+        """The scope's directory below the gate directory; raises TerokError for an unusable name."""
+        return cls(os.path.join(gate, check_name(scope)))
+
+    @property
+    def scope(self) -> str:
+        """The scope's name."""
+        return os.path.basename(self.root)
+
+    repo = property(lambda self: os.path.join(self.root, "repo.git"))
+    objects = property(lambda self: os.path.join(self.root, "repo.git", "objects"))
+    config = property(lambda self: os.path.join(self.root, "gate.json"))
+    state = property(lambda self: os.path.join(self.root, "state.json"))
+    lock = property(lambda self: os.path.join(self.root, "lock"))
+    log = property(lambda self: os.path.join(self.root, "log.jsonl"))
+    known_hosts = property(lambda self: os.path.join(self.root, "known_hosts"))
+
+    def incoming(self, container: str) -> str:
+        """The only directory that the container's gate may write: packs land there; TerokError for a bad name."""
+        return os.path.join(self.root, "incoming", check_name(container))
+
+
 class Layout:
     """Where everything is for one operator.
 
@@ -168,6 +204,10 @@ class Layout:
     def bundle(self, container: str) -> Bundle:
         """The state bundle of `container`; raises TerokError for an unusable name."""
         return Bundle(os.path.join(self.containers, check_name(container)))
+
+    def gate_home(self, scope: str) -> GateHome:
+        """Where the scope's mirror is; raises TerokError for an unusable name."""
+        return GateHome.of(self.gate, scope)
 
     def runtime_dir(self, container: str) -> str:
         """Host directory that the container sees as /run/terok; raises TerokError for an unusable name."""

@@ -1,0 +1,199 @@
+"""gate.json: what the operator decided about one scope's gate. Written by `terok gate`, read by everyone."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ...supervisor.errors import Exit, TerokError
+from .policy import Policy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+    from typing import Any
+
+    from ...supervisor.layout import GateHome, Layout
+else:
+    from ...supervisor.frozen import dataclass
+
+MODES = ("online", "gatekeeping")
+KEEP_DAYS = 30
+"""How long an overwritten or deleted tip can be restored."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one container may cost.
+
+    connections: open at a time; further ones wait.
+    commands: refs in one push.
+    pack_bytes: of one push's pack as it is sent.
+    pack_objects: objects in one push's pack.
+    file_bytes: of the largest file that git may write.
+    memory_bytes: address space of each git process that reads the container's bytes.
+    cpu_seconds: of each such process.
+    push_seconds, fetch_seconds: one request, whole.
+    idle_seconds: without one byte in either direction.
+    head_seconds: from a connection's first byte to the end of the request's head.
+    """
+
+    connections: int = 24
+    commands: int = 256
+    pack_bytes: int = 4 << 30
+    pack_objects: int = 5_000_000
+    file_bytes: int = 8 << 30
+    memory_bytes: int = 4 << 30
+    cpu_seconds: int = 1200
+    push_seconds: int = 3600
+    fetch_seconds: int = 3600
+    idle_seconds: int = 300
+    head_seconds: int = 20
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """One scope's gate.
+
+    url: upstream, without a password.
+    mode: one of `MODES`.
+    credential: name of the scope's credential in the vault; "" for none (a public repository, or SSH).
+    ssh_key: name of the key in the vault; "" takes the scope's only one.
+    username: user name that goes with the credential.
+    ca_file: certificates to trust instead of the system's; "" for the system's.
+    default_branch: full ref name.
+    object_format: sha1 or sha256, as upstream has it.
+    refresh_seconds: a fetch asks upstream first when the mirror is older; 0: only `terok gate sync` does.
+    """
+
+    url: str
+    mode: str = "gatekeeping"
+    credential: str = ""
+    ssh_key: str = ""
+    username: str = ""
+    ca_file: str = ""
+    default_branch: str = "refs/heads/main"
+    object_format: str = "sha1"
+    refresh_seconds: int = 60
+    policy: Policy = Policy()
+    limits: Limits = Limits()
+
+    @property
+    def oid_length(self) -> int:
+        """Hexadecimal digits of an object's name."""
+        return 64 if self.object_format == "sha256" else 40
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        names = [name for name in GateConfig.__annotations__ if name not in ("policy", "limits")]
+        values: dict[str, Any] = {name: getattr(self, name) for name in names}
+        limits = {name: getattr(self.limits, name) for name in Limits.__annotations__}
+        default = {name: getattr(Limits(), name) for name in Limits.__annotations__}
+        changed = {name: value for name, value in limits.items() if value != default[name]}
+        return {"schema": 1, **values, "policy": self.policy.to_dict(), "limits": changed}
+
+    def replace(self, **changes: Any) -> GateConfig:
+        """The same with some fields changed."""
+        return GateConfig(**{**{name: getattr(self, name) for name in GateConfig.__annotations__}, **changes})
+
+
+def load(home: GateHome) -> GateConfig:
+    """Read a scope's gate.json.
+
+    Raises:
+        TerokError: there is no gate for the scope (NOT_FOUND), or the file is wrong.
+    """
+    try:
+        with open(home.config, "rb") as file:
+            data = json.load(file)
+    except FileNotFoundError:
+        raise TerokError(
+            f"The scope {home.scope} has no gate.", fix=f"terok gate add {home.scope} URL", code=Exit.NOT_FOUND
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TerokError(f"Could not read {home.config}: {error}.", code=Exit.USAGE) from error
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise TerokError(f"{home.config} is wrong: {error}.", code=Exit.USAGE) from error
+
+
+def parse(document: object) -> GateConfig:
+    """Check a decoded gate.json.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    if not isinstance(document, dict):
+        raise ValueError("it is not an object")
+    data = dict(document)
+    if data.pop("schema", None) != 1:
+        raise ValueError("schema is not 1")
+    policy, limits = data.pop("policy", {}), data.pop("limits", {})
+    if not isinstance(policy, dict) or not isinstance(limits, dict):
+        raise ValueError("policy or limits is not an object")
+    example = GateConfig(url="")
+    for name, value in data.items():
+        if name not in GateConfig.__annotations__ or type(value) is not type(getattr(example, name)):
+            raise ValueError(f"{name} is unknown or has the wrong type")
+    for name, value in limits.items():
+        if name not in Limits.__annotations__ or type(value) is not int or value < 1:
+            raise ValueError(f"limits.{name} is unknown or not a positive number")
+    if data.get("mode", MODES[0]) not in MODES:
+        raise ValueError(f"mode is neither {' nor '.join(MODES)}")
+    if "url" not in data:
+        raise ValueError("url is missing")
+    return GateConfig(**data, policy=Policy.from_dict(policy), limits=Limits(**limits))
+
+
+def save(home: GateHome, config: GateConfig) -> None:
+    """Write gate.json, whole or not at all."""
+    write_json(home.config, config.to_dict())
+
+
+def write_json(path: str, data: Any) -> None:
+    """Replace a file by JSON text, 0600, whole or not at all."""
+    temporary = f"{path}.{os.getpid()}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def settings_for(layout: Layout, scope: str) -> dict[str, Any]:
+    """The gate's `settings` in a sidecar JSON.
+
+    Raises:
+        TerokError: the scope has no gate.
+    """
+    home = layout.gate_home(scope)
+    load(home)
+    return {"root": layout.gate, "store": layout.vault_db, "key_files": [layout.unlocked_key, layout.vault_key]}
+
+
+def container_env(layout: Layout, scope: str, token: str, base: str = "http://127.0.0.1:9418") -> dict[str, str]:
+    """Environment variables with which plain `git` in the container uses the gate.
+
+    `git clone` of the upstream's own URL goes to the gate too (url.*.insteadOf, git-config(1)).
+
+    Args:
+        token: the container's phantom token for the provider `gate`.
+        base: where the container reaches the gate.
+
+    Raises:
+        TerokError: the scope has no gate.
+    """
+    url = load(layout.gate_home(scope)).url
+    plain = url.removesuffix(".git")
+    pairs = [(f"http.{base}/.extraHeader", f"Authorization: Bearer {token}")]
+    pairs += [(f"url.{base}/{scope}.git.insteadOf", each) for each in (f"{plain}.git", plain)]
+    env = {"TEROK_GATE_TOKEN": token, "TEROK_GATE_URL": f"{base}/{scope}.git", "GIT_CONFIG_COUNT": str(len(pairs))}
+    for number, (key, value) in enumerate(pairs):
+        env[f"GIT_CONFIG_KEY_{number}"], env[f"GIT_CONFIG_VALUE_{number}"] = key, value
+    return env

@@ -1,0 +1,155 @@
+"""The keeper: the half of a gate that owns the refs and may use the scope's credential.
+
+It reads no byte of the container's; it gets requests from the front, each checked again. Every job runs in a forked
+process of its own, so that a secret lives only as long as the operation that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+
+from ...supervisor import process, sockets
+from ...supervisor.errors import TerokError
+from . import channel, config, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..kit.audit import Audit
+    from .site import Site
+
+JOBS_MAX = 8
+"""Jobs at a time; further ones wait in the channel."""
+
+NOTE_MAX = 1000
+
+
+class Keeper:
+    """Runs the front's jobs until the front ends.
+
+    Args:
+        site: whom the gate serves.
+        audit: the container's audit log.
+        link: our end of the channel.
+        front: the front's pid.
+    """
+
+    def __init__(self, site: Site, audit: Audit, link: int, front: int) -> None:
+        self._site, self._audit, self._link = site, audit, link
+        self._front = front
+        self._jobs: dict[int, int] = {}
+
+    def run(self) -> int:
+        """Serve jobs; returns the front's exit code (128 + signal when one ended it)."""
+        front = process.pidfd(self._front)
+        try:
+            while True:
+                link = self._link if len(self._jobs) < JOBS_MAX else -1
+                ready = channel.waits(link, [front, *self._jobs])
+                for fd in ready:
+                    if fd in self._jobs:
+                        os.waitpid(self._jobs.pop(fd), 0)
+                        os.close(fd)
+                if front in ready:
+                    code = os.waitstatus_to_exitcode(os.waitpid(self._front, 0)[1])
+                    return code if code >= 0 else 128 - code
+                if link in ready:
+                    self._start()
+        finally:
+            os.close(front)
+
+    def _start(self) -> None:
+        _, fds = sockets.receive_fds(self._link)
+        if len(fds) != 1:
+            for fd in fds:
+                os.close(fd)
+            return
+        pid = process.fork(lambda: self._job(fds[0]))
+        os.close(fds[0])
+        self._jobs[process.pidfd(pid)] = pid
+
+    def _job(self, fd: int) -> int:
+        os.close(self._link)
+        job = channel.Job(fd)
+        try:
+            request = job.request()
+            handler = HANDLERS.get(str(request.get("op")))
+            if handler is not None:
+                job.answer(handler(self, request, job))
+        except TerokError as error:
+            job.answer({"failed": str(error)})
+            self._audit.write("failure", reason=error.what, allow=error.fix)
+        except channel.ChannelError:
+            pass
+        except Exception:  # noqa: BLE001 - one job's fault ends that job; the log has the whole of it
+            traceback.print_exc(file=sys.stderr)
+            return 70
+        finally:
+            job.close()
+        return 0
+
+    # -- jobs --
+
+    def tokens(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
+        """The digests of the tokens that are good at this gate."""
+        from ..store.store import Store
+
+        try:
+            with Store.open(self._site.store, read_only=True) as store:
+                found = store.tokens(self._site.container)
+        except TerokError:
+            return {"digests": []}
+        good = [each for each in found if each.provider == "gate" and each.scope == self._site.scope]
+        return {"digests": [each.digest.hex() for each in good]}
+
+    def note(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
+        """A line of the audit log, for the front."""
+        fields = request.get("fields")
+        items = fields.items() if isinstance(fields, dict) else ()
+        plain = {str(name)[:40]: value[:NOTE_MAX] if isinstance(value, str) else value for name, value in items}
+        for reserved in ("time", "source", "event"):
+            plain.pop(reserved, None)
+        self._audit.write(str(request.get("event"))[:40], **plain)
+        return {}
+
+    def land(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
+        """A push whose objects have arrived."""
+        from .landing import Landing
+
+        landing = Landing(self._site, lambda text: job.answer({"say": text}))
+        try:
+            results = landing.land(request)
+        except TerokError as error:
+            reason = f"gate: {error}"
+            results = {ref: old or reason for ref, old in landing.results.items()}
+        self._record(results, request)
+        return {"results": results}
+
+    def _record(self, results: dict[str, str], request: dict[str, Any]) -> None:
+        news = {item["ref"]: item["new"] for item in request["commands"]}
+        for ref, reason in results.items():
+            fields = {"ref": ref, "new": news[ref], "verdict": "refused" if reason else "accepted"}
+            if reason:
+                fields |= {"reason": reason, "allow": f"terok gate policy {self._site.scope}"}
+            self._audit.write("push", **fields)
+            state.log(self._site.home, "push", container=self._site.container, **fields)
+
+    def refresh(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
+        """News from upstream, unless another one asks for them right now or has just done so."""
+        from . import sync
+
+        settings = config.load(self._site.home)
+        with state.State(self._site.home) as kept:
+            if time.time() - kept.tried < settings.refresh_seconds:
+                return {}
+            kept.tried = time.time()
+            kept.save()
+        sync.synchronise(self._site, settings)
+        return {}
+
+
+HANDLERS = {"tokens": Keeper.tokens, "note": Keeper.note, "land": Keeper.land, "refresh": Keeper.refresh}

@@ -1,0 +1,71 @@
+"""The gate's process: splits in two before the first byte arrives, see `front` and `keeper`.
+
+This process stays the keeper. The front is forked from it while no secret has been read, into a pid namespace of its
+own where that is possible: when it ends, the kernel ends every git process below it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from ...supervisor import kernel, process, sockets
+from ...supervisor.errors import Exit, TerokError
+from ...supervisor.layout import GateHome
+from . import front
+from .keeper import Keeper
+from .site import Site, remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..kit.context import Context
+
+
+def main(context: Context) -> int:
+    """Serve `context`'s listeners; returns 0 when idle."""
+    site = _site(context)
+    # what an earlier process of this container left behind when it was killed; no other writes there
+    remove_tree(site.incoming)
+    os.makedirs(site.incoming, mode=0o700)
+    kernel.forbid_dumps()
+    own_pids = _separate_pids()
+    ours, theirs = sockets.socketpair()
+    parent = 0 if own_pids else os.getpid()
+
+    def run_front() -> int:
+        kernel.die_with_parent(parent, signal.SIGKILL)
+        os.close(ours)
+        return front.main(context, site, theirs)
+
+    pid = process.fork(run_front)
+    os.close(theirs)
+    for _, listener in context.listeners:
+        listener.close()
+    try:
+        return Keeper(site, context.audit, ours, pid).run()
+    finally:
+        remove_tree(site.incoming)
+
+
+def _site(context: Context) -> Site:
+    if context.scope is None:
+        raise TerokError("A gate needs a scope.", code=Exit.USAGE)
+    settings = context.settings
+    home = GateHome.of(settings["root"], context.scope)
+    return Site(
+        container=context.container,
+        scope=context.scope,
+        home=home,
+        incoming=home.incoming(context.container),
+        store=settings["store"],
+        key_files=tuple(settings.get("key_files", ())),
+    )
+
+
+def _separate_pids() -> bool:
+    """Put the children that come into a new pid namespace (pid_namespaces(7)); False where that is not allowed."""
+    try:
+        kernel.unshare(kernel.CLONE_NEWPID)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,76 @@
+"""What both halves of a gate know about whom they serve."""
+
+from __future__ import annotations
+
+import os
+
+from ...supervisor.layout import GateHome
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+
+    from .config import GateConfig
+else:
+    from ...supervisor.frozen import dataclass
+
+
+@dataclass(frozen=True)
+class Site:
+    """One container's gate.
+
+    container, scope: whom it serves.
+    home: the scope's mirror.
+    incoming: the only directory that the front may write.
+    store: path of the vault's database.
+    key_files: where the vault's key may be.
+    """
+
+    container: str
+    scope: str
+    home: GateHome
+    incoming: str
+    store: str
+    key_files: tuple[str, ...]
+
+
+STAGED = "refs/in/"
+"""What a push's refs are called in its scratch repository."""
+
+
+def make_scratch(site: Site, config: GateConfig, name: str) -> str:
+    """A repository for one push, empty but for the mirror's objects, which it borrows (gitrepository-layout(5)).
+
+    Returns:
+        Its absolute path.
+    """
+    path = os.path.join(site.incoming, name)
+    for directory in ("", "refs", "objects", "objects/info", "objects/pack"):
+        os.mkdir(os.path.join(path, directory), 0o700)
+    files = {
+        "HEAD": "ref: refs/in/none\n",
+        "config": "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
+        "objects/info/alternates": f"{site.home.objects}\n",
+    }
+    if config.object_format == "sha256":
+        files["config"] = (
+            "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n"
+        )
+    for file, content in files.items():
+        with open(os.path.join(path, file), "x", encoding="utf-8") as out:
+            out.write(content)
+    return path
+
+
+def remove_tree(path: str) -> None:
+    """Delete a directory with everything in it; links are deleted, not followed. Missing is fine."""
+    for directory, names, files in os.walk(path, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(directory, name))
+        for name in names:
+            each = os.path.join(directory, name)
+            os.unlink(each) if os.path.islink(each) else os.rmdir(each)
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
