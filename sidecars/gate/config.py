@@ -167,33 +167,30 @@ def write_json(path: str, data: Any) -> None:
 
 
 def settings_for(layout: Layout, scope: str) -> dict[str, Any]:
-    """The gate's `settings` in a sidecar JSON.
+    """The gate's `settings` in a sidecar JSON; the scope's gate may also be added later.
 
     Raises:
-        TerokError: the scope has no gate.
+        TerokError: the scope's name is not usable.
     """
-    home = layout.gate_home(scope)
-    load(home)
+    layout.gate_home(scope)
     return {"root": layout.gate, "store": layout.vault_db, "key_files": [layout.unlocked_key, layout.vault_key]}
 
 
-def container_env(layout: Layout, scope: str, token: str, base: str = "http://127.0.0.1:9418") -> dict[str, str]:
-    """Environment variables with which plain `git` in the container uses the gate.
+def git_config(layout: Layout, scope: str, token: str, base: str = "http://127.0.0.1:9418") -> list[tuple[str, str]]:
+    """Git configuration with which plain `git` in a container uses the gate: for GIT_CONFIG_COUNT (git-config(1)).
 
-    `git clone` of the upstream's own URL goes to the gate too (url.*.insteadOf, git-config(1)).
+    The token goes with every request to the gate, and `git clone` of the upstream's own URL goes to the gate.
 
     Args:
         token: the container's phantom token for the provider `gate`.
         base: where the container reaches the gate.
 
     Raises:
-        TerokError: the scope has no gate.
+        TerokError: gate.json is wrong.
     """
-    url = load(layout.gate_home(scope)).url
-    plain = url.removesuffix(".git")
     pairs = [(f"http.{base}/.extraHeader", f"Authorization: Bearer {token}")]
-    pairs += [(f"url.{base}/{scope}.git.insteadOf", each) for each in (f"{plain}.git", plain)]
-    env = {"TEROK_GATE_TOKEN": token, "TEROK_GATE_URL": f"{base}/{scope}.git", "GIT_CONFIG_COUNT": str(len(pairs))}
-    for number, (key, value) in enumerate(pairs):
-        env[f"GIT_CONFIG_KEY_{number}"], env[f"GIT_CONFIG_VALUE_{number}"] = key, value
-    return env
+    home = layout.gate_home(scope)
+    if os.path.exists(home.config):
+        plain = load(home).url.removesuffix("/").removesuffix(".git")
+        pairs += [(f"url.{base}/{scope}.git.insteadOf", each) for each in (f"{plain}.git", plain)]
+    return pairs

@@ -19,27 +19,31 @@ import traceback
 from ...supervisor import process
 from ..kit.confine import confine
 from . import channel, config, git
+from .config import Limits
 from .serve import Front
 from .wire import Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..kit.context import Context
-    from .config import Limits
     from .site import Site
 
 TOKENS_SECONDS = 10.0
+NO_GATE_SECONDS = 1
+"""A scope without a gate: confined, this process could not read one that is added later, so it leaves soon."""
 
 
 def main(context: Context, site: Site, keeper: int) -> int:
     """Accept connections until none was open for `context.idle_seconds`; returns 0 then."""
     listeners = [listener for _, listener in context.listeners]
-    limits = config.load(site.home).limits
+    limits, idle_seconds = Limits(), NO_GATE_SECONDS
+    if os.path.exists(site.home.config):
+        limits, idle_seconds = config.load(site.home).limits, context.idle_seconds
     digests = _digests(keeper)
     read, execute = git.grants()
     confine(read=[*read, site.home.root], write=[site.incoming, "/dev/null"], execute=execute, connect_ports=())
     served = Front(site, keeper, digests)
-    return _Acceptor(listeners, served, limits, context.idle_seconds).run()
+    return _Acceptor(listeners, served, limits, idle_seconds).run()
 
 
 def _digests(keeper: int) -> list[bytes]:

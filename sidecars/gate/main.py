@@ -26,7 +26,8 @@ def main(context: Context) -> int:
     site = _site(context)
     # what an earlier process of this container left behind when it was killed; no other writes there
     remove_tree(site.incoming)
-    os.makedirs(site.incoming, mode=0o700)
+    if os.path.exists(site.home.config):
+        os.makedirs(site.incoming, mode=0o700)
     kernel.forbid_dumps()
     own_pids = _separate_pids()
     ours, theirs = sockets.socketpair()

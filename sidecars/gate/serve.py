@@ -57,7 +57,7 @@ class Front:
         except http.HttpError as error:
             self._refuse(connection, error)
         except TerokError as error:
-            self._refuse(connection, http.HttpError(500, str(error)))
+            self._refuse(connection, http.HttpError(503, str(error)))
 
     def _one(self, connection: Connection) -> bool:
         request = connection.read_head(keep_seconds=KEEP_SECONDS, head_seconds=self.config.limits.head_seconds)
