@@ -194,6 +194,7 @@ class Layout:
     vault_db = property(lambda self: os.path.join(self.data, "vault", "vault.db"))
     vault_key = property(lambda self: os.path.join(self.data, "vault", "key"))
     vault_routes = property(lambda self: os.path.join(self.data, "vault", "routes.json"))
+    vault_refresh = property(lambda self: os.path.join(self.data, "vault", "refresh"))
     vault_audit = property(lambda self: os.path.join(self.data, "vault", "audit.jsonl"))
     gate = property(lambda self: os.path.join(self.data, "gate"))
     unlocked_key = property(lambda self: os.path.join(self.runtime, ".vault", "key"))

@@ -30,7 +30,7 @@ from .seal import SealBroken, Sealer
 from .tokens import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process's write transaction, which lasts milliseconds."""
@@ -153,6 +153,19 @@ class Store:
         if self._sealer is None:
             raise LockedError("The vault is locked.")
         return self._sealer
+
+    def seal(self, identity: Iterable[str | int], value: bytes) -> bytes:
+        """Seal something that is kept outside of the tables; LockedError without the key."""
+        return self._need_key().seal(identity, value)
+
+    def open_sealed(self, identity: Iterable[str | int], sealed: bytes) -> bytes:
+        """Open what `seal` gave.
+
+        Raises:
+            LockedError: no key.
+            SealBroken: another identity, or changed bytes.
+        """
+        return self._need_key().open(identity, sealed)
 
     # -- items --
 

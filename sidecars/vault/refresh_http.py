@@ -1,0 +1,43 @@
+"""Makes the exchange with a token endpoint. httpx is imported here, by a process that lives for one exchange."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from .refresh import RefreshError
+from .refresh_slot import ANSWER_MAX
+
+if TYPE_CHECKING:
+    from .refresh import Exchange
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
+
+
+def send(exchange: Exchange) -> tuple[int, bytes]:
+    """POST once: no redirect is followed, no proxy variable or .netrc is read, nothing is tried again.
+
+    Returns:
+        Status and body.
+
+    Raises:
+        RefreshError: no complete answer came; the message has the endpoint and the reason, never the request.
+    """
+    import httpx
+
+    context = ssl.create_default_context(cafile=exchange.ca_bundle)
+    timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+    try:
+        with (
+            httpx.Client(verify=context, timeout=timeout, trust_env=False, follow_redirects=False) as client,
+            client.stream("POST", exchange.url, headers=exchange.headers, content=exchange.body) as answer,
+        ):
+            body = b""
+            for chunk in answer.iter_bytes():
+                body += chunk
+                if len(body) > ANSWER_MAX:
+                    raise RefreshError(f"The token endpoint {exchange.url} answered more than {ANSWER_MAX >> 10} KiB.")
+            return answer.status_code, body
+    except (httpx.HTTPError, OSError) as error:
+        raise RefreshError(f"The token endpoint {exchange.url} gave no answer: {type(error).__name__}.") from None
