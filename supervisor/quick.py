@@ -64,6 +64,9 @@ def loads(content: bytes | str) -> Any:
         value, end = _scan(text, begin)
     except StopIteration as stop:
         raise ValueError(f"no value at character {stop.value}") from None
+    except SystemError:
+        # the scanner takes its exception class from sys.modules and raises nothing when json was never imported
+        raise ValueError(f"a syntax error after character {begin}") from None
     if text[end:].strip(_WHITESPACE):
         raise ValueError(f"more follows the value at character {end}")
     return value

@@ -38,7 +38,8 @@ def wired(home: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("stage", ["createRuntime", "poststop"])
 @pytest.mark.parametrize(
-    "stdin", [b"", b"garbage", b"[]", b"3", b"\xff\xfe\x00", b"[" * 100_000, b'{"annotations": 5}']
+    "stdin",
+    [b"", b"garbage", b"{'a': 1}", b'{"a": "\n"}', b"[]", b"3", b"\xff\xfe\x00", b"[" * 100_000, b'{"annotations": 5}'],
 )
 def test_garbage_on_stdin_is_a_clear_error(tmp_path: Path, stage: str, stdin: bytes) -> None:
     done = hook(stage, stdin, tmp_path)
