@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from terok_host.supervisor import sockets
+from terok_host.supervisor import process, sockets
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = "probe"
@@ -67,6 +67,7 @@ class Signer:
 
     Attributes:
         path: its socket.
+        pid: of the process; 0 when it has ended.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Signer:
             "mounts": [],
             "shield": None,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self.pid = 0
         self._listener = -1
 
     def __enter__(self) -> Signer:
@@ -112,33 +113,23 @@ class Signer:
         return self
 
     def start(self) -> None:
-        """Start the process on the listening socket; it may have ended before."""
+        """Start the process on the listening socket, as the supervisor does; it may have ended before."""
+        argv = [sys.executable, "-I", "-S", str(ROOT / "sidecars/boot.py"), "ssh", str(self.bundle / "sidecar.json")]
         with (self.bundle / "supervisor.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    "/bin/sh",
-                    "-c",
-                    f'exec "$0" "$@" 3<&{self._listener}',
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    str(ROOT / "sidecars/boot.py"),
-                    "ssh",
-                    str(self.bundle / "sidecar.json"),
-                ],
-                env={**self.operator.env, "PYTHONWARNINGS": "error"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[self._listener],
-                cwd="/",
-            )
+            fds = {1: log.fileno(), 2: log.fileno(), 3: self._listener}
+            self.pid = process.spawn(argv, env=self.operator.env, fds=fds, die_with_parent=True)
 
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """The running process."""
-        assert self._process is not None
-        return self._process
+    def wait(self, timeout: float) -> int | None:
+        """The exit code of the process; None when it still runs after `timeout` seconds."""
+        pidfd = process.pidfd(self.pid)
+        try:
+            if not process.wait_gone(pidfd, timeout):
+                return None
+        finally:
+            os.close(pidfd)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.pid = 0
+        return code
 
     def connect(self, timeout: float = 20) -> socket.socket:
         """A connection to the agent; every wait on it is bounded."""
@@ -164,9 +155,11 @@ class Signer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.wait(10)
+        if self.pid:
+            os.kill(self.pid, signal.SIGTERM)
+            if self.wait(5) is None:
+                os.kill(self.pid, signal.SIGKILL)
+                self.wait(5)
         os.close(self._listener)
         self._short.cleanup()
         if kind is None:
