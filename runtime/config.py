@@ -166,7 +166,11 @@ def load(environ: Mapping[str, str], *, uid: int | None = None) -> Config:
     Raises:
         TerokError: the file has an unknown key, a wrong value or is not YAML; names file, line and column.
     """
-    layout = Layout.from_environ(environ, uid=uid)
+    return load_at(Layout.from_environ(environ, uid=uid))
+
+
+def load_at(layout: Layout) -> Config:
+    """The configuration whose file lies in `layout.config`; raises TerokError as `load` does."""
     try:
         with open(layout.config_file, encoding="utf-8") as file:
             text = file.read()

@@ -109,6 +109,16 @@ class Bundle:
     log = property(lambda self: self.file("supervisor.log"))
     hook_error = property(lambda self: self.file("hook-error.log"))
     lock = property(lambda self: self.file("supervisor.lock"))
+    tokens = property(lambda self: self.file("tokens.json"))
+    home = property(lambda self: self.file("home"))
+
+    def home_file(self, path: str) -> str:
+        """The source of a file that is mounted at `path` below the home of the container's user."""
+        return os.path.join(self.root, "home", path)
+
+    def policy_file(self, target: str) -> str:
+        """The source of a settings file that is mounted at the absolute path `target`."""
+        return os.path.join(self.root, "policy", target.lstrip("/"))
 
 
 class GateHome:

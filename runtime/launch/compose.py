@@ -7,18 +7,19 @@ hook refuses its start.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...sidecars.store.store import Store
 from ...supervisor import layout as places
 from ...supervisor.errors import Exit, TerokError
 from ...supervisor.layout import Bundle, check_name, outer_uid
 from .. import podman
 from ..config import Config
-from . import files, services, tokens, wiring
+from ..hooks import require_hooks
+from . import files, identity, restricted, services, tokens, wiring
 from .live import refuse_if_running
 from .plan import PerContainerResources, WiringPlan
 from .request import Request, decide
@@ -35,6 +36,7 @@ class Launch:
     plan: WiringPlan
     network: podman.NetworkPlan
     bundle: Bundle
+    env: dict[str, str]
     notes: list[str]
 
 
@@ -60,7 +62,7 @@ def compose(
             `ssh.enabled` of the configuration.
         scope: whose credentials, keys and mirrors; with None, the subsystems that need a scope are left out, with a
             note on stderr.
-        profiles: shield profiles; None: those of the configuration.
+        profiles: shield profiles; None: those of the configuration, and the one named like the scope.
 
     Raises:
         SystemExit: the hooks are not installed; its message names `terok setup`.
@@ -91,95 +93,85 @@ def launch(request: Request, cfg: Config, environ: Mapping[str, str]) -> Launch:
     Raises:
         SystemExit, TerokError: as `compose`.
     """
-    from ..hooks import require_hooks
-
     require_hooks(cfg.layout, environ)
-    check_name(request.container)
-    if request.scope is not None:
-        check_name(request.scope)
-    plan, notes = decide(request, cfg)
-    network = _network(request, cfg, environ)
-    files.make_dir(cfg.layout.containers)
-    with files.locked(os.path.join(cfg.layout.containers, ".lock")):
-        refuse_if_running(cfg.layout.bundle(request.container))
-        bundle = Bundle(run_state_dir(cfg, request.container))
-        resources = allocate_per_container_resources(cfg, request.container)
-        notes += _write(request, cfg, plan, network, bundle, resources)
-    return Launch(_flags(request, plan, network, bundle, cfg), plan, network, bundle, notes)
+    return wire(request, cfg, plan_network(request, cfg, environ))
 
 
-def _network(request: Request, cfg: Config, environ: Mapping[str, str]) -> podman.NetworkPlan:
+def plan_network(request: Request, cfg: Config, environ: Mapping[str, str]) -> podman.NetworkPlan:
+    """The network that the container will have; raises TerokError when it can't or must not have it."""
     return podman.plan_network(
         request.network or cfg.network.mode,
         rootless=outer_uid() != 0,
         podman=podman.version(environ),
         programs=podman.network_programs(environ),
         forwarder=cfg.shield.forwarder,
-        host_loopback=cfg.services.mode == "tcp",
+        host_loopback=cfg.services.mode == "tcp" and request.shield,
         resolvers=podman.host_resolvers(),
     )
 
 
-def _write(
-    request: Request,
-    cfg: Config,
+def wire(request: Request, cfg: Config, network: podman.NetworkPlan) -> Launch:
+    """Write the bundle of a container whose network is known; raises TerokError as `compose` does."""
+    check_name(request.container)
+    if request.scope is not None:
+        check_name(request.scope)
+    plan, notes = decide(request, cfg)
+    files.make_dir(cfg.layout.containers)
+    with files.locked(os.path.join(cfg.layout.containers, ".lock")):
+        refuse_if_running(cfg.layout.bundle(request.container))
+        bundle = Bundle(run_state_dir(cfg, request.container))
+        resources = allocate_per_container_resources(cfg, request.container)
+        profiles = services.profiles_for(request.profiles, cfg, request.scope) if plan.shield else ()
+        made = identity.make(plan, request.agents or cfg.agents.default, cfg=cfg, bundle=bundle)
+        env = {**wiring.service_env(plan, gate_token=made.tokens.get(tokens.GATE)), **made.env}
+        shield = _shield(plan, cfg, profiles, network, bundle, resources)
+        mounts = _home_files(made, bundle, read_only=request.restricted)
+        if shield is not None:
+            mounts.append({"source": bundle.resolv_conf, "target": "/etc/resolv.conf", "read_only": True})
+        if request.restricted:
+            mounts += restricted.write_policies(bundle)
+        files.write(bundle.env, env_file(env))
+        files.write_json(bundle.meta, _meta(request, plan, network, resources, profiles, made))
+        document = wiring.document(
+            bundle,
+            cfg=cfg,
+            plan=plan,
+            resources=resources,
+            settings=services.settings(plan, cfg.layout, bundle),
+            shield=shield,
+            mounts=mounts,
+        )
+        files.write_json(bundle.sidecar, document)
+    flags = _flags(plan, profiles, network, bundle)
+    if request.restricted:
+        flags += restricted.flags(cfg.restricted)
+    return Launch(flags, plan, network, bundle, env, [*notes, *made.notes])
+
+
+def _shield(
     plan: WiringPlan,
+    cfg: Config,
+    profiles: Sequence[str],
     network: podman.NetworkPlan,
     bundle: Bundle,
     resources: PerContainerResources,
-) -> list[str]:
-    """Write every file of the bundle; returns notes for people."""
-    notes: list[str] = []
-    profiles = request.profiles or cfg.shield.profiles
-    minted = _tokens(plan, cfg, bundle, notes)
-    environment = {
-        **wiring.service_env(plan, gate_token=minted.get(tokens.GATE)),
-        **services.agent_env(cfg.layout, request.agents or cfg.agents.default, minted),
-    }
-    mounts: list[dict[str, Any]] = []
-    shield = None
-    if plan.shield:
-        shield = services.shield_files(bundle, cfg=cfg, profiles=profiles, network=network, resources=resources)
-        mounts.append({"source": bundle.resolv_conf, "target": "/etc/resolv.conf", "read_only": True})
-    files.write(bundle.env, env_file(environment))
-    files.write_json(bundle.meta, _meta(request, plan, network, resources, profiles))
-    document = wiring.document(
-        bundle,
-        cfg=cfg,
-        plan=plan,
-        resources=resources,
-        settings=services.settings(plan, cfg.layout, bundle),
-        shield=shield,
-        mounts=mounts,
-    )
-    files.write_json(bundle.sidecar, document)
-    return notes
+) -> dict[str, Any] | None:
+    if not plan.shield:
+        return None
+    return services.shield_files(bundle, cfg=cfg, profiles=profiles, network=network, resources=resources)
 
 
-def _tokens(plan: WiringPlan, cfg: Config, bundle: Bundle, notes: list[str]) -> dict[str, str]:
-    """One token for each credential of the scope, and the gate's; none when the scope has no store yet."""
-    if plan.scope is None or not (plan.broker or plan.gate):
-        return {}
-    store = services.open_store(cfg.layout)
-    if store is None:
-        notes.append(f"The vault is empty: `terok vault add {plan.scope} PROVIDER` gives the scope a credential.")
-        return {}
-    with store:
-        providers = _providers(store, plan)
-        if plan.broker and not [each for each in providers if each != tokens.GATE]:
-            notes.append(f"Scope {plan.scope} has no credential: `terok vault add {plan.scope} PROVIDER` adds one.")
-        return tokens.ensure(
-            store,
-            bundle,
-            scope=plan.scope,
-            providers=providers,
-            mint=lambda provider: services.mint(cfg.layout, provider),
-        )
-
-
-def _providers(store: Store, plan: WiringPlan) -> list[str]:
-    found = [entry.name for entry in store.describe("credential", plan.scope)] if plan.broker else []
-    return [*found, *([tokens.GATE] if plan.gate else [])]
+def _home_files(made: identity.Identity, bundle: Bundle, *, read_only: bool) -> list[dict[str, Any]]:
+    """Write the agents' files into the bundle; returns the mounts that show each in the container user's home."""
+    if os.path.isdir(bundle.home):
+        shutil.rmtree(bundle.home)
+    mounts = []
+    for path, file in made.files.items():
+        source = bundle.home_file(path)
+        files.make_dir(os.path.dirname(source))
+        files.write(source, file.content, mode=file.mode)
+        mounts.append({"source": source, "target": f"~/{path}", "read_only": read_only})
+    return mounts
 
 
 def _meta(
@@ -188,15 +180,17 @@ def _meta(
     network: podman.NetworkPlan,
     resources: PerContainerResources,
     profiles: Sequence[str],
+    made: identity.Identity,
 ) -> dict[str, Any]:
     ports = [resources.token_broker_port, resources.ssh_signer_port, resources.gate_port]
     return {
         "schema": META_SCHEMA,
         "container": request.container,
         **plan.to_dict(),
-        "profiles": list(profiles) if plan.shield else [],
+        "profiles": list(profiles),
         "network": network.mode,
         "restricted": request.restricted,
+        "agents": made.names,
         "ports": ports if ports[0] is not None else None,
     }
 
@@ -215,15 +209,15 @@ def env_file(environment: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
-def _flags(request: Request, plan: WiringPlan, network: podman.NetworkPlan, bundle: Bundle, cfg: Config) -> list[str]:
-    profiles = request.profiles or cfg.shield.profiles
-    flags = ["--name", request.container, "--annotation", f"{places.ANNOTATION_SIDECAR}={bundle.sidecar}"]
+def _flags(plan: WiringPlan, profiles: Sequence[str], network: podman.NetworkPlan, bundle: Bundle) -> list[str]:
+    flags = ["--name", bundle.name, "--annotation", f"{places.ANNOTATION_SIDECAR}={bundle.sidecar}"]
     if plan.shield:
         # podman before 5 splits an annotation's value at commas
         flags += ["--annotation", f"{places.ANNOTATION_PROFILES}={':'.join(profiles)}"]
         flags += ["--annotation", f"{places.ANNOTATION_STATE_DIR}={bundle.root}"]
-    flags += ["--network", network.flag, "--env-file", bundle.env]
-    # without these two a process can neither change the rules nor set the mark that reaches the forwarder
+    # the host's proxy variables may hold a password, and lead nowhere from inside
+    flags += ["--network", network.flag, "--env-file", bundle.env, "--http-proxy=false"]
+    # with one of these two a process could change the rules, or set the mark that reaches the forwarder
     return [*flags, "--cap-drop", "NET_ADMIN", "--cap-drop", "NET_RAW"]
 
 

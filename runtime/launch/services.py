@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from typing import Any
 
+from ...sidecars.shield import bundle as shield_bundle
+from ...sidecars.shield import dnsmasq
+from ...sidecars.shield import profiles as shield_profiles
 from ...sidecars.store import keys
-from ...sidecars.store import tokens as shapes
 from ...sidecars.store.store import Store
+from ...supervisor import process
 from ...supervisor.errors import Exit, TerokError
 from ...supervisor.layout import Bundle, Layout
 from ..config import Config
@@ -45,22 +49,6 @@ def open_store(layout: Layout) -> Store | None:
         raise
 
 
-def mint(layout: Layout, provider: str) -> str:
-    """A phantom token in the shape that the provider's clients accept."""
-    return shapes.mint()
-
-
-def agent_env(layout: Layout, agents: Sequence[str] | None, minted: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that point each agent at the vault.
-
-    Args:
-        layout: where the routes are.
-        agents: which ones; None: those whose provider has a token.
-        minted: the container's token by provider.
-    """
-    return {}
-
-
 def settings(plan: WiringPlan, layout: Layout, bundle: Bundle) -> dict[str, dict[str, Any]]:
     """The settings of every sidecar that the plan activates, by the sidecar's name."""
     found: dict[str, dict[str, Any]] = {}
@@ -77,7 +65,7 @@ def shield_files(
     bundle: Bundle,
     *,
     cfg: Config,
-    profiles: tuple[str, ...],
+    profiles: Sequence[str],
     network: NetworkPlan,
     resources: PerContainerResources,
 ) -> dict[str, Any]:
@@ -86,4 +74,45 @@ def shield_files(
     Raises:
         TerokError: a profile is unknown.
     """
-    raise TerokError("The shield is not part of this build.", fix="--no-shield")
+    ports = (resources.token_broker_port, resources.ssh_signer_port, resources.gate_port)
+    gateway = network.host
+    return shield_bundle.prepare(
+        bundle,
+        profiles=profiles,
+        user_profiles=cfg.layout.profiles,
+        forwarder=network.forwarder,
+        features=dnsmasq.Features() if cfg.shield.dns == "static" else dnsmasq_features(),
+        services=[(gateway, port) for port in ports if port is not None] if gateway else [],
+    )
+
+
+def dnsmasq_features() -> dnsmasq.Features:
+    """What the installed dnsmasq can do; nothing when there is none."""
+    path = process.find("dnsmasq")
+    if path is None:
+        return dnsmasq.Features()
+    return dnsmasq.features(process.run([path, "--version"], timeout=10).out.decode(errors="replace"))
+
+
+def profiles_for(wanted: tuple[str, ...] | None, cfg: Config, scope: str | None) -> tuple[str, ...]:
+    """The shield profiles of a container: those named, else the configuration's and the one named like the scope."""
+    if wanted is not None:
+        return wanted
+    own = (scope,) if scope is not None and scope in available_profiles(cfg.layout) else ()
+    return tuple(dict.fromkeys((*cfg.shield.profiles, *own)))
+
+
+def available_profiles(layout: Layout) -> list[str]:
+    """Names of the shield profiles that there are."""
+    return list(shield_profiles.available(layout.profiles))
+
+
+def scope_known(layout: Layout, scope: str) -> bool:
+    """Whether anything is stored for the scope: a credential, an SSH key, a mirror or a shield profile."""
+    if scope in available_profiles(layout) or os.path.isdir(os.path.join(layout.gate, scope)):
+        return True
+    store = open_store(layout)
+    if store is None:
+        return False
+    with store:
+        return any(entry.scope == scope or scope in entry.meta.get("scopes", []) for entry in store.describe())

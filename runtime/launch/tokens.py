@@ -16,8 +16,6 @@ from . import files
 GATE = "gate"
 """The provider name of the token that opens the git gate."""
 
-FILE = "tokens.json"
-
 
 def ensure(
     store: Store, bundle: Bundle, *, scope: str, providers: Iterable[str], mint: Callable[[str], str]
@@ -31,7 +29,7 @@ def ensure(
         providers: provider names, `GATE` among them.
         mint: makes a token in the shape that a provider's clients accept.
     """
-    kept = files.read_json(bundle.file(FILE))
+    kept = files.read_json(bundle.tokens)
     old: dict[str, str] = {}
     if isinstance(kept, dict) and kept.get("scope") == scope and isinstance(kept.get("tokens"), dict):
         old = {name: token for name, token in kept["tokens"].items() if isinstance(token, str)}
@@ -47,5 +45,5 @@ def ensure(
         chosen[name] = token
     everything = {**valid, **chosen}
     if everything != old:
-        files.write_json(bundle.file(FILE), {"scope": scope, "tokens": everything})
+        files.write_json(bundle.tokens, {"scope": scope, "tokens": everything})
     return chosen

@@ -1,0 +1,136 @@
+"""Who a container is to the services: its tokens, and the environment and files of the agents that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...sidecars.store import tokens as shapes
+from ...sidecars.store.store import Store
+from ...sidecars.vault import agents, roster
+from ...supervisor.errors import Exit, TerokError
+from ...supervisor.layout import Bundle
+from ..config import Config
+from . import services, tokens
+from .plan import WiringPlan
+
+
+@dataclass
+class Identity:
+    """What a container gets; filled while it is worked out.
+
+    tokens: phantom token by provider; the gate's under `tokens.GATE`.
+    env: environment variables of the agents.
+    files: what the agents want below the home directory, first come first served.
+    names: the agents that were prepared.
+    notes: what to tell people.
+    """
+
+    tokens: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    files: dict[str, agents.AgentFile] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def make(plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundle: Bundle) -> Identity:
+    """Mint (or find again) the container's tokens and point its agents at the vault.
+
+    Args:
+        plan: what is active; without a scope the result is empty.
+        wanted: names of agents; None: those whose credential the scope has.
+        cfg: where the store and the roster are.
+        bundle: where tokens are kept.
+
+    Raises:
+        TerokError: an agent is unknown, or the roster or the store can't be read.
+    """
+    found = Identity()
+    if plan.scope is None or not (plan.broker or plan.gate):
+        return found
+    store = services.open_store(cfg.layout)
+    if store is None:
+        found.notes.append(f"The vault is empty: `terok vault add {plan.scope} PROVIDER` gives the scope a credential.")
+        return found
+    with store:
+        catalogue, warning = roster.load(cfg.layout)
+        if warning:
+            found.notes.append(warning)
+        held = _held(store, plan, catalogue, found)
+        _mint(store, plan, catalogue, held, bundle, found)
+    if plan.broker:
+        _point_agents(wanted, catalogue, held, plan.scope, found)
+    return found
+
+
+def _held(store: Store, plan: WiringPlan, catalogue: Mapping[str, Any], found: Identity) -> dict[str, dict[str, Any]]:
+    """The scope's credentials, by provider, that the roster knows."""
+    assert plan.scope is not None
+    if not plan.broker:
+        return {}
+    held = agents.credentials(store.describe("credential", plan.scope), plan.scope)
+    if not held:
+        found.notes.append(f"Scope {plan.scope} has no credential: `terok vault add {plan.scope} PROVIDER` adds one.")
+    unknown = [name for name in held if name not in catalogue["providers"]]
+    if unknown:
+        found.notes.append(f"The roster does not know {', '.join(unknown)}: no token was made for it.")
+    return {name: meta for name, meta in held.items() if name not in unknown}
+
+
+def _mint(
+    store: Store,
+    plan: WiringPlan,
+    catalogue: Mapping[str, Any],
+    held: Mapping[str, dict[str, Any]],
+    bundle: Bundle,
+    found: Identity,
+) -> None:
+    assert plan.scope is not None
+
+    def mint(provider: str) -> str:
+        if provider == tokens.GATE:
+            return shapes.mint()
+        return agents.phantom(catalogue["providers"][provider], held[provider])
+
+    providers = [*held, *([tokens.GATE] if plan.gate else [])]
+    found.tokens = tokens.ensure(store, bundle, scope=plan.scope, providers=providers, mint=mint)
+
+
+def _point_agents(
+    wanted: tuple[str, ...] | None,
+    catalogue: Mapping[str, Any],
+    held: Mapping[str, dict[str, Any]],
+    scope: str,
+    found: Identity,
+) -> None:
+    pairs: list[tuple[str, str]] = []
+    for name in agents.available(catalogue, held) if wanted is None else wanted:
+        check_agent(name, catalogue)
+        need = agents.wanted(catalogue, name, tokens=found.tokens, held=held)
+        if need is None:
+            providers = " or ".join(catalogue["agents"][name]["providers"])
+            found.notes.append(
+                f"Agent {name} has no credential in scope {scope}: `terok vault add {scope} {providers}`."
+            )
+            continue
+        found.names.append(name)
+        for key, value in need.env.items():
+            found.env.setdefault(key, value)
+        for file in need.files:
+            found.files.setdefault(file.path, file)
+        pairs += [pair for pair in need.git if pair not in pairs]
+    found.env.update(agents.git_env(pairs))
+
+
+def check_agent(name: str, catalogue: Mapping[str, Any]) -> None:
+    """Raise TerokError (USAGE), with the nearest known name, when the roster has no such agent."""
+    if name not in catalogue["agents"]:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, catalogue["agents"], n=1)
+        raise TerokError(
+            f"The roster has no agent {name[:60]!r}.",
+            fix=f"write {close[0]}" if close else "terok agents lists them",
+            code=Exit.USAGE,
+        )
