@@ -58,7 +58,7 @@ def refused(house: House, name: str, annotation: str, *, flags: tuple[str, ...] 
     rest = leaks.left(house, before, within=1, bundles=False)
     assert not rest, "left behind:\n" + "\n".join(rest)
     reason = "".join(text.removeprefix(known.get(path, "")) for path, text in hook_errors(house).items())
-    assert reason.count("createRuntime: ") == 1, reason
+    assert reason.count("createRuntime: ") == 1, (reason, done)
     assert "Traceback" not in done.stderr + reason
     return reason
 
@@ -219,8 +219,10 @@ def test_host_network(house: House, name: str) -> None:
     assert "without --network=host" in reason
 
 
-def test_an_annotation_of_ours_without_the_wiring(house: House, name: str) -> None:
-    reason = refused(house, name, f"--annotation={layout.ANNOTATION_PROFILES}=default")
+@pytest.mark.parametrize("scope", ["no/such", ".."])
+def test_annotations_alone_with_a_scope_that_cannot_be(house: House, name: str, scope: str) -> None:
+    """Without a sidecar JSON the wiring is composed from the annotations: a scope that names nothing is refused."""
+    reason = refused(house, name, f"--annotation={layout.ANNOTATION_SCOPE}={scope}")
     assert "could not be composed from the annotations" in reason
 
 
