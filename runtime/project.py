@@ -12,7 +12,6 @@ from typing import Any
 
 from ..supervisor.errors import Exit, TerokError
 from .config import Config
-from .config_file import parse
 
 FILE = ".terok.yml"
 
@@ -68,6 +67,8 @@ def apply(cfg: Config, directory: str) -> Config:
         return cfg
     except OSError as error:
         raise TerokError(f"The project file {path} can't be read: {error.strerror}.", code=Exit.USAGE) from error
+    from .config_file import parse  # YAML, which most launches do not need
+
     try:
         with open(fd, encoding="utf-8") as file:
             values = parse(file.read((1 << 20) + 1), path)
