@@ -1,12 +1,15 @@
 """The container's audit log: one JSON object a line, appended by every sidecar and by the hook.
 
-A line is written by one write(2) on an O_APPEND descriptor, so lines of several processes never mix.
+A line is written by one write(2) on an O_APPEND descriptor, so lines of several processes never mix. A full log is copied
+into `<name>.1` and emptied in place: a rename would need rights that a confined sidecar does not have, and would leave the
+other writers with the old file.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from fcntl import LOCK_EX, LOCK_UN, flock
 
 from .quick import dumps
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SIZE_MAX = 8 << 20
-"""Bytes after which the log is renamed to `<name>.1`, replacing the one before."""
+"""Bytes after which the log becomes `<name>.1`, replacing the one before."""
 
 
 class Audit:
@@ -28,10 +31,13 @@ class Audit:
 
     def __init__(self, path: str, source: str) -> None:
         self.path, self.source = path, source
-        self._fd = self._open()
+        self._fd = _open(path, os.O_APPEND)
+        self._old = -1
 
-    def _open(self) -> int:
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    def open_old(self) -> None:
+        """Open `<name>.1` too; before a process confines itself, since it opens no file by its path afterwards."""
+        if self._old < 0:
+            self._old = _open(self.path + ".1", 0)
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one line: time (UTC, ISO 8601), source, event, and what `fields` say. Never pass a secret.
@@ -53,11 +59,27 @@ class Audit:
     def close(self) -> None:
         """Close the log."""
         os.close(self._fd)
+        if self._old >= 0:
+            os.close(self._old)
 
     def _rotate(self) -> None:
-        os.replace(self.path, self.path + ".1")
-        os.close(self._fd)
-        self._fd = self._open()
+        self.open_old()
+        flock(self._old, LOCK_EX)
+        try:
+            size = os.fstat(self._fd).st_size
+            if size <= SIZE_MAX // 2:
+                return  # another process has just done it
+            os.ftruncate(self._old, 0)
+            at = 0
+            while at < size and (sent := os.pwrite(self._old, os.pread(self._fd, 1 << 20, at), at)):
+                at += sent
+            os.ftruncate(self._fd, 0)
+        finally:
+            flock(self._old, LOCK_UN)
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
 
 
 def append(path: str, source: str, event: str, **fields: Any) -> None:

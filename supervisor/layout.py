@@ -206,6 +206,7 @@ class Layout:
     vault_routes = property(lambda self: os.path.join(self.data, "vault", "routes.json"))
     vault_refresh = property(lambda self: os.path.join(self.data, "vault", "refresh"))
     vault_audit = property(lambda self: os.path.join(self.data, "vault", "audit.jsonl"))
+    vault_usage = property(lambda self: os.path.join(self.data, "vault", "usage.db"))
     gate = property(lambda self: os.path.join(self.data, "gate"))
     unlocked_key = property(lambda self: os.path.join(self.runtime, ".vault", "key"))
     config_file = property(lambda self: os.path.join(self.config, "config.yml"))

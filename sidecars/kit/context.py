@@ -38,6 +38,7 @@ class Context:
             (listener, socket.socket(fileno=fd)) for listener, fd in zip(sidecar.listeners, fds, strict=True)
         ]
         self.audit = Audit(wiring.bundle.audit, sidecar.name)
+        self.audit.open_old()
 
     @classmethod
     def receive(cls, arguments: list[str]) -> Context:

@@ -64,14 +64,15 @@ class Exchange:
     """Carries one request to its upstream and the answer back.
 
     Attributes:
+        secrets: what the answer must not carry.
         status: of the answer; 0 before it.
         sent, got: payload bytes of the request and of the answer.
     """
 
     __slots__ = (
-        "_caller", "_watcher", "_pool", "request", "plan", "grant", "added", "_body", "_first", "_replay", "_upstream",
-        "_buffer", "_reader", "answer_head", "status", "sent", "got", "started", "_begun", "_over", "_tunnel",
-        "_retried", "_renewed", "_request_done", "state",
+        "_caller", "_watcher", "_pool", "request", "plan", "grant", "added", "secrets", "_body", "_first", "_replay",
+        "_upstream", "_buffer", "_reader", "answer_head", "status", "sent", "got", "started", "_begun", "_over",
+        "_tunnel", "_retried", "_renewed", "_request_done", "state",
     )  # fmt: skip
 
     def __init__(
@@ -83,10 +84,12 @@ class Exchange:
         plan: Plan,
         grant: Grant,
         added: Added,
+        secrets: tuple[bytes, ...],
         started: float,
     ) -> None:
         self._caller, self._watcher, self._pool = caller, watcher, pool
         self.request, self.plan, self.grant, self.added, self.started = request, plan, grant, added, started
+        self.secrets = secrets
         self._body = bodies.reader(request.length)
         self._first = b""
         self._replay: bytes | None = b""
@@ -205,7 +208,11 @@ class Exchange:
             else:
                 self._deliver(b"", self._reader.feed(data))
         except Refused as refused:
-            self._fail(Refusal(502, refused.rule, refused.why, "", self.grant.provider, self.grant.scope))
+            self._broken(refused)
+
+    def _broken(self, refused: Refused) -> None:
+        status = max(502, refused.status)
+        self._fail(Refusal(status, refused.rule, refused.why, "", self.grant.provider, self.grant.scope))
 
     def _read_head(self) -> None:
         while True:
@@ -336,7 +343,7 @@ class Exchange:
             else:
                 self.upstream_lost(None)
         except Refused as refused:
-            self._fail(Refusal(502, refused.rule, refused.why, "", self.grant.provider, self.grant.scope))
+            self._broken(refused)
 
     def _end_tunnel(self) -> None:
         self._caller.wire.write(self._watcher.ends(self))

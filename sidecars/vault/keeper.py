@@ -133,11 +133,8 @@ class Keeper:
         self._routes[grant] = route
         return route
 
-    def added(self, grant: Grant, target: Target) -> headers.Added | Refusal:
-        """What goes into a request for `target`, the secret among it; or why the vault does not give it."""
-        loaded = self.credential(grant)
-        if isinstance(loaded, Refusal):
-            return loaded
+    def added(self, loaded: Loaded, target: Target) -> headers.Added:
+        """What goes into a request for `target`, the secret among it."""
         if target.added is None:
             auth = target.auth
             ours = (*auth.headers, auth.line(loaded.found.secret, loaded.found.user))

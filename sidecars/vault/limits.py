@@ -51,3 +51,7 @@ POOL_IDLE_SECONDS = 45.0
 REPLAY_MAX = 1 << 20
 RESOLVED_SECONDS = 30.0
 STOP_SECONDS = 0.2
+FLUSH_SECONDS = 1.0
+"""How long counts of the usage stay in memory only."""
+AUDIT_PATH_MAX = 1024
+"""Characters of a path in an audit line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import ssl
 import sys
 
@@ -13,8 +14,11 @@ from ..kit.confine import confine
 from ..kit.context import Context
 from ..store.keys import prepare
 from ..store.store import Store
+from .books import Books
 from .dial import Dialer, trust_stores
+from .journal import Journal
 from .keeper import Keeper
+from .ledger import Counts, Ledger
 from .reactor import Reactor
 from .service import Service
 
@@ -35,16 +39,17 @@ def main(context: Context) -> int:
     settings = context.settings
     key_files = [str(path) for path in settings["key_files"]]
     routes = str(settings["routes"])
+    reactor = Reactor()
     try:
         prepare(key_files)
-        store = Store.open(str(settings["store"]), read_only=True)
-    except TerokError as error:
+        keeper = Keeper(Store.open(str(settings["store"]), read_only=True), routes, key_files, context.container)
+        books = open_books(reactor, context)
+    except (TerokError, OSError, sqlite3.Error) as error:
         print(f"vault: {error}", file=sys.stderr)
         return Exit.FAILURE
-    reactor = Reactor()
-    keeper = Keeper(store, routes, key_files, context.container)
     keeper.look()
-    service = Service(reactor, keeper, Dialer(reactor), [each for _, each in context.listeners], context.idle_seconds)
+    listeners = [each for _, each in context.listeners]
+    service = Service(reactor, keeper, books, Dialer(reactor), listeners, context.idle_seconds)
     warm()
     confine(
         read=[*RESOLVER_FILES, os.path.dirname(routes), *map(os.path.dirname, key_files), *trust_paths(keeper)],
@@ -53,7 +58,17 @@ def main(context: Context) -> int:
     reactor.on_signal(signal.SIGTERM, service.stop)
     service.start()
     reactor.run()
+    books.close()
     return Exit.OK
+
+
+def open_books(reactor: Reactor, context: Context) -> Books:
+    """The books, with their files open: no file is opened by its path once the process is confined."""
+    settings = context.settings
+    counts = Counts(Ledger(str(settings["usage"])), context.container)
+    journal = Journal(str(settings["audit"]))
+    required = bool(settings.get("audit_required", True))
+    return Books(reactor, context.container, context.audit, journal, counts, required=required)
 
 
 def trust_paths(keeper: Keeper) -> list[str]:

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Callable, Sequence
 
 from . import limits
+from .books import Books
 from .client import Client
-from .codec import Answer, Refused, Request
+from .codec import Refused, Request
 from .decide import Grant, Refusal, decide
 from .dial import Dialer
 from .exchange import Exchange
@@ -24,15 +25,22 @@ class Service:
     Args:
         reactor: the loop.
         keeper: tokens, routes, credentials.
+        books: audit, usage, limits, echo guard.
         dialer: connections upstream.
         listeners: non-blocking listening sockets.
         idle_seconds: leave after this long without a client; 0: stay.
     """
 
     def __init__(
-        self, reactor: Reactor, keeper: Keeper, dialer: Dialer, listeners: Sequence[socket.socket], idle_seconds: int
+        self,
+        reactor: Reactor,
+        keeper: Keeper,
+        books: Books,
+        dialer: Dialer,
+        listeners: Sequence[socket.socket],
+        idle_seconds: int,
     ) -> None:
-        self.reactor, self.keeper = reactor, keeper
+        self.reactor, self.keeper, self.books = reactor, keeper, books
         self.pool = Pool(reactor, dialer)
         self.stopping = False
         self._listeners = list(listeners)
@@ -120,40 +128,31 @@ class Service:
     # --- requests ---
 
     def admit(self, client: Client, request: Request) -> Exchange | Refusal:
-        """Decide about a request: an exchange that can start, or why not."""
-        self.keeper.look()
-        plan = decide(request, self.keeper.places, self.keeper.lookup, self.keeper.route)
+        """Decide about a request: an exchange that can start, or why not (audited already)."""
+        found = self._decide(client, request)
+        if isinstance(found, Refusal):
+            self.books.refused(found, request)
+        return found
+
+    def _decide(self, client: Client, request: Request) -> Exchange | Refusal:
+        keeper = self.keeper
+        keeper.look()
+        plan = decide(request, keeper.places, keeper.lookup, keeper.route)
         if isinstance(plan, Refusal):
             return plan
         grant = Grant(plan.scope, plan.route.name)
-        added = self.keeper.added(grant, plan.target)
-        if isinstance(added, Refusal):
-            return added
-        return Exchange(client, self, self.pool, request, plan, grant, added, self.reactor.now)
+        loaded = keeper.credential(grant)
+        if isinstance(loaded, Refusal):
+            return loaded
+        refusal = self.books.admit(plan, request)
+        if refusal is not None:
+            return refusal
+        added = keeper.added(loaded, plan.target)
+        return Exchange(client, self.books, self.pool, request, plan, grant, added, loaded.secrets, self.reactor.now)
 
     def refused_head(self, refused: Refused) -> None:
-        """A head that could not be read."""
-
-    # --- the exchange's watcher ---
-
-    def begins(self, exchange: Exchange, answer: Answer) -> Refusal | None:
-        """The answer's head is there."""
-        return None
-
-    def passes(self, exchange: Exchange, payload: bytes) -> bytes:
-        """Payload goes to the client."""
-        return payload
-
-    def ends(self, exchange: Exchange) -> bytes:
-        """The answer is complete."""
-        return b""
-
-    def fails(self, exchange: Exchange, refusal: Refusal) -> None:
-        """The exchange ended early."""
-
-    def renew(self, exchange: Exchange) -> bool:
-        """The upstream said 401."""
-        return False
+        """A head that could not be read: nobody's token, but the container's doing."""
+        self.books.refused(Refusal(refused.status, refused.rule, refused.why, ""), None)
 
 
 def clients_max() -> int:

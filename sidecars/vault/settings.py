@@ -20,5 +20,6 @@ def settings_for(layout: Layout, *, audit_required: bool = True) -> dict[str, An
         "routes": layout.vault_routes,
         "key_files": [layout.unlocked_key, layout.vault_key],
         "audit": layout.vault_audit,
+        "usage": layout.vault_usage,
         "audit_required": audit_required,
     }

@@ -16,6 +16,7 @@ from typing import Any
 
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
+from terok_host.sidecars.vault.settings import settings_for
 from terok_host.supervisor import process, sockets
 from terok_host.supervisor.layout import Layout, package_root
 
@@ -137,13 +138,7 @@ class Vault:
 
     def write_sidecar(self) -> None:
         """Write the sidecar JSON."""
-        settings = {
-            "store": self.layout.vault_db,
-            "routes": self.layout.vault_routes,
-            "key_files": keys.key_files(self.layout),
-            "audit": self.layout.vault_audit,
-            **self.settings,
-        }
+        settings = {**settings_for(self.layout), **self.settings}
         listeners = [{"kind": "unix", "path": self.path}, {"kind": "netns", "port": self.port}]
         sidecar = {"name": "vault", "start": "demand", "idle_seconds": self.idle_seconds, "listeners": listeners}
         document = {

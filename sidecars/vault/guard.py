@@ -1,0 +1,149 @@
+"""The echo guard: a real secret in an answer never reaches the client, whole or in a usual encoding. No I/O.
+
+What is looked for: the secret as it is, in Base64 (both alphabets, at the three alignments that a longer text can give
+it), percent-encoded (as much as needed, and every byte), and escaped as a JSON string. The bytes of a match that has
+only begun are held back until the next ones tell; a beginning shorter than `HOLD_MIN` is let through, since it is
+usually the public prefix of the key's kind. Compressed bodies are looked into by inflating a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from binascii import b2a_base64
+from collections.abc import Iterable
+
+HOLD_MIN = 8
+"""Bytes of a beginning match that may pass before it is held back."""
+SECRET_MIN = 8
+"""Shorter secrets are not looked for: they would be found everywhere."""
+INFLATED_MAX = 64 << 20
+"""Bytes that one piece of a compressed body may become; more is taken for an attack (RFC 9110, section 17.5)."""
+
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
+
+
+class Leak(Exception):
+    """The answer carries the secret, or is in a form in which that cannot be known."""
+
+
+def patterns(secrets: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Every form in which the secrets are looked for, without doubles."""
+    found: dict[bytes, None] = {}
+    for secret in secrets:
+        if len(secret) >= SECRET_MIN:
+            for form in _forms(secret):
+                found.setdefault(form)
+    return tuple(found)
+
+
+def _forms(secret: bytes) -> list[bytes]:
+    forms = [secret]
+    for shift in range(3):
+        # only the characters that depend on nothing but the secret: the neighbours share the ones at the edges
+        coded = b2a_base64(b"\0" * shift + secret, newline=False).rstrip(b"=")
+        start = (8 * shift + 5) // 6
+        core = coded[start : (8 * (shift + len(secret))) // 6]
+        forms += [core, core.translate(_URLSAFE)]
+    forms.append(b"".join(b"%c" % byte if byte in _UNRESERVED else b"%%%02X" % byte for byte in secret))
+    forms.append(b"".join(b"%c" % byte if byte in _UNRESERVED else b"%%%02x" % byte for byte in secret))
+    forms.append(b"".join(b"%%%02X" % byte for byte in secret))
+    forms.append(b"".join(b"%%%02x" % byte for byte in secret))
+    escaped = json.dumps(secret.decode("utf-8", "replace"))[1:-1].encode()
+    forms += [escaped, escaped.replace(b"/", b"\\/")]
+    return forms
+
+
+class Guard:
+    """Looks for patterns in one answer.
+
+    Args:
+        wanted: from `patterns`.
+    """
+
+    __slots__ = ("_wanted", "_longest", "_context", "_held")
+
+    def __init__(self, wanted: tuple[bytes, ...]) -> None:
+        self._wanted = wanted
+        self._longest = max(map(len, wanted), default=0)
+        self._context = b""
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take plain bytes of the answer; return what may be sent.
+
+        Raises:
+            Leak: a pattern is in them, perhaps begun in earlier ones.
+        """
+        pending = self._held + data if self._held else data
+        window = self._context + pending if self._context else pending
+        if self.inside(window):
+            raise Leak
+        size = self._begun(window)
+        if size:
+            self._held = pending[-size:]
+            pending = pending[:-size]
+            window = window[:-size]
+        elif self._held:
+            self._held = b""
+        keep = self._longest - 1
+        self._context = window[-keep:] if keep > 0 else b""
+        return pending
+
+    def inside(self, data: bytes) -> bool:
+        """Whether a whole pattern is in `data`."""
+        return any(each in data for each in self._wanted)
+
+    def _begun(self, window: bytes) -> int:
+        """Bytes at the end of the window that may be the beginning of a pattern, when they are `HOLD_MIN` or more."""
+        longest = 0
+        for each in self._wanted:
+            first = each[:HOLD_MIN]
+            at = window.find(first, max(0, len(window) - len(each) + 1))
+            while at >= 0:
+                if each.startswith(window[at:]):
+                    longest = max(longest, len(window) - at)
+                    break
+                at = window.find(first, at + 1)
+        return longest
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
+    def end(self) -> bytes:
+        """The answer is complete: what was held back was no secret."""
+        held, self._held = self._held, b""
+        return held
+
+
+class Inflater:
+    """Inflates a copy of a compressed body; understands gzip and zlib streams, one after another.
+
+    Raises Leak from `feed` for what is neither, or grows without measure.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(47)
+
+    def feed(self, data: bytes) -> bytes:
+        """The plain bytes of the next piece."""
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            while data:
+                if self._stream.eof:
+                    self._stream = zlib.decompressobj(47)
+                piece = self._stream.decompress(data, INFLATED_MAX - size + 1)
+                size += len(piece)
+                if size > INFLATED_MAX:
+                    raise Leak
+                pieces.append(piece)
+                data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+        except zlib.error:
+            raise Leak from None
+        return b"".join(pieces)

@@ -1,0 +1,194 @@
+"""What was used, by scope, container, provider and day; and the limits on it. One small SQLite file for all vaults.
+
+A vault counts in memory and writes a moment later, so the relay never waits for the disk: a process that is killed
+loses the last second's counts. Limits are compared with what is written plus what is in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from typing import NamedTuple
+
+FIELDS = ("requests", "bytes_in", "bytes_out", "input_tokens", "output_tokens", "cached_tokens")
+PERIODS = {"hour": 3600, "day": 86400}
+"""Periods of limits, in seconds of UTC."""
+_BUSY_SECONDS = 0.05
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS usage (
+  scope TEXT, container TEXT, provider TEXT, hour INTEGER, {" INTEGER NOT NULL, ".join(FIELDS)} INTEGER NOT NULL,
+  PRIMARY KEY (scope, container, provider, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS limits (
+  scope TEXT PRIMARY KEY, period TEXT NOT NULL, requests INTEGER, tokens INTEGER) WITHOUT ROWID;
+"""
+
+
+class Limit(NamedTuple):
+    """At most so many requests and tokens (input and output) of a scope in one `period`; None: no limit."""
+
+    scope: str
+    period: str
+    requests: int | None
+    tokens: int | None
+
+
+class Row(NamedTuple):
+    """What one container used of one provider."""
+
+    scope: str
+    container: str
+    provider: str
+    requests: int
+    bytes_in: int
+    bytes_out: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+
+
+class Ledger:
+    """The file, opened for reading and writing; made when missing.
+
+    Args:
+        path: `Layout.vault_usage`.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or is no database.
+    """
+
+    def __init__(self, path: str) -> None:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # counts, no secrets: after a power cut the last seconds may be missing
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.executescript(_SCHEMA)
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def add(self, counts: dict[tuple[str, str, str, int], list[int]]) -> None:
+        """Add counts, by (scope, container, provider, hour) in the order of `FIELDS`.
+
+        Raises:
+            sqlite3.OperationalError: another process writes; nothing was added.
+        """
+        marks = ", ".join("?" * (4 + len(FIELDS)))
+        sums = ", ".join(f"{field} = {field} + excluded.{field}" for field in FIELDS)
+        statement = f"INSERT INTO usage VALUES ({marks}) ON CONFLICT DO UPDATE SET {sums}"
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany(statement, [(*key, *values) for key, values in counts.items()])
+        except sqlite3.Error:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def rows(self, *, since: float = 0.0, scope: str | None = None) -> list[Row]:
+        """What was used since a time (Unix seconds, by whole hours)."""
+        sums = ", ".join(f"SUM({field})" for field in FIELDS)
+        found = self._db.execute(
+            f"SELECT scope, container, provider, {sums} FROM usage WHERE hour >= ?1 AND (?2 IS NULL OR scope = ?2)"
+            " GROUP BY scope, container, provider ORDER BY scope, container, provider",
+            (int(since) // 3600, scope),
+        )
+        return [Row(*row) for row in found]
+
+    def used(self, scope: str, period: str, now: float) -> tuple[int, int]:
+        """Requests and tokens of a scope in the running period."""
+        first = period_start(period, now) // 3600
+        row = self._db.execute(
+            "SELECT SUM(requests), SUM(input_tokens + output_tokens) FROM usage WHERE scope = ? AND hour >= ?",
+            (scope, first),
+        ).fetchone()
+        return int(row[0] or 0), int(row[1] or 0)
+
+    def limit(self, scope: str) -> Limit | None:
+        """The limit of a scope."""
+        row = self._db.execute(
+            "SELECT scope, period, requests, tokens FROM limits WHERE scope = ?", (scope,)
+        ).fetchone()
+        return Limit(*row) if row else None
+
+    def set_limit(self, limit: Limit) -> None:
+        """Set a scope's limit; with neither requests nor tokens it has none."""
+        if limit.period not in PERIODS:
+            raise ValueError(f"a period is one of {', '.join(PERIODS)}")
+        if limit.requests is None and limit.tokens is None:
+            self._db.execute("DELETE FROM limits WHERE scope = ?", (limit.scope,))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?)", limit)
+
+    def changes(self) -> int:
+        """A number that moves when another process wrote (PRAGMA data_version)."""
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+
+def period_start(period: str, now: float) -> int:
+    """When the running period began, in Unix seconds."""
+    seconds = PERIODS[period]
+    return int(now) // seconds * seconds
+
+
+class Counts:
+    """One vault's view of the ledger: what it counted itself, and what the others wrote.
+
+    Args:
+        ledger: the file.
+        container: whose requests are counted.
+    """
+
+    def __init__(self, ledger: Ledger, container: str) -> None:
+        self._ledger, self._container = ledger, container
+        self._pending: dict[tuple[str, str, str, int], list[int]] = {}
+        self._changes = -1
+        self._known: dict[str, tuple[Limit | None, int, int, int]] = {}
+
+    def add(self, scope: str, provider: str, *counts: int) -> bool:
+        """Count one request, in the order of `FIELDS`; True when it is the first since the last `flush`."""
+        first = not self._pending
+        entry = self._pending.setdefault(
+            (scope, self._container, provider, int(time.time()) // 3600), [0] * len(FIELDS)
+        )
+        for index, count in enumerate(counts):
+            entry[index] += count
+        return first
+
+    def flush(self) -> bool:
+        """Write what was counted; False when another process was in the way: try again."""
+        pending = self._pending
+        if pending:
+            try:
+                self._ledger.add(pending)
+            except sqlite3.Error:
+                return False
+            self._pending = {}
+            self._known.clear()
+        return True
+
+    def exceeded(self, scope: str, now: float) -> tuple[Limit, float] | None:
+        """The scope's limit, when it is reached, and when its period ends (Unix seconds)."""
+        changes = self._ledger.changes()
+        if changes != self._changes:
+            self._changes = changes
+            self._known.clear()
+        known = self._known.get(scope)
+        if known is None or (known[0] is not None and known[1] != period_start(known[0].period, now)):
+            limit = self._ledger.limit(scope)
+            used = self._ledger.used(scope, limit.period, now) if limit else (0, 0)
+            known = self._known[scope] = (limit, period_start(limit.period, now) if limit else 0, *used)
+        limit, start, requests, tokens = known
+        if limit is None:
+            return None
+        for (each, _, _, _), counts in self._pending.items():
+            if each == scope:
+                requests, tokens = requests + counts[0], tokens + counts[3] + counts[4]
+        reached = (limit.requests is not None and requests >= limit.requests) or (
+            limit.tokens is not None and tokens >= limit.tokens
+        )
+        return (limit, start + PERIODS[limit.period]) if reached else None
