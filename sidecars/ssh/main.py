@@ -35,7 +35,6 @@ def main(context: Context) -> int:
     _warm(keyring)
     confine(
         read=sorted({os.path.dirname(path) for path in settings.key_files}),
-        write=[context.audit.path],
         connect_ports=(),
     )
     idle = context.idle_seconds if store is not None else min(context.idle_seconds or 1.0, NO_VAULT_SECONDS)
