@@ -104,6 +104,11 @@ def port(protocol: str, where: str, values: Iterable[tuple[int, int]], *, unequa
     )
 
 
+def protocol_in(name: str) -> Statement:
+    """The address family is an element of the set `name`."""
+    return Statement(f"meta nfproto @{name}", _match({"meta": {"key": "nfproto"}}, f"@{name}"))
+
+
 def layer4(*protocols: str) -> Statement:
     """The transport protocol is one of these."""
     text = protocols[0] if len(protocols) == 1 else f"{{ {', '.join(protocols)} }}"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from .targets import BELOW, HOST, WEB, Ports, Target
 
-UP, DOWN, DOWN_ALL, LEARN, QUARANTINE = "up", "down", "down-all", "learn", "quarantine"
-MODES = (UP, DOWN, DOWN_ALL, LEARN, QUARANTINE)
-OPEN_MODES = (DOWN, DOWN_ALL, LEARN)
+UP, DOWN, DOWN_ALL, BYPASS, LEARN, QUARANTINE = "up", "down", "down-all", "bypass", "learn", "quarantine"
+MODES = (UP, DOWN, DOWN_ALL, BYPASS, LEARN, QUARANTINE)
+OPEN_MODES = (DOWN, DOWN_ALL, BYPASS, LEARN)
 """Modes in which names that are not allowed resolve too."""
 
 _FLOW, _DNS, _INBOUND = 0x10000, 0x20000, 0x30000

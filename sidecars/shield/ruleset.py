@@ -15,7 +15,7 @@ from typing import Any
 
 from . import expressions as nft
 from .expressions import ACCEPT, DROP, PROHIBIT, RESET, Rule, Statement, goto, jump, rule
-from .model import DOWN, DOWN_ALL, LEARN, QUARANTINE, UP, Model, hosts, ranges, taught_set
+from .model import BYPASS, DOWN, DOWN_ALL, LEARN, QUARANTINE, UP, Model, hosts, ranges, taught_set
 from .special import NEVER, SPECIAL, of_family
 from .targets import WEB, WEB_PORTS, Ports
 
@@ -48,12 +48,20 @@ class Chain:
 
 @dataclass(frozen=True)
 class Set:
-    """A set of addresses: `elements` is None when it is filled while the container runs."""
+    """A set of addresses of family 4 or 6, or of such families (0).
+
+    elements: None when it is filled while the container runs.
+    """
 
     name: str
     family: int
     elements: tuple[str, ...] | None = ()
     interval: bool = False
+
+    @property
+    def type(self) -> str:
+        """nft's type of its elements."""
+        return f"ipv{self.family}_addr" if self.family else "nf_proto"
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ def build(model: Model) -> Table:
 
 
 def _sets(model: Model) -> Iterator[Set]:
+    yield Set("bypass", 0, None)
     for family in FAMILIES:
         yield Set(f"never{family}", family, tuple(of_family(NEVER, family)), interval=True)
         yield Set(f"special{family}", family, tuple(of_family(SPECIAL, family)), interval=True)
@@ -171,6 +180,21 @@ def _down(model: Model) -> Iterator[Rule]:
     yield rule(ACCEPT)
 
 
+def _bypass(model: Model) -> Iterator[Rule]:
+    """As `down`, for as long as the set `bypass` has elements: the kernel ends it, whoever else has died by then.
+
+    What names taught meanwhile does not count afterwards, so learned addresses wait for `up`.
+    """
+    yield from _guarded(model)
+    yield from _established(model)
+    yield from _infrastructure(model)
+    yield from _refused("never")
+    yield rule(jump("named"))
+    yield from _refused("special")
+    yield rule(nft.protocol_in("bypass"), ACCEPT)
+    yield rule(goto("refuse"))
+
+
 def _down_all(model: Model) -> Iterator[Rule]:
     yield from _guarded(model)
     yield from _infrastructure(model)
@@ -198,7 +222,7 @@ def _quarantine(model: Model) -> Iterator[Rule]:
     yield rule(goto("refuse"))
 
 
-_OUTPUT = {UP: _up, DOWN: _down, DOWN_ALL: _down_all, LEARN: _learn, QUARANTINE: _quarantine}
+_OUTPUT = {UP: _up, DOWN: _down, BYPASS: _bypass, DOWN_ALL: _down_all, LEARN: _learn, QUARANTINE: _quarantine}
 
 
 def _local(model: Model) -> Iterator[Rule]:
@@ -289,10 +313,12 @@ def _input(model: Model) -> Iterator[Rule]:
 
 def declaration(each: Set) -> str:
     """The declaration of a set with its elements."""
-    lines = [f"type ipv{each.family}_addr"]
+    lines = [f"type {each.type}"]
     if each.interval:
         lines.append("flags interval")
-    if each.elements is None:
+    if each.elements is None and not each.family:
+        lines.append("flags timeout")
+    elif each.elements is None:
         # `dynamic` picks the hash table that grows: for a plain set with a size the kernel takes all buckets at once
         lines += ["flags dynamic", f"size {LEARNED_MAX}"]
     elif each.elements:
@@ -351,8 +377,8 @@ def structure(table: Table) -> dict[str, Any]:
         },
         "sets": {
             each.name: {
-                "type": f"ipv{each.family}_addr",
-                "flags": ["interval"] if each.interval else [],
+                "type": each.type,
+                "flags": ["interval"] if each.interval else [] if each.family else ["timeout"],
                 "timeout": None,
                 "elem": None if each.elements is None else [_element(element) for element in each.elements],
             }
