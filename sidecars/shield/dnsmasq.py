@@ -8,6 +8,7 @@ was allowed after the start has no line of its own in the configuration and teac
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from ...supervisor.errors import TerokError
 from .model import OPEN_MODES, QUARANTINE, Model, taught_set
 from .ruleset import FAMILIES, learned_set
-from .special import is_special
-from .targets import BELOW, HOST, NAME, WEB, Ports, Target
+from .special import NEVER, SPECIAL
+from .targets import BELOW, NAME, WEB, Ports, Target
 
 RESOLV_CONF = "nameserver 127.0.0.1\noptions timeout:2 attempts:3\n"
 MARKER = "policy-{}.terok.invalid"
@@ -92,19 +93,24 @@ def config(model: Model, servers_path: str, hosts_path: str, available: Features
     ]
     if available.version >= (2, 90):
         options.append("filter-rr=SVCB,HTTPS")  # their address hints are not learned
-    if not _names_may_be_private(model):
-        options.append("stop-dns-rebind")
+    options += [f"bogus-nxdomain={each}" for each in _never_answered(model)]
     options += _set_lines(model)
     return "\n".join(options) + "\n"
 
 
-def _names_may_be_private(model: Model) -> bool:
-    """True when an address that no name may open was allowed as such: a name may then stand for it."""
-    return any(
-        is_special(each.value) if each.kind == HOST else is_special(str(each.network.network_address))
-        for each in model.allowed
-        if not each.is_name
-    )
+def _never_answered(model: Model) -> list[str]:
+    """Ranges that make a whole answer NXDOMAIN: what no name may lead to (DNS rebinding), loopback above all.
+
+    A special range of which some address was allowed as such is left out: a name may then stand for it.
+    """
+    named = [each.network for each in model.allowed if not each.is_name]
+    open_ = [
+        each
+        for each in SPECIAL
+        for network in [ipaddress.ip_network(each)]
+        if any(network.version == other.version and network.overlaps(other) for other in named)
+    ]
+    return [each for each in (*NEVER, *SPECIAL) if each not in open_]
 
 
 def lines(model: Model) -> dict[str, tuple[Ports, ...]]:
