@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
 def prepare(args: argparse.Namespace, env: Env) -> int:
     """Compose and print."""
     from .guard import reject_managed_flags, reject_managed_volumes, reject_private_sources
-    from .launch import format_args
+    from .launch import format_args, formats
     from .launch.compose import launch
 
     words = args.rest or []
@@ -117,7 +117,10 @@ def prepare(args: argparse.Namespace, env: Env) -> int:
     made = launch(_request(args, env), env.config, env.environ)
     for note in made.notes:
         env.note(note)
-    env.out.emit([*made.flags, *words], format_args([*made.flags, *words], output_json=False))
+    everything = [*made.flags, *words]
+    forms = {"compose": formats.compose, "quadlet": formats.quadlet}
+    text = forms[args.format](everything) if args.format in forms else format_args(everything, output_json=False)
+    env.out.emit(everything, text)
     return Exit.OK
 
 

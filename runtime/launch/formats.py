@@ -1,0 +1,183 @@
+"""The wiring of a container as a Compose service or a Quadlet unit, out of the same flags that `podman run` gets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...supervisor.errors import Exit, TerokError
+from ..podman_flags import Flag, Words, is_on, parse
+
+IMAGE = "IMAGE"
+"""Stands where the image goes when none was given."""
+
+
+def compose(words: Sequence[str]) -> str:
+    """A Compose file with one service (Compose Specification; `x-podman` is podman-compose's).
+
+    Args:
+        words: podman's flags, and the image with its command if there is one.
+
+    Raises:
+        TerokError: a flag has no counterpart in a Compose file.
+    """
+    found = parse(words)
+    service: dict[str, Any] = {"image": found.rest[0] if found.rest else IMAGE}
+    if found.rest[1:]:
+        service["command"] = found.rest[1:]
+    for flag in found.flags:
+        if flag.name in _COMPOSE:
+            _COMPOSE[flag.name](service, flag.value)
+        elif flag.name not in _COMPOSE_NEEDLESS:
+            raise TerokError(
+                f"podman's {flag.written} can't be written into a Compose file by terok.",
+                fix=f"leave it away here and add it to the service {service.get('container_name', '')} by hand",
+                code=Exit.USAGE,
+            )
+    name = service.get("container_name", "service")
+    # JSON's strings, lists and maps are YAML's
+    lines = [
+        "# In a pod the network would belong to another container, where nothing can be enforced.",
+        "x-podman: {in_pod: false}",
+        "services:",
+        f"  {name}:",
+    ]
+    for key, value in service.items():
+        if isinstance(value, dict):
+            lines.append(f"    {key}:")
+            lines += [f"      {json.dumps(name)}: {_scalar(each)}" for name, each in value.items()]
+        elif isinstance(value, list):
+            lines.append(f"    {key}:")
+            lines += [f"      - {_scalar(each)}" for each in value]
+        else:
+            lines.append(f"    {key}: {_scalar(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: Any) -> str:
+    # $ begins an interpolation in Compose files
+    return json.dumps(value.replace("$", "$$") if isinstance(value, str) else value)
+
+
+def _into(key: str) -> Callable[[dict[str, Any], str], None]:
+    def put(service: dict[str, Any], value: str) -> None:
+        service[key] = value
+
+    return put
+
+
+def _append(key: str) -> Callable[[dict[str, Any], str], None]:
+    def put(service: dict[str, Any], value: str) -> None:
+        service.setdefault(key, []).append(value)
+
+    return put
+
+
+def _pair(key: str) -> Callable[[dict[str, Any], str], None]:
+    def put(service: dict[str, Any], value: str) -> None:
+        name, _, content = value.partition("=")
+        service.setdefault(key, {})[name] = content
+
+    return put
+
+
+def _switch(key: str) -> Callable[[dict[str, Any], str], None]:
+    def put(service: dict[str, Any], value: str) -> None:
+        service[key] = is_on(value)
+
+    return put
+
+
+_COMPOSE: dict[str, Callable[[dict[str, Any], str], None]] = {
+    "name": _into("container_name"),
+    "annotation": _pair("annotations"),
+    "network": _into("network_mode"),
+    "env-file": _append("env_file"),
+    "env": _append("environment"),
+    "cap-drop": _append("cap_drop"),
+    "cap-add": _append("cap_add"),
+    "security-opt": _append("security_opt"),
+    "pids-limit": lambda service, value: service.update(pids_limit=int(value)),
+    "memory": _into("mem_limit"),
+    "read-only": _switch("read_only"),
+    "init": _switch("init"),
+    "tty": _switch("tty"),
+    "interactive": _switch("stdin_open"),
+    "publish": _append("ports"),
+    "volume": _append("volumes"),
+    "tmpfs": _append("tmpfs"),
+    "user": _into("user"),
+    "workdir": _into("working_dir"),
+    "hostname": _into("hostname"),
+    "label": _append("labels"),
+    "entrypoint": _into("entrypoint"),
+    "restart": _into("restart"),
+}
+_COMPOSE_NEEDLESS = frozenset({"detach", "rm", "http-proxy"})
+"""Flags that Compose decides itself."""
+
+
+def quadlet(words: Sequence[str]) -> str:
+    """A Quadlet `.container` unit (podman-systemd.unit(5)).
+
+    Args:
+        words: podman's flags, and the image with its command if there is one. A flag without a key of its own goes
+            into `PodmanArgs=`.
+    """
+    found = parse(words)
+    lines = ["[Unit]", f"Description=Container {_name(found)}, wired by terok", "", "[Container]"]
+    lines.append(f"Image={_unit(found.rest[0] if found.rest else IMAGE, exec_line=False)}")
+    rest: list[str] = []
+    for flag in found.flags:
+        key = _QUADLET.get(flag.name)
+        if key is not None:
+            lines.append(f"{key}={_unit(flag.value, exec_line=False)}")
+        elif flag.name == "security-opt" and flag.value == "no-new-privileges":
+            lines.append("NoNewPrivileges=true")
+        elif flag.name not in ("detach", "rm"):
+            rest.append(_unit(_joined(flag), exec_line=False))
+    if rest:
+        lines.append(f"PodmanArgs={' '.join(rest)}")
+    if found.rest[1:]:
+        lines.append(f"Exec={' '.join(_unit(word, exec_line=True) for word in found.rest[1:])}")
+    return "\n".join([*lines, "", "[Install]", "WantedBy=default.target"]) + "\n"
+
+
+def _name(found: Words) -> str:
+    return next((flag.value for flag in found.flags if flag.name == "name"), "")
+
+
+def _joined(flag: Flag) -> str:
+    return f"--{flag.name}={flag.value}"
+
+
+def _unit(word: str, *, exec_line: bool) -> str:
+    """One word in a unit file (systemd.syntax(7)): quoted, `%` doubled, and `$` too where the line is executed."""
+    word = word.replace("%", "%%")
+    if exec_line:
+        word = word.replace("$", "$$")
+    if word and not any(letter.isspace() or letter in "\"'\\;" for letter in word):
+        return word
+    escaped = "".join(_ESCAPES.get(letter, letter) for letter in word)
+    return f'"{escaped}"'
+
+
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+_QUADLET = {
+    "name": "ContainerName",
+    "annotation": "Annotation",
+    "network": "Network",
+    "env-file": "EnvironmentFile",
+    "env": "Environment",
+    "cap-drop": "DropCapability",
+    "cap-add": "AddCapability",
+    "read-only": "ReadOnly",
+    "volume": "Volume",
+    "tmpfs": "Tmpfs",
+    "publish": "PublishPort",
+    "user": "User",
+    "label": "Label",
+}
+"""Keys that Quadlet has since Podman 4.4."""
