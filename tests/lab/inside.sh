@@ -21,13 +21,13 @@ if [[ -d /proc/sys/net/ipv6 ]]; then sysctl -qw net.ipv6.conf.all.accept_dad=0 n
 ip link set lab0 up; ip link set lab1 up
 ip address add 192.0.2.2/24 dev lab0
 ip route add default via 192.0.2.1 dev lab0
-for range in 198.51.100.0/24 203.0.113.0/24 10.77.0.0/16 192.168.77.0/24 169.254.169.254/32; do
+for range in 192.88.99.0/24 198.51.100.0/24 203.0.113.0/24 10.77.0.0/16 192.168.77.0/24 169.254.169.254/32; do
   ip route add local "$range" dev lo
 done
 if [[ -d /proc/sys/net/ipv6 ]]; then
   ip -6 address add 2001:db8:0:2::2/64 dev lab0 nodad
   ip -6 route add default via 2001:db8:0:2::1 dev lab0
-  for range in 2001:db8:1::/48 fd00:7e57::/32; do ip -6 route add local "$range" dev lo; done
+  for range in 2001:2::/48 2001:db8:1::/48 fd00:7e57::/32; do ip -6 route add local "$range" dev lo; done
 fi
 printf 'nameserver 198.51.100.53\noptions timeout:1 attempts:2\n' >"$state/resolv.conf"
 mount --bind "$state/resolv.conf" "$(realpath /etc/resolv.conf)"

@@ -7,7 +7,9 @@
 # As anybody else: through `sudo -n` when that works; otherwise COMMAND runs as it is, with the caller's own Podman.
 #
 # The network in there (tests bind these addresses freely, ports below 1024 too; nothing else exists):
-#   198.51.100.0/24 203.0.113.0/24 2001:db8:1::/48     "the internet": every address is this machine
+#   192.88.99.0/24 2001:2::/48                         "the internet": every address is this machine (ranges that nobody
+#                                                      routes and that no filter takes for private)
+#   198.51.100.0/24 203.0.113.0/24 2001:db8:1::/48     the same; DNS rebinding protection drops answers with these
 #   10.77.0.0/16 192.168.77.0/24 169.254.169.254 fd00:7e57::/32   the same, for what a firewall treats as private
 #   192.0.2.2/24, 2001:db8:0:2::2/64 on lab0, with the default routes that slirp4netns and pasta look for
 #   /etc/resolv.conf names 198.51.100.53, where a test starts its own DNS server (nothing listens there by itself)

@@ -97,7 +97,8 @@ def take(house: House, *, bundles: bool = True) -> Traces:
                     mounts.add(f"{root} on {point}")
                 if root.startswith(("net:[", "mnt:[")):
                     namespaces.add(root)
-    files = {str(path) for path in Path(house.layout.runtime).rglob("*")}
+    unlocked = Path(house.layout.unlocked_key).parent  # the operator's, not a container's
+    files = {str(path) for path in Path(house.layout.runtime).rglob("*") if unlocked not in (path, path.parent)}
     if bundles:  # the lock beside them stays
         files |= {str(path) for path in Path(house.layout.containers).rglob("*") if path.name != ".lock"}
     return Traces(

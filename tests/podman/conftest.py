@@ -13,8 +13,8 @@ from tests.lab.house import House
 from tests.standins.dns import Resolver
 
 RECORDS = {
-    "allowed.test": ["198.51.100.10", "2001:db8:1::10"],
-    "denied.test": ["198.51.100.66", "2001:db8:1::66"],
+    "allowed.test": ["192.88.99.10", "2001:2::10"],
+    "denied.test": ["192.88.99.66", "2001:2::66"],
     "upstream.test": ["198.51.100.20"],
 }
 """What the stand-in DNS server knows."""

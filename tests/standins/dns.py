@@ -33,7 +33,7 @@ class Resolver:
     """A DNS server on `address`, port 53 unless given, from entering the context until leaving it.
 
     Args:
-        records: name → its IPv4 and IPv6 addresses; a name's subdomains answer the same.
+        records: name → its addresses, at most one IPv4 and one IPv6; every other name is NXDOMAIN.
         address: where it listens; the default is what /etc/resolv.conf names in the lab.
         port: its port.
     """
@@ -47,7 +47,7 @@ class Resolver:
         argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="]
         argv += ["--user=", "--bind-interfaces", f"--listen-address={self.address}", f"--port={self.port}"]
         argv += ["--log-facility=-", "--log-queries", "--local-ttl=60", "--address=/#/"]
-        argv += [f"--address=/{name}/{each}" for name, addresses in self.records.items() for each in addresses]
+        argv += [f"--host-record={','.join([name, *addresses])}" for name, addresses in self.records.items()]
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,48 @@
+"""A scope with everything in it: a credential, an SSH key, a shield profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from terok_host.sidecars.store import credential, keys
+from terok_host.sidecars.store.store import Store
+
+from .house import House
+
+SCOPE, PROFILE = "work", "lab"
+PROVIDER = "anthropic"
+SECRET = "sk-ant-api03-REAL-w3Xq0Zt8LhVn5KyB7cRj2MdF9sPgU4aE6iToQ1"
+"""The credential that must never be seen in a container."""
+ALLOWED, DENIED = "allowed.test", "denied.test"
+
+
+def furnish(
+    house: House,
+    *,
+    upstream: str = "https://upstream.test",
+    ca_bundle: Path | None = None,
+    allowed: Sequence[str] = (ALLOWED,),
+    scope: str = SCOPE,
+) -> None:
+    """Give the house a scope.
+
+    Args:
+        house: where.
+        upstream: where the provider's requests go instead of to the provider.
+        ca_bundle: PEM file of the authority that signed the upstream's certificate; None: the system's.
+        allowed: lines of the shield profile `PROFILE`.
+        scope: its name.
+    """
+    profiles = Path(house.layout.profiles)
+    profiles.mkdir(parents=True, exist_ok=True)
+    (profiles / f"{PROFILE}.txt").write_text("".join(f"{line}\n" for line in allowed))
+    if not Path(house.layout.vault_db).exists():
+        keys.create_vault(house.layout)
+    meta = {"auth": "api-key", "upstream": upstream, "allow_private": True}
+    if ca_bundle is not None:
+        meta["ca_bundle"] = str(ca_bundle)
+    with Store.open(house.layout.vault_db) as store:
+        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
+        store.put(credential.KIND, scope, PROVIDER, SECRET.encode(), meta)
+    house.terok("ssh", "generate", "--scope", scope)
