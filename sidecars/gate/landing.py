@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dataclasses import dataclass
     from typing import Any
 
+    from ...supervisor.layout import GateHome
     from .config import GateConfig
     from .site import Site
 else:
@@ -129,7 +130,7 @@ class Landing:
     def _proposal(self, kept: state.State, change: refs.Change, wish: Wish) -> str:
         ref, new = wish.command.ref, wish.command.new
         theirs = self.refs.get(refs.upstream_name(ref), refs.zeros(new))
-        earlier = kept.of("container", self.site.container, ref)
+        earlier = kept.of(state.CONTAINER, self.site.container, ref)
         if ref.startswith(own_prefix(self.site.container)):
             change.set(ref, new, wish.command.old)
             if wish.kind in ("force", "delete"):
@@ -139,20 +140,10 @@ class Landing:
         if new == theirs:
             kept.drop(earlier, change)
             return f"{ref} is as upstream has it; nothing is left to approve"
-        kind = self._kind_for_upstream(theirs, new)
-        proposal = kept.propose("container", self.site.container, ref, kind, theirs, new)
-        name = f"{refs.PROPOSALS}{proposal.number}"
-        if not refs.is_zero(new) or name in self.refs:
-            change.set(name, new)
+        kind = kind_between(self.home, theirs, new)
+        proposal = kept.propose(state.CONTAINER, self.site.container, ref, kind, theirs, new, change)
         approve = f"terok gate approve {self.site.scope} {proposal.number}"
         return f"proposal {proposal.number}: {kind} {ref} waits for '{approve}'"
-
-    def _kind_for_upstream(self, theirs: str, new: str) -> str:
-        if refs.is_zero(new):
-            return "delete"
-        if refs.is_zero(theirs):
-            return "create"
-        return "update" if refs.is_ancestor(self.home, theirs, new) else "force"
 
     # -- online --
 
@@ -170,7 +161,16 @@ class Landing:
                     self.say(f"upstream has {ref}, the gate's mirror follows with its next synchronisation: {problem}")
 
 
-def accept(home: Any, command: Command, kind: str) -> str:
+def kind_between(home: GateHome, old: str, new: str) -> str:
+    """The kind of a change from one tip to another; zeros stand for no ref."""
+    if refs.is_zero(new):
+        return "delete"
+    if refs.is_zero(old):
+        return "create"
+    return "update" if refs.is_ancestor(home, old, new) else "force"
+
+
+def accept(home: GateHome, command: Command, kind: str) -> str:
     """Let the mirror follow a change that upstream has taken; "" or why it could not."""
     with state.State(home):
         change = refs.Change(home)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 else:
     from ...supervisor.frozen import dataclass
 
+CONTAINER, OPERATOR = "container", "operator"
 UPSTREAM = "upstream"
 """`Proposal.source` when upstream itself moved in a way that the mirror does not follow by itself."""
 
@@ -30,8 +31,8 @@ class Proposal:
     """One ref change that waits for `approve` or `reject`.
 
     number: what the operator calls it.
-    source: "container" or `UPSTREAM`.
-    who: the container's name; "" for upstream.
+    source: `CONTAINER`, `OPERATOR` (who restored a tip) or `UPSTREAM`.
+    who: the container's name; "" for the others.
     ref: full name.
     kind: create, update, force or delete.
     old: what upstream (for a container's) or the mirror (for upstream's) has; zeros: nothing.
@@ -111,13 +112,18 @@ class State:
         found = (each for each in self.proposals.values() if (each.source, each.who, each.ref) == (source, who, ref))
         return next(found, None)
 
-    def propose(self, source: str, who: str, ref: str, kind: str, old: str, new: str) -> Proposal:
-        """Add a proposal; the same source's earlier one for this ref keeps its number and is replaced."""
-        earlier = self.of(source, who, ref)
-        number = earlier.number if earlier else self._next
-        self._next = max(self._next, number + 1)
-        self.proposals[number] = Proposal(number, source, who, ref, kind, old, new, time.time())
-        return self.proposals[number]
+    def propose(self, source: str, who: str, ref: str, kind: str, old: str, new: str, change: Change) -> Proposal:
+        """Add a proposal in place of the same source's earlier one for this ref.
+
+        It always gets a number of its own: who approves a number approves what was shown under it.
+        """
+        self.drop(self.of(source, who, ref), change)
+        proposal = Proposal(self._next, source, who, ref, kind, old, new, time.time())
+        self._next += 1
+        self.proposals[proposal.number] = proposal
+        if new.strip("0"):
+            change.set(f"{PROPOSALS}{proposal.number}", new, "0" * len(new))
+        return proposal
 
     def drop(self, proposal: Proposal | None, change: Change) -> None:
         """Remove a proposal and, with `change`, the ref that holds its tip."""

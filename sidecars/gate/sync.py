@@ -111,8 +111,10 @@ def _follow(site: Site, kept: state.State, before: dict[str, str]) -> list[Step]
         elif kept.declined.get(step.ref) == step.new:
             continue
         else:
-            proposal = kept.propose(state.UPSTREAM, "", step.ref, step.kind, step.old, step.new)
-            change.set(f"{refs.PROPOSALS}{proposal.number}", step.new)
+            known = kept.of(state.UPSTREAM, "", step.ref)
+            if known and (known.old, known.new) == (step.old, step.new):
+                continue
+            kept.propose(state.UPSTREAM, "", step.ref, step.kind, step.old, step.new, change)
         problem = change.commit()
         if not problem:
             steps.append(step)
