@@ -8,6 +8,7 @@ import time
 
 from ..sidecars.gate import config as gate_config
 from ..sidecars.gate import hostkeys, mirror, refs, review, state, sync, upstream
+from ..sidecars.gate.address import Address, parse_url
 from ..sidecars.gate.config import MODES, GateConfig, Limits
 from ..sidecars.gate.policy import KINDS, Policy
 from ..sidecars.gate.site import Site
@@ -118,7 +119,7 @@ def _site(args: argparse.Namespace, env: Env) -> Site:
 # -- making and changing --
 
 
-def _default_credential(args: argparse.Namespace, env: Env, address: upstream.Address) -> str:
+def _default_credential(args: argparse.Namespace, env: Env, address: Address) -> str:
     """The scope's credential that fits the host: the one named like it (github for github.com), or the only one."""
     from ..sidecars.store.store import Store
 
@@ -133,7 +134,7 @@ def _default_credential(args: argparse.Namespace, env: Env, address: upstream.Ad
 
 
 def _add(args: argparse.Namespace, env: Env) -> int:
-    address = upstream.parse_url(args.url)
+    address = parse_url(args.url)
     home = _home(args, env)
     settings = _settings(args, GateConfig(url=args.url))
     if args.credential is None:
@@ -172,7 +173,7 @@ def _set(args: argparse.Namespace, env: Env) -> int:
     old = gate_config.load(home)
     settings = _settings(args, old)
     if args.host_key is not None:
-        address = upstream.parse_url(settings.url)
+        address = parse_url(settings.url)
         hostkeys.pin(home, address, hostkeys.choose(address, args.host_key))
     if settings != old:
         gate_config.save(home, settings)

@@ -72,6 +72,7 @@ def spawn(
     new_session: bool = False,
     cwd: str = "/",
     close: bool = True,
+    prepare: Callable[[], None] | None = None,
 ) -> int:
     """Start a program and return its pid; the caller reaps it.
 
@@ -84,6 +85,7 @@ def spawn(
         new_session: setsid(2), so that a terminal's signals do not reach it.
         cwd: working directory.
         close: False keeps inherited descriptors open.
+        prepare: called in the child right before the exec, to confine it; what it raises is reported to the caller.
 
     Raises:
         TerokError: the program does not exist or could not be executed (the child reports it over a pipe).
@@ -106,6 +108,8 @@ def spawn(
                 namespaces.enter()
             os.chdir(cwd)
             child_report = _install_fds(fds or {}, child_report, close=close)
+            if prepare is not None:
+                prepare()
             os.execve(program, list(argv), environment)
         except BaseException as error:  # noqa: BLE001 - the child must never return into the caller's code
             os.write(child_report, str(error).encode(errors="replace")[:512])
@@ -176,13 +180,14 @@ def run(
     namespaces: Namespaces | None = None,
     fds: Mapping[int, int] | None = None,
     cwd: str = "/",
+    prepare: Callable[[], None] | None = None,
 ) -> Result:
     """Run a program to its end and return what it printed.
 
     Args:
         stdin: what it reads; never on the command line when it is secret.
         timeout: seconds until it is killed.
-        env, namespaces, fds, cwd: as in `spawn`.
+        env, namespaces, fds, cwd, prepare: as in `spawn`.
 
     Raises:
         TerokError: it could not be started, or did not end in time (it is dead then).
@@ -198,6 +203,7 @@ def run(
             namespaces=namespaces,
             cwd=cwd,
             die_with_parent=True,
+            prepare=prepare,
         )
     except BaseException:
         for fd in (in_read, in_write, out_read, out_write, err_read, err_write):

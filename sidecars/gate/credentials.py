@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ...supervisor.layout import GateHome
     from ..store.records import Item
     from ..store.store import Store
+    from .address import Address
     from .config import GateConfig
-    from .upstream import Address
 
 CREDENTIAL_FD = 9
 AGENT_SECONDS = 10.0
@@ -36,12 +36,21 @@ class Way:
     """What git needs besides the URL.
 
     Attributes:
+        address: upstream.
         config: configuration pairs.
         variables: environment.
+        files: what the programs that git starts must read besides the mirror.
     """
 
-    def __init__(self, config: list[tuple[str, str]], variables: dict[str, str], secret: bytes = b"") -> None:
-        self.config, self.variables = config, variables
+    def __init__(
+        self,
+        address: Address,
+        config: list[tuple[str, str]],
+        variables: dict[str, str],
+        files: list[str],
+        secret: bytes = b"",
+    ) -> None:
+        self.address, self.config, self.variables, self.files = address, config, variables, files
         self._secret = secret
         self._open: list[int] = []
 
@@ -84,7 +93,7 @@ def open_way(
         key = _ssh_key(config, home.scope, store_path, key_files)
         with _agent(key) as socket_path:
             command = ssh_command(home, socket_path)
-            yield Way(allowed, {"GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh"})
+            yield Way(address, allowed, {"GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh"}, [home.known_hosts])
         return
     if config.ca_file:
         allowed.append(("http.sslCAInfo", config.ca_file))
@@ -92,7 +101,7 @@ def open_way(
     if config.credential and address.kind in ("https", "http"):
         allowed.append((f"credential.{address.base}.helper", _HELPER))
         secret = _login(config, home.scope, store_path, key_files)
-    way = Way(allowed, {}, secret)
+    way = Way(address, allowed, {}, [config.ca_file] if config.ca_file else [], secret)
     try:
         yield way
     finally:

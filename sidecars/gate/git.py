@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 
-from ...supervisor import process
+from ...supervisor import kernel, process
 from ...supervisor.errors import TerokError
 
 TYPE_CHECKING = False
@@ -74,14 +74,20 @@ def environment(config: Iterable[tuple[str, str]] = (), **variables: str) -> dic
     return env
 
 
+def confine(home: GateHome) -> None:
+    """Confine a git process that reads a mirror's objects: the mirror, git's own files, no network."""
+    read, execute = grants()
+    kernel.landlock(read=read, write=[home.repo, "/dev/null"], execute=execute, connect_ports=())
+
+
 def run(home: GateHome, *arguments: str, stdin: bytes = b"", timeout: float = 120.0) -> process.Result:
-    """Run git in a scope's mirror, without any network.
+    """Run git in a scope's mirror, confined to it and without any network.
 
     Raises:
         TerokError: it could not be started, or did not end in time. A failure of git itself is in the result.
     """
     env = environment([("safe.directory", home.repo)], GIT_DIR=home.repo)
-    return process.run([program(), *arguments], stdin=stdin, timeout=timeout, env=env)
+    return process.run([program(), *arguments], stdin=stdin, timeout=timeout, env=env, prepare=lambda: confine(home))
 
 
 def check(home: GateHome, *arguments: str, stdin: bytes = b"", timeout: float = 120.0) -> bytes:

@@ -12,7 +12,7 @@ from ...supervisor.errors import Exit, TerokError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...supervisor.layout import GateHome
-    from .upstream import Address
+    from .address import Address
 
 SCAN_SECONDS = 20.0
 TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "ssh-rsa")

@@ -88,7 +88,9 @@ def tidy(home: GateHome) -> bool:
         ["pack-refs", "--all"],
         ["commit-graph", "write", "--reachable", "--no-progress"],
     ):
-        result = process.run([git.program(), *arguments], timeout=REPACK_SECONDS, env=env)
+        result = process.run(
+            [git.program(), *arguments], timeout=REPACK_SECONDS, env=env, prepare=lambda: git.confine(home)
+        )
         if result.code:
             raise TerokError(f"git {arguments[0]} failed in the mirror of {home.scope}: {result.error}.")
     return True

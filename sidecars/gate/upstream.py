@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from typing import NamedTuple
 
-from ...supervisor import process
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor import kernel, process
+from ...supervisor.errors import TerokError
 from . import credentials, git, refs
+from .address import parse_url
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +25,6 @@ PUSH_SECONDS = 1800.0
 FETCH_SECONDS = 1800.0
 ASK_SECONDS = 60.0
 MESSAGES_MAX = 40
-_SCP = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9._-]+:(?!//)[^\s]+")
-_URL = re.compile(r"(https|ssh|http|file)://([^/\s]*)(/[^\s]*)")
 _PORCELAIN = re.compile(r"([ +\-*!=])\t([^\t]*):([^\t:]*)\t(.*)")
 _REASON = re.compile(r"\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*$")
 
@@ -37,61 +37,6 @@ class Move(NamedTuple):
     new: str
 
 
-class Address(NamedTuple):
-    """An upstream URL taken apart: kind is `https`, `ssh`, `http` or `file`; port 0 means the usual one."""
-
-    kind: str
-    user: str
-    host: str
-    port: int
-    url: str
-
-    @property
-    def base(self) -> str:
-        """Scheme, host and port, as `credential.<url>.helper` takes them (gitcredentials(7))."""
-        return f"{self.kind}://{self.host}{f':{self.port}' if self.port else ''}"
-
-
-def parse_url(url: str) -> Address:
-    """Check an upstream URL and take it apart.
-
-    Raises:
-        TerokError: it is of another kind, holds a password, or would send a credential in the clear.
-    """
-    if url.startswith("/"):
-        return Address("file", "", "", 0, url)
-    if url.startswith("-") or not url.isprintable():
-        raise TerokError(f"{url[:80]!r} is not a git URL.", code=Exit.USAGE)
-    found = _URL.fullmatch(url)
-    if found is None:
-        if "://" in url or _SCP.fullmatch(url) is None:
-            raise TerokError(f"{url[:80]!r} is not an https, ssh or local git URL.", code=Exit.USAGE)
-        login, _, _ = url.partition(":")
-        user, _, host = login.rpartition("@")
-        return Address("ssh", user, host, 0, url)
-    kind, authority, path = found.groups()
-    user, at, host_port = authority.rpartition("@")
-    if ":" in user or (at and kind in ("https", "http")):
-        raise TerokError(
-            "The URL holds a credential.",
-            fix="store it with `terok vault add` and leave it out of the URL",
-            code=Exit.USAGE,
-        )
-    host, colon, port = host_port.rpartition(":") if not host_port.endswith("]") else (host_port, "", "")
-    host, port = (host, port) if colon else (host_port, "")
-    if kind == "file":
-        return Address(kind, "", "", 0, path)
-    if (
-        not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", host)
-        or host.startswith("-")
-        or not re.fullmatch(r"[0-9]*", port)
-    ):
-        raise TerokError(f"{url[:80]!r} has no usable host.", code=Exit.USAGE)
-    if kind == "http" and host not in ("127.0.0.1", "localhost", "[::1]"):
-        raise TerokError("http:// would send the credential in the clear.", fix="use the https:// URL", code=Exit.USAGE)
-    return Address(kind, user, host, int(port or 0), url)
-
-
 @contextlib.contextmanager
 def access(site: Site, config: GateConfig) -> Iterator[Way]:
     """What the scope's git needs to reach upstream; see `credentials.open_way`."""
@@ -102,7 +47,44 @@ def access(site: Site, config: GateConfig) -> Iterator[Way]:
 def _run(home: GateHome, way: Way, *arguments: str, timeout: float) -> process.Result:
     pairs = [("safe.directory", home.repo), *way.config]
     env = git.environment(pairs, GIT_DIR=home.repo, **way.variables)
-    return process.run([git.program(), *arguments], timeout=timeout, env=env, fds=way.descriptors())
+    return process.run(
+        [git.program(), *arguments],
+        timeout=timeout,
+        env=env,
+        fds=way.descriptors(),
+        prepare=lambda: _confine(home, way),
+    )
+
+
+_NETWORK_FILES = ("/etc/ssl", "/etc/ca-certificates", "/etc/pki", "/usr/share/ca-certificates", "/etc/crypto-policies")
+_NETWORK_FILES += (
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/resolv.conf",
+)
+_HELPERS = ("sh", "cat", "ssh")
+DNS_PORT = 53
+
+
+def _confine(home: GateHome, way: Way) -> None:
+    """Confine the git process that talks to upstream: the mirror, git, ssh, and one TCP port.
+
+    A local upstream is the operator's own repository: its hooks run as they would at the operator's own push.
+    """
+    if way.address.kind == "file":
+        return
+    read, execute = git.grants()
+    # a rule holds for what a link points to, and resolv.conf often is one
+    read += [*(os.path.realpath(path) for path in _NETWORK_FILES), *way.files]
+    execute += [os.path.realpath(path) for name in _HELPERS if (path := process.find(name))]
+    ports = (way.address.port or _USUAL_PORTS[way.address.kind], DNS_PORT)
+    kernel.landlock(read=read, write=[home.repo, "/dev/null"], execute=execute, connect_ports=ports)
+
+
+_USUAL_PORTS = {"https": 443, "http": 80, "ssh": 22}
 
 
 def push(
@@ -129,7 +111,7 @@ def push(
         *(["--atomic"] if atomic else []),
         *leases,
         "--",
-        parse_url(config.url).url,
+        way.address.url,
         *specs,
         timeout=PUSH_SECONDS,
     )
@@ -193,7 +175,7 @@ def fetch(home: GateHome, config: GateConfig, way: Way) -> None:
         "--no-write-fetch-head",
         "--no-recurse-submodules",
         "--",
-        parse_url(config.url).url,
+        way.address.url,
         f"+refs/heads/*:{refs.UPSTREAM}heads/*",
         f"+refs/tags/*:{refs.UPSTREAM}tags/*",
         timeout=FETCH_SECONDS,
@@ -228,10 +210,11 @@ def ask(home: GateHome, config: GateConfig, way: Way) -> Answer:
     """
     env = git.environment(way.config, **way.variables)
     result = process.run(
-        [git.program(), "ls-remote", "--symref", "--", parse_url(config.url).url, "HEAD"],
+        [git.program(), "ls-remote", "--symref", "--", way.address.url, "HEAD"],
         timeout=ASK_SECONDS,
         env=env,
         fds=way.descriptors(),
+        prepare=lambda: _confine(home, way),
     )
     if result.code:
         raise TerokError(f"Upstream of {home.scope} could not be asked: {explain(result)}.", fix=_fix(config, result))
