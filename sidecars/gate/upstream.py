@@ -56,15 +56,9 @@ def _run(home: GateHome, way: Way, *arguments: str, timeout: float) -> process.R
     )
 
 
-_NETWORK_FILES = ("/etc/ssl", "/etc/ca-certificates", "/etc/pki", "/usr/share/ca-certificates", "/etc/crypto-policies")
-_NETWORK_FILES += (
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/host.conf",
-    "/etc/gai.conf",
-    "/etc/services",
-    "/etc/resolv.conf",
-)
+_CERTIFICATES = ["/etc/ssl", "/etc/ca-certificates", "/etc/pki", "/usr/share/ca-certificates", "/etc/crypto-policies"]
+_NAMES = ["hosts", "nsswitch.conf", "host.conf", "gai.conf", "services", "resolv.conf"]
+_NETWORK_FILES = [*_CERTIFICATES, *(f"/etc/{name}" for name in _NAMES)]
 _HELPERS = ("sh", "cat", "ssh")
 DNS_PORT = 53
 
