@@ -6,9 +6,10 @@ import os
 import shutil
 
 from ...supervisor.layout import Bundle
+from ...supervisor.reap import reap
 from ..config import Config
 from . import files, services
-from .live import end_supervisor, refuse_if_running
+from .live import refuse_if_running
 
 
 def cleanup(container: str, *, cfg: Config) -> bool:
@@ -33,14 +34,13 @@ def tear_down(container: str, *, cfg: Config, force: bool) -> bool:
     if not os.path.isdir(cfg.layout.containers):
         return _revoke(container, cfg)
     with files.locked(os.path.join(cfg.layout.containers, ".lock")):
-        if force:
-            end_supervisor(bundle)
-        else:
+        if not force:
             refuse_if_running(bundle)
+        had_runtime = os.path.isdir(cfg.layout.runtime_dir(container))
+        reap(bundle, cfg.layout.runtime_dir(container), even_if_running=force)
         # tokens first: if what follows fails, they are worth nothing already
         done = _revoke(container, cfg)
-        done = _remove_tree(cfg.layout.runtime_dir(container)) or done
-        return _remove_bundle(bundle) or done
+        return _remove_bundle(bundle) or had_runtime or done
 
 
 def _revoke(container: str, cfg: Config) -> bool:

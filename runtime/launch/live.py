@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from ...supervisor import process, record
 from ...supervisor.errors import Exit, TerokError
@@ -26,15 +25,17 @@ def supervisor_fd(bundle: Bundle) -> int | None:
 
 def container_alive(bundle: Bundle) -> bool:
     """Whether the container's init, as the record names it, is still a running process."""
-    known = record.read(bundle.record)
-    pid = known.get("container_pid") if known else None
-    if not isinstance(pid, int):
+    known = record.read(bundle.record) or {}
+    pid, started = known.get("container_pid"), known.get("container_start_time")
+    if not isinstance(pid, int) or not isinstance(started, int):
+        return False
+    fd = process.open_same(pid, started)
+    if fd is None:
         return False
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False
+        return not process.wait_gone(fd, 0)  # readable for a zombie too
+    finally:
+        os.close(fd)
 
 
 def refuse_if_running(bundle: Bundle) -> None:
@@ -50,19 +51,3 @@ def refuse_if_running(bundle: Bundle) -> None:
     raise TerokError(
         f"The container {bundle.name} is running with this wiring.", fix=f"podman stop {bundle.name}", code=Exit.REFUSED
     )
-
-
-def end_supervisor(bundle: Bundle) -> None:
-    """Tell the container's supervisor to end, and kill it when it does not within `END_SECONDS`."""
-    fd = supervisor_fd(bundle)
-    if fd is None:
-        return
-    try:
-        signal.pidfd_send_signal(fd, signal.SIGTERM)
-        if not process.wait_gone(fd, END_SECONDS):
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
-            process.wait_gone(fd, END_SECONDS)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(fd)
