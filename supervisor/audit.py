@@ -1,8 +1,8 @@
 """The container's audit log: one JSON object a line, appended by every sidecar and by the hook.
 
-A line is written by one write(2) on an O_APPEND descriptor, so lines of several processes never mix. A full log is copied
-into `<name>.1` and emptied in place: a rename would need rights that a confined sidecar does not have, and would leave the
-other writers with the old file.
+A line is written by one write(2) on an O_APPEND descriptor, so lines of several processes never mix. A full log is
+copied into `<name>.1` and emptied in place: a rename would need rights that a confined sidecar does not have, and
+would leave the other writers with the old file.
 """
 
 from __future__ import annotations

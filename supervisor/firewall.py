@@ -43,6 +43,12 @@ def apply(namespaces: process.Namespaces, shield: Shield) -> None:
     Raises:
         TerokError: a file is missing, nft refused the ruleset, or reading it back showed something else.
     """
+    loaded(begin(namespaces, shield))
+    verify(namespaces, shield)
+
+
+def begin(namespaces: process.Namespaces, shield: Shield) -> process.Job:
+    """The first half of `apply`: nft has the ruleset of the launch and works on it; `loaded` waits for it."""
     for path in (shield.ruleset + NOW, shield.expected + NOW):
         try:
             os.unlink(path)
@@ -53,8 +59,7 @@ def apply(namespaces: process.Namespaces, shield: Shield) -> None:
         os.replace(servers + START, servers)
     except FileNotFoundError:
         pass
-    load(namespaces, _read(shield.ruleset))
-    verify(namespaces, shield)
+    return _begin_load(namespaces, _read(shield.ruleset))
 
 
 def restore(namespaces: process.Namespaces, shield: Shield) -> None:
@@ -74,7 +79,20 @@ def load(namespaces: process.Namespaces, ruleset: bytes) -> None:
     Raises:
         TerokError: with nft's first complaint; nothing was changed then.
     """
-    result = process.run(["nft", "-f", "-"], stdin=ruleset, timeout=_TIMEOUT, namespaces=namespaces)
+    loaded(_begin_load(namespaces, ruleset))
+
+
+def _begin_load(namespaces: process.Namespaces, ruleset: bytes) -> process.Job:
+    return process.begin(["nft", "-f", "-"], stdin=ruleset, timeout=_TIMEOUT, namespaces=namespaces)
+
+
+def loaded(job: process.Job) -> None:
+    """Wait until the transaction is through.
+
+    Raises:
+        TerokError: with nft's first complaint; nothing was changed then.
+    """
+    result = job.finish()
     if result.code != 0:
         raise TerokError(f"The firewall could not be put in force: nft says {result.error!r}.")
 

@@ -11,7 +11,7 @@ import os
 import struct
 from _socket import SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, socket
 
-from . import audit, firewall, process
+from . import audit, firewall
 from .errors import TerokError
 
 TYPE_CHECKING = False
@@ -24,18 +24,13 @@ _NFNLGRP_NFTABLES = 7
 _SUBSYS_NFTABLES = 10
 _ELEMENTS = {12, 13, 14, 15, 16}  # NEW-, GET-, DELSETELEM, NEW-, GETGEN (linux/netfilter/nf_tables.h)
 _HEADER = struct.Struct("=IHHII")
-_TIMEOUT = 5.0
 
 
-def open_monitor(container: Container) -> int:
-    """A non-blocking netlink socket in the container's network namespace that hears of changes of nftables."""
-
-    def body() -> tuple[bytes, list[int]]:
-        made = socket(_AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, _NETLINK_NETFILTER)
-        made.bind((0, 1 << (_NFNLGRP_NFTABLES - 1)))
-        return b"", [made.detach()]
-
-    return process.call_in(container.network, body, timeout=_TIMEOUT)[1][0]
+def listen() -> int:
+    """A non-blocking netlink socket that hears of changes of nftables in the current network namespace."""
+    made = socket(_AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, _NETLINK_NETFILTER)
+    made.bind((0, 1 << (_NFNLGRP_NFTABLES - 1)))
+    return made.detach()
 
 
 def matters(data: bytes) -> bool:
@@ -53,7 +48,7 @@ class Guard:
     """Keeps the firewall of one container as it should be.
 
     Args:
-        fd: what `open_monitor` returned.
+        fd: what `listen` returned in the container's network namespace.
     """
 
     def __init__(self, fd: int, container: Container, wiring: Wiring) -> None:
@@ -61,10 +56,11 @@ class Guard:
 
     def on_news(self) -> None:
         """Read what the kernel has to say; compare and mend when it matters."""
-        if self._drain():
+        if self.drain():
             self.check()
 
-    def _drain(self) -> bool:
+    def drain(self) -> bool:
+        """Take in what the kernel has said so far; True when something changed that matters."""
         changed = False
         for _ in range(64):  # the rest waits for the next round: a flood must not keep the loop
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import process, selinux, sockets
+from . import guard, process, selinux, sockets
 from .errors import TerokError
 from .layout import DNS_PORT
 
@@ -16,36 +16,50 @@ if TYPE_CHECKING:
 _TIMEOUT = 5.0
 
 
-def open_all(container: Container, wiring: Wiring) -> dict[Listener, int]:
-    """The listening descriptor of each listener in the wiring.
+class Opened:
+    """The descriptors of one container: its listeners', and two more from inside its network namespace.
+
+    Attributes:
+        fds: listener -> listening descriptor.
+        probe: a UDP socket connected to its resolver.
+        monitor: a netlink socket that hears of changes of its firewall.
+    """
+
+    def __init__(self) -> None:
+        self.fds: dict[Listener, int] = {}
+        self.probe = self.monitor = -1
+
+
+def open_all(container: Container, wiring: Wiring) -> Opened:
+    """Open everything; one child enters the container's network namespace for all that must be made there.
 
     Raises:
         TerokError: naming the socket and the reason.
     """
     wanted = [listener for sidecar in wiring.sidecars for listener in sidecar.listeners]
-    opened: dict[Listener, int] = {}
+    opened = Opened()
+    fds = opened.fds
     _make_runtime_dir(wiring.runtime_dir)
     unix = [listener for listener in wanted if listener.kind == "unix"]
     try:
-        opened.update(zip(unix, selinux.listen_unix(container.label, [each.path for each in unix]), strict=True))
+        fds.update(zip(unix, selinux.listen_unix(container.label, [each.path for each in unix]), strict=True))
     except OSError as error:
         raise TerokError(f"Could not listen on the sockets in {wiring.runtime_dir}: {error.strerror}.") from error
     for listener in wanted:
         if listener.kind == "tcp":
-            opened[listener] = _open(f"port {listener.port}", sockets.listen_tcp, "127.0.0.1", listener.port)
+            fds[listener] = _open(f"port {listener.port}", sockets.listen_tcp, "127.0.0.1", listener.port)
     inside = [listener for listener in wanted if listener.kind == "netns"]
-    if inside:
-        opened.update(zip(inside, _open_inside(container, [listener.port for listener in inside]), strict=True))
-    return opened
-
-
-def open_dns_probe(container: Container) -> int:
-    """A UDP socket inside the container's network namespace, connected to its resolver."""
 
     def body() -> tuple[bytes, list[int]]:
-        return b"", [sockets.connect_udp("127.0.0.1", DNS_PORT)]
+        made = [
+            _open(f"127.0.0.1:{each.port} in the container", sockets.listen_tcp, "127.0.0.1", each.port)
+            for each in inside
+        ]
+        return b"", [sockets.connect_udp("127.0.0.1", DNS_PORT), guard.listen(), *made]
 
-    return process.call_in(container.network, body, timeout=_TIMEOUT)[1][0]
+    opened.probe, opened.monitor, *made = process.call_in(container.network, body, timeout=_TIMEOUT)[1]
+    fds.update(zip(inside, made, strict=True))
+    return opened
 
 
 def _make_runtime_dir(path: str) -> None:
@@ -67,12 +81,3 @@ def _open(what: str, opener: object, *arguments: object) -> int:
         return int(opener(*arguments))  # type: ignore[operator]  # one of the two openers above
     except OSError as error:
         raise TerokError(f"Could not listen on {what}: {error.strerror}.") from error
-
-
-def _open_inside(container: Container, ports: list[int]) -> list[int]:
-    def body() -> tuple[bytes, list[int]]:
-        return b"", [
-            _open(f"127.0.0.1:{port} in the container", sockets.listen_tcp, "127.0.0.1", port) for port in ports
-        ]
-
-    return process.call_in(container.network, body, timeout=_TIMEOUT)[1]

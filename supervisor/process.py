@@ -171,7 +171,32 @@ def _lift(fd: int, lowest: int) -> int:
     return fcntl(fd, F_DUPFD_CLOEXEC, lowest)
 
 
-def run(
+class Job:
+    """A program that was started by `begin` and has not been waited for."""
+
+    def __init__(self, name: str, pid: int, pipes: tuple[int, int, int], stdin: bytes, timeout: float) -> None:
+        self._name, self._pid, self._pipes, self._stdin = name, pid, pipes, stdin
+        self._timeout, self._deadline = timeout, time.monotonic() + timeout
+
+    def finish(self) -> Result:
+        """Feed it, read what it prints and reap it; to be called once.
+
+        Raises:
+            TerokError: it did not end in time or printed without end (it is dead then).
+        """
+        feed, out_read, err_read = self._pipes
+        finished = False
+        try:
+            out, err = _communicate(feed, self._stdin, out_read, err_read, self._deadline, self._name, self._timeout)
+            finished = True
+        finally:
+            if not finished:
+                os.kill(self._pid, signal.SIGKILL)
+            status = os.waitpid(self._pid, 0)[1]
+        return Result(os.waitstatus_to_exitcode(status), out, err)
+
+
+def begin(
     argv: Sequence[str],
     *,
     stdin: bytes = b"",
@@ -181,16 +206,16 @@ def run(
     fds: Mapping[int, int] | None = None,
     cwd: str = "/",
     prepare: Callable[[], None] | None = None,
-) -> Result:
-    """Run a program to its end and return what it printed.
+) -> Job:
+    """Start a program whose output is wanted later, so that other work goes on meanwhile.
 
     Args:
         stdin: what it reads; never on the command line when it is secret.
-        timeout: seconds until it is killed.
+        timeout: seconds from now until `Job.finish` kills it; it dies with the calling process in any case.
         env, namespaces, fds, cwd, prepare: as in `spawn`.
 
     Raises:
-        TerokError: it could not be started, or did not end in time (it is dead then).
+        TerokError: it could not be started.
     """
     in_read, in_write = os.pipe2(os.O_CLOEXEC)
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
@@ -206,20 +231,30 @@ def run(
             prepare=prepare,
         )
     except BaseException:
-        for fd in (in_read, in_write, out_read, out_write, err_read, err_write):
+        for fd in (in_write, out_read, err_read):
             os.close(fd)
         raise
-    for fd in (in_read, out_write, err_write):
-        os.close(fd)
-    finished = False
-    try:
-        out, err = _communicate(in_write, stdin, out_read, err_read, time.monotonic() + timeout, argv[0], timeout)
-        finished = True
     finally:
-        if not finished:
-            os.kill(pid, signal.SIGKILL)
-        status = os.waitpid(pid, 0)[1]
-    return Result(os.waitstatus_to_exitcode(status), out, err)
+        for fd in (in_read, out_write, err_write):
+            os.close(fd)
+    return Job(argv[0], pid, (in_write, out_read, err_read), stdin, timeout)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    namespaces: Namespaces | None = None,
+    fds: Mapping[int, int] | None = None,
+    cwd: str = "/",
+    prepare: Callable[[], None] | None = None,
+) -> Result:
+    """Run a program to its end and return what it printed; arguments and errors as in `begin` and `Job.finish`."""
+    return begin(
+        argv, stdin=stdin, timeout=timeout, env=env, namespaces=namespaces, fds=fds, cwd=cwd, prepare=prepare
+    ).finish()
 
 
 def _communicate(

@@ -176,14 +176,14 @@ class Service:
         self._loop.forget(self.pidfd)
         os.close(self.pidfd)
         try:
-            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            code: int | None = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         except ChildProcessError:
-            code = -1  # adopted from a supervisor that was killed: its status went to another parent
+            code = None  # adopted from a supervisor that was killed: its status goes to another parent
         self.pid, self.start_time, self.pidfd = 0, 0, -1
         if code == 0 and not self.eager:
             self._event(services.LEFT)
         else:
-            self._died(f"killed by signal {-code}" if code < 0 else f"exit code {code}")
+            self._died(_describe_end(code))
 
     def _died(self, why: str) -> None:
         if self.state != services.STOPPED:
@@ -195,6 +195,12 @@ class Service:
         assert self._loop is not None
         for fd in self.fds:
             self._loop.forget(fd)
+
+
+def _describe_end(code: int | None) -> str:
+    if code is None:
+        return "ended"
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def signal_pidfd(fd: int, number: int) -> None:

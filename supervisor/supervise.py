@@ -15,7 +15,7 @@ import time
 from . import firewall, kernel, listeners, mounts, process, record, resolver, selinux
 from .container import check_enforceable
 from .errors import TerokError
-from .guard import Guard, open_monitor
+from .guard import Guard
 from .loop import Loop
 from .quick import signal
 from .service import Service, signal_pidfd
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .container import Container
-    from .schema import Wiring
+    from .listeners import Opened
+    from .schema import Shield, Wiring
 
 STOP_GRACE = 0.3
 """Seconds that a service has to end by itself after SIGTERM."""
@@ -67,43 +68,46 @@ class Supervisor:
         self.write_record()
         if self.wiring.shield is not None:
             check_enforceable(self.container)
+        shield = self.wiring.shield
+        # nft works on the ruleset while the sockets are opened and the mounts made
+        loading = firewall.begin(self.container.network, shield) if shield is not None else None
         opened = listeners.open_all(self.container, self.wiring)
         selinux.relabel_sources(self.container.file_label, self.wiring)
         if self._mount:
             mounts.attach(self.container, self.wiring.mounts)
         os.close(self.container.mount)
         for sidecar in self.wiring.sidecars:
-            fds = [opened[listener] for listener in sidecar.listeners]
+            fds = [opened.fds[listener] for listener in sidecar.listeners]
             self.services.append(Service.of_sidecar(sidecar, self.wiring.bundle.sidecar, fds, self.write_record))
-        if self.wiring.shield is not None:
-            firewall.apply(self.container.network, self.wiring.shield)
-            self._guard = Guard(open_monitor(self.container), self.container, self.wiring)
-            if self.wiring.shield.dnsmasq_conf is not None:
-                self._bring_up_dns()
+        if shield is not None and loading is not None:
+            self._bring_up_shield(shield, loading, opened)
 
-    def _bring_up_dns(self) -> None:
-        assert self.wiring.shield is not None
-        self._dns = Service(
-            "dnsmasq",
-            resolver.argv(self.wiring.shield),
-            [],
-            eager=True,
-            survives=True,
-            namespaces=self.container.network,
-            changed=self.write_record,
-        )
-        self.services.append(self._dns)
-        probe = listeners.open_dns_probe(self.container)
-        self._dns.start()
-        try:
-            resolver.probe(probe, self.wiring.shield.probe, PROBE_TIMEOUT)
-        except TerokError as error:
-            ended = process.wait_gone(self._dns.pidfd, 0)
-            raise TerokError(
-                f"dnsmasq {'ended' if ended else 'does not answer'}: {error.what}", fix=error.fix
-            ) from error
-        finally:
-            os.close(probe)
+    def _bring_up_shield(self, shield: Shield, loading: process.Job, opened: Opened) -> None:
+        """Wait for the ruleset, start dnsmasq beside reading it back, and get one answer."""
+        firewall.loaded(loading)
+        self._guard = Guard(opened.monitor, self.container, self.wiring)
+        self._guard.drain()  # what comes from here on is not our own doing, and is looked into
+        if shield.dnsmasq_conf is not None:
+            self._dns = Service(
+                "dnsmasq",
+                resolver.argv(shield),
+                [],
+                eager=True,
+                survives=True,
+                namespaces=self.container.network,
+                changed=self.write_record,
+            )
+            self.services.append(self._dns)
+            self._dns.start()
+        firewall.verify(self.container.network, shield)
+        if self._dns is not None:
+            try:
+                resolver.probe(opened.probe, shield.probe, PROBE_TIMEOUT)
+            except TerokError as error:
+                ended = process.wait_gone(self._dns.pidfd, 0)
+                what = f"dnsmasq {'ended' if ended else 'does not answer'}: {error.what}"
+                raise TerokError(what, fix=error.fix) from error
+        os.close(opened.probe)
 
     # --- life --------------------------------------------------------------------------------------------
 
@@ -131,7 +135,6 @@ class Supervisor:
             service.attach(loop)
         if self._guard is not None:
             loop.watch(self._guard.fd, self._guard.on_news)
-            self._guard.check()
         if self._dns is not None:
             loop.after(firewall.ROTATE_SECONDS, self._rotate)
         self.write_record()
@@ -201,6 +204,8 @@ class Supervisor:
         os.close(self._main_pidfd)
         self.error = "the supervisor was killed and replaced by its standby"
         self._forget_services()
+        if self._guard is not None:
+            self._guard.check()  # what the kernel said meanwhile went to nobody
 
     def _forget_services(self) -> None:
         """The sidecars died with the main supervisor (PDEATHSIG); dnsmasq did not and is found by the record."""
