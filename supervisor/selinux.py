@@ -117,41 +117,32 @@ def _listen_all(paths: Sequence[str]) -> list[int]:
     return opened
 
 
-def relabel_sources(label: str, wiring: Wiring) -> None:
-    """Give what the container will see of our files the file label `label`: its runtime directory, its mounts.
+def own_files(wiring: Wiring) -> list[str]:
+    """What the container will see of ours: its runtime directory, and its mounts' sources in it or in the bundle.
 
-    Only what is in the container's own two directories, whatever the wiring says: a label on a directory of the
-    operator's would open it to the container under every other mount too.
-
-    Raises:
-        TerokError: as `relabel`.
+    Nothing else, whatever the wiring says: with another label, a file of the operator's would be open to the
+    container under every other mount too.
     """
-    if not label:
-        return
-    mine = (wiring.runtime_dir, wiring.bundle.root)
-    relabel(label, wiring.runtime_dir)
-    for mount in wiring.mounts:
-        if mount.source != wiring.runtime_dir and mount.source.startswith(tuple(f"{each}/" for each in mine)):
-            relabel(label, mount.source)
+    mine = (f"{wiring.runtime_dir}/", f"{wiring.bundle.root}/")
+    return [wiring.runtime_dir, *(mount.source for mount in wiring.mounts if mount.source.startswith(mine))]
 
 
-def relabel(label: str, path: str) -> None:
-    """Give `path`, and what lies below it, the file label `label`, as podman's `:z` does; links are not followed.
+def relabel(label: str, paths: Sequence[str]) -> None:
+    """Give `paths`, and what lies below them, the file label `label`, as podman's `:Z` does; links are not followed.
 
     A file system that keeps no labels (NFS, for one) is left as it is: its mount decides for all files alike.
 
     Raises:
         TerokError: the policy does not let this process give files that label.
     """
-    if not label:
-        return
-    try:
-        _relabel(label.encode() + b"\0", path, _DEPTH_MAX)
-    except OSError as error:
-        raise TerokError(
-            f"{path} cannot get the label {label}, without which the container may not read it: {error.strerror}.",
-            fix="start containers from a login or service that SELinux does not confine (id -Z shows which it is)",
-        ) from error
+    for path in paths if label else ():
+        try:
+            _relabel(label.encode() + b"\0", path, _DEPTH_MAX)
+        except OSError as error:
+            raise TerokError(
+                f"{path} cannot get the label {label}, without which the container may not read it: {error.strerror}.",
+                fix="start containers from a login or service that SELinux does not confine (id -Z shows which it is)",
+            ) from error
 
 
 def _relabel(label: bytes, path: str, depth: int) -> None:

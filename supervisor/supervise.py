@@ -72,7 +72,7 @@ class Supervisor:
         # nft works on the ruleset while the sockets are opened and the mounts made
         loading = firewall.begin(self.container.network, shield) if shield is not None else None
         opened = listeners.open_all(self.container, self.wiring)
-        selinux.relabel_sources(self.container.file_label, self.wiring)
+        selinux.relabel(self.container.file_label, selinux.own_files(self.wiring))
         if self._mount:
             mounts.attach(self.container, self.wiring.mounts)
         os.close(self.container.mount)
