@@ -11,6 +11,7 @@ from ...sidecars.shield import dnsmasq
 from ...sidecars.shield import profiles as shield_profiles
 from ...sidecars.store import keys
 from ...sidecars.store.store import Store
+from ...sidecars.vault.settings import settings_for
 from ...supervisor import process
 from ...supervisor.errors import Exit, TerokError
 from ...supervisor.layout import Bundle, Layout
@@ -21,12 +22,7 @@ from .plan import PerContainerResources, WiringPlan
 
 def vault_settings(layout: Layout) -> dict[str, Any]:
     """The settings of the vault's sidecar."""
-    return {
-        "store": layout.vault_db,
-        "routes": layout.vault_routes,
-        "key_files": keys.key_files(layout),
-        "audit": layout.vault_audit,
-    }
+    return settings_for(layout)
 
 
 def ssh_settings(layout: Layout) -> dict[str, Any]:
