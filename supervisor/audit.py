@@ -50,7 +50,10 @@ class Audit:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
         line = dumps({"time": stamp, "source": self.source, "event": event, **fields}, None)
-        data = line.encode() + b"\n"
+        self.append(line.encode() + b"\n")
+
+    def append(self, data: bytes) -> None:
+        """Append whole lines that are JSON already, with one write(2); raises OSError as `write` does."""
         if os.fstat(self._fd).st_size + len(data) > SIZE_MAX:
             self._rotate()
         if os.write(self._fd, data) != len(data):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
+from json import dumps
 from typing import TYPE_CHECKING
 
 from . import limits
@@ -14,7 +14,7 @@ from .guard import Guard, Inflater, Leak, patterns
 from .headers import readable
 from .ledger import Counts
 from .rates import Rates
-from .usage import Counter
+from .usage import NO_TOKENS, Counter, Tokens
 
 if TYPE_CHECKING:
     from ..kit.audit import Audit
@@ -63,12 +63,14 @@ class Books:
         self._rates = Rates()
         self._patterns: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}
         self._failed = False
+        self._waiting: list[tuple[Exchange, bytes]] = []
+        self._second, self._stamp = 0, ""
 
     # --- before ---
 
     def admit(self, plan: Plan, request: Request) -> Refusal | None:
         """Whether a planned request may start; what was admitted ends with `ends` or `fails`."""
-        if self._failed and self._required and not self._write(_line("audit-probe", self._container)):
+        if self._failed and self._required and not self._write([self._start().encode()]):
             why = f"{_UNAUDITED}: the disk is full or gone."
             return Refusal(503, "audit", why, "free disk space", plan.route.name, plan.scope, 5)
         if self._counts is not None:
@@ -91,22 +93,15 @@ class Books:
     def begins(self, exchange: Exchange, answer: Answer) -> Refusal | None:
         """The answer's head is there: refuse one that cannot be looked into or carries the secret itself."""
         route = exchange.plan.route
-        coding = content_type = b""
-        for lower, _, value in answer.headers:
-            if lower == b"content-encoding":
-                coding = value if not coding else b"several"
-            elif lower == b"content-type":
-                content_type = value.lower()
         guard = self._guard(exchange)
-        if guard is not None and any(guard.inside(value) or guard.inside(name) for _, name, value in answer.headers):
+        if guard is not None and guard.inside(answer.raw):
             return Refusal(502, "echo", _LEAK, "", route.name, exchange.plan.scope)
-        if not readable(coding):
+        coding = answer.coding
+        if coding and not readable(coding):
             why = "The answer is compressed in a way that cannot be checked for credentials."
             return Refusal(502, "content-coding", why, "", route.name, exchange.plan.scope)
-        inflater = Inflater() if coding and coding.strip().lower() != b"identity" and answer.length else None
-        counter = (
-            Counter(content_type) if route.usage and (b"json" in content_type or b"event" in content_type) else None
-        )
+        inflater = Inflater() if coding and coding.lower() != b"identity" and answer.length else None
+        counter = Counter.fitting(answer.content_type) if route.usage else None
         exchange.state = _Notes(guard, inflater, counter)
         return None
 
@@ -119,98 +114,106 @@ class Books:
             wanted = self._patterns[secrets] = patterns(secrets)
         return Guard(wanted) if wanted else None
 
-    def passes(self, exchange: Exchange, payload: bytes) -> bytes:
+    def passes(self, exchange: Exchange, payload: bytes, *, last: bool) -> bytes:
         """Payload on its way to the client."""
         notes = exchange.state
         if not isinstance(notes, _Notes):
             return payload
         try:
             if notes.inflater is not None:
-                return self._passes_inflated(notes, notes.inflater, payload)
+                return self._passes_inflated(notes, notes.inflater, payload, last=last)
             if notes.counter is not None:
                 notes.counter.feed(payload)
-            return notes.guard.feed(payload) if notes.guard is not None else payload
+            return notes.guard.feed(payload, last=last) if notes.guard is not None else payload
         except Leak:
             raise Refused(502, "echo", _LEAK) from None
 
-    def _passes_inflated(self, notes: _Notes, inflater: Inflater, payload: bytes) -> bytes:
+    def _passes_inflated(self, notes: _Notes, inflater: Inflater, payload: bytes, *, last: bool) -> bytes:
         plain = inflater.feed(payload)
         if notes.counter is not None:
             notes.counter.feed(plain)
         if notes.guard is not None:
-            notes.guard.feed(plain)
+            notes.guard.feed(plain, last=last)
             if notes.guard.holds:
                 notes.held += payload
                 return b""
         payload, notes.held = notes.held + payload, b""
         return payload
 
-    def ends(self, exchange: Exchange) -> bytes:
-        """The answer is complete: the audit line first, then the rest."""
+    def ends(self, exchange: Exchange) -> None:
+        """The answer is complete. The lines of one turn are written together, then the answers' ends are sent."""
         notes = exchange.state
-        rest = b""
-        tokens: tuple[int, ...] = (0, 0, 0)
-        if isinstance(notes, _Notes):
-            if notes.inflater is not None:
-                rest = notes.held
-            elif notes.guard is not None:
-                rest = notes.guard.end()
-            if notes.counter is not None:
-                tokens = tuple(notes.counter.end())
+        counter = notes.counter if isinstance(notes, _Notes) else None
         self._rates.leave(exchange.plan)
-        if not self._record(exchange, exchange.status, "", tokens) and self._required:
-            raise Refused(503, "audit", f"{_UNAUDITED}.")
-        return rest
+        if not self._waiting:
+            self._reactor.soon(self._commit)
+        self._waiting.append((exchange, self._line(exchange, exchange.status, "", counter.end() if counter else None)))
+
+    def _commit(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        written = self._write([line for _, line in waiting])
+        refusal = None
+        if not written and self._required:
+            refusal = Refusal(503, "audit", f"{_UNAUDITED}.", "free disk space")
+        for exchange, _ in waiting:
+            exchange.audited(refusal)
 
     def fails(self, exchange: Exchange, refusal: Refusal) -> None:
         """The exchange ended early."""
-        if refusal.rule != "audit":
-            self._rates.leave(exchange.plan)
-            notes = exchange.state
-            counter = notes.counter if isinstance(notes, _Notes) else None
-            self._record(exchange, refusal.status, refusal.rule, tuple(counter.end()) if counter else (0, 0, 0))
+        self._rates.leave(exchange.plan)
+        notes = exchange.state
+        counter = notes.counter if isinstance(notes, _Notes) else None
+        self._write([self._line(exchange, refusal.status, refusal.rule, counter.end() if counter else None)])
 
     # --- the books ---
 
-    def _record(self, exchange: Exchange, status: int, reason: str, tokens: tuple[int, ...]) -> bool:
+    def _line(self, exchange: Exchange, status: int, reason: str, tokens: Tokens | None) -> bytes:
+        """Count an exchange, and its audit line without the closing brace. Everything in it is plain ASCII."""
         plan = exchange.plan
-        line = _line("request", self._container, plan.scope, plan.route.name)
-        line.update(
-            method=exchange.request.method.decode("ascii"),
-            path=_path(exchange.request),
-            upstream=plan.target.endpoint.authority,
-            status=status,
-            bytes_in=exchange.sent,
-            bytes_out=exchange.got,
-            ms=round((self._reactor.now - exchange.started) * 1000, 1),
-        )
-        if any(tokens):
-            line["tokens"] = list(tokens)
-        if reason:
-            line["verdict"] = "refused"
-            line["reason"] = reason
         if self._counts is not None and self._counts.add(
-            plan.scope, plan.route.name, 1, exchange.sent, exchange.got, *tokens
+            plan.scope, plan.route.name, 1, exchange.sent, exchange.got, *(tokens or NO_TOKENS)
         ):
             self._reactor.later(limits.FLUSH_SECONDS, self._flush)
-        return self._write(line)
+        line = (
+            f'{self._start()}, "scope": "{plan.scope}", "provider": "{plan.route.name}",'
+            f' "method": "{exchange.request.method.decode("ascii")}", "path": "{_path(exchange.request)}",'
+            f' "upstream": "{plan.target.endpoint.authority}", "status": {status}, "bytes_in": {exchange.sent},'
+            f' "bytes_out": {exchange.got}, "ms": {(self._reactor.now - exchange.started) * 1000:.1f}'
+        )
+        if tokens:
+            line += f', "tokens": {{"input": {tokens.input}, "output": {tokens.output}, "cached": {tokens.cached}}}'
+        if reason:
+            line += f', "verdict": "refused", "reason": "{reason}"'
+        return line.encode("ascii", "backslashreplace")
+
+    def _start(self) -> str:
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return (
+            f'{{"time": "{self._stamp}.{int((now - second) * 1000):03d}Z", "source": "vault", "event": "request",'
+            f' "container": "{self._container}"'
+        )
 
     def refused(self, refusal: Refusal, request: Request | None) -> None:
         """A request that was refused before anything was sent upstream."""
-        line = _line("request", self._container, refusal.scope, refusal.provider)
+        line = self._start()
+        if refusal.provider:
+            line += f', "scope": "{refusal.scope}", "provider": "{refusal.provider}"'
         if request is not None:
-            line.update(method=request.method.decode("ascii"), path=_path(request))
-        line.update(status=refusal.status, verdict="refused", reason=refusal.rule, allow=refusal.allow)
-        self._write(line)
+            line += f', "method": "{request.method.decode("ascii")}", "path": "{_path(request)}"'
+        allow = dumps(refusal.allow)
+        line += f', "status": {refusal.status}, "verdict": "refused", "reason": "{refusal.rule}", "allow": {allow}'
+        self._write([line.encode("ascii", "backslashreplace")])
 
-    def _write(self, line: dict[str, object]) -> bool:
+    def _write(self, lines: list[bytes]) -> bool:
         try:
-            self._journal.append(line)
-            fields = {name: value for name, value in line.items() if name not in ("time", "event", "container")}
-            self._audit.write(str(line["event"]), **fields)
+            self._journal.append(lines)
+            self._audit.append(b"}\n".join(lines) + b"}\n")
         except OSError as error:
             if not self._failed:
-                print(f"vault: {_UNAUDITED}: {error.strerror or os.strerror(error.errno or 0)}", file=sys.stderr)
+                print(f"vault: {_UNAUDITED}: {error.strerror or error}.", file=sys.stderr)
             self._failed = True
             return False
         self._failed = False
@@ -225,17 +228,7 @@ class Books:
         self._flush()
 
 
-def _line(event: str, container: str, scope: str = "", provider: str = "") -> dict[str, object]:
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-    line: dict[str, object] = {"time": stamp, "event": event, "container": container}
-    if scope:
-        line["scope"] = scope
-    if provider:
-        line["provider"] = provider
-    return line
-
-
 def _path(request: Request) -> str:
     """The path without its query, which may carry what the client wants kept to itself."""
-    return request.target.partition(b"?")[0].decode("ascii")[: limits.AUDIT_PATH_MAX]
+    path = request.target.partition(b"?")[0][: limits.AUDIT_PATH_MAX].decode("ascii")
+    return path.replace('"', '\\"') if '"' in path else path

@@ -17,6 +17,9 @@ CHUNKED = -1
 UNTIL_CLOSE = -2
 """Body length of an answer that ends with its connection (RFC 9112, section 6.3, rule 8)."""
 
+Header = tuple[bytes, bytes, bytes]
+"""Name in lower case, name as it came, value without surrounding whitespace."""
+
 _TCHAR = rb"!#$%&'*+.^_`|~0-9A-Za-z-"
 _TOKEN = re.compile(rb"[" + _TCHAR + rb"]+")
 _REQUEST_LINE = re.compile(rb"([" + _TCHAR + rb"]{1,24}) ([\x21-\x7e]+) HTTP/1\.([01])")
@@ -24,11 +27,9 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x
 _HOST = re.compile(rb"(?:[0-9A-Za-z._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _TEXT = bytes(byte for byte in range(256) if byte == 9 or 32 <= byte != 127)
-_KNOWN: dict[bytes, bytes] = {}
-_KNOWN_MAX = 512
-
-Header = tuple[bytes, bytes, bytes]
-"""Name in lower case, name as it came, value without surrounding whitespace."""
+_LINES: dict[bytes, Header] = {}
+"""Header lines seen before, taken apart: clients and servers repeat most of theirs in every message."""
+_LINES_MAX, _LINE_KEPT_MAX = 512, 160
 
 
 class Refused(Exception):
@@ -72,14 +73,23 @@ class Request:
 
 
 class Answer:
-    """One response head: `status`, `reason`, `minor`, `headers`, body `length` (or CHUNKED, UNTIL_CLOSE), `keep`."""
+    """One response head.
 
-    __slots__ = ("status", "reason", "minor", "headers", "length", "keep")
+    Attributes:
+        status, reason, minor, headers: as they came.
+        length: bytes of the body, `CHUNKED` or `UNTIL_CLOSE`.
+        keep: whether the upstream keeps the connection.
+        coding, content_type: Content-Encoding (`several` when there are more) and Content-Type.
+        raw: the whole head.
+    """
+
+    __slots__ = ("status", "reason", "minor", "headers", "length", "keep", "coding", "content_type", "raw")
 
     def __init__(self, status: int, reason: bytes, minor: int, headers: list[Header]) -> None:
         self.status, self.reason, self.minor, self.headers = status, reason, minor, headers
         self.length = 0
         self.keep = minor == 1
+        self.coding = self.content_type = self.raw = b""
 
     def __repr__(self) -> str:
         return f"<Answer {self.status} length={self.length}>"
@@ -113,26 +123,23 @@ def _lines(head: bytes) -> list[bytes]:
     return lines
 
 
-def _name(name: bytes) -> bytes:
-    lower = _KNOWN.get(name)
-    if lower is None:
-        if not _TOKEN.fullmatch(name):
-            raise Refused(400, "header-name", "A header line is folded, or its name is not a token.")
-        lower = name.lower()
-        if len(_KNOWN) < _KNOWN_MAX:
-            _KNOWN[name] = lower
-    return lower
-
-
 def fields(lines: list[bytes]) -> list[Header]:
     """Header lines as (lower-case name, name, value); raises Refused for a line that is none."""
-    headers = []
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            raise Refused(400, "header-line", "A header line has no colon.")
-        headers.append((_KNOWN.get(name) or _name(name), name, value.strip(b" \t")))
-    return headers
+    return [_LINES.get(line) or _field(line) for line in lines]
+
+
+def _field(line: bytes) -> Header:
+    name, colon, value = line.partition(b":")
+    if not colon:
+        raise Refused(400, "header-line", "A header line has no colon.")
+    if not _TOKEN.fullmatch(name):
+        raise Refused(400, "header-name", "A header line is folded, or its name is not a token.")
+    header = (name.lower(), name, value.strip(b" \t"))
+    if len(line) <= _LINE_KEPT_MAX:
+        if len(_LINES) >= _LINES_MAX:
+            _LINES.clear()
+        _LINES[line] = header
+    return header
 
 
 def parse_request(head: bytes) -> Request:
@@ -226,6 +233,7 @@ def parse_answer(head: bytes, method: bytes) -> Answer:
             raise Refused(502, "status-line", "The upstream's status line is not HTTP/1.1.")
         minor, status, reason = match.groups()
         answer = Answer(int(status), reason or b"", minor[0] - 48, fields(lines[1:]))
+        answer.raw = head
         _frame_answer(answer, method)
     except Refused as refused:
         raise Refused(502, "upstream-" + refused.rule, f"The upstream's answer was refused. {refused.why}") from None
@@ -247,6 +255,10 @@ def _frame_answer(answer: Answer, method: bytes) -> None:
             coding = value
         elif lower == b"connection":
             connection += b"," + value
+        elif lower == b"content-type":
+            answer.content_type = value
+        elif lower == b"content-encoding":
+            answer.coding = b"several" if answer.coding else value
     options = connection_options(connection) if connection else []
     answer.keep = b"close" not in options and (answer.minor == 1 or b"keep-alive" in options)
     if coding is not None and (length is not None or answer.minor == 0 or coding.lower() != b"chunked"):

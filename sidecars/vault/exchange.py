@@ -9,7 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from . import bodies, limits
 from .codec import CHUNKED, Answer, Refused, Request, parse_answer, split_head
@@ -19,45 +19,11 @@ from .headers import Added, answer_lines, request_lines, trailer_lines
 
 if TYPE_CHECKING:
     from .pool import Pool, Upstream
-    from .wire import Wire
+    from .sides import Caller, Watcher
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
 _RELAYED_INTERIM = (100, 102, 103)
-
-
-class Caller(Protocol):
-    """The client's connection, as an exchange sees it."""
-
-    wire: Wire
-
-    def answered(self, exchange: Exchange, *, keep: bool) -> None:
-        """The answer is complete; `keep`: the connection may carry another request."""
-
-    def refuse(self, refusal: Refusal, *, close: bool) -> None:
-        """Send an error instead of the answer."""
-
-    def tunnel(self, exchange: Exchange) -> None:
-        """From now on bytes go through `forward` uninterpreted."""
-
-
-class Watcher(Protocol):
-    """Looks at an exchange and keeps the books."""
-
-    def begins(self, exchange: Exchange, answer: Answer) -> Refusal | None:
-        """The answer's head is there; a refusal is sent instead of it."""
-
-    def passes(self, exchange: Exchange, payload: bytes) -> bytes:
-        """Payload is about to go to the client; returns what may go. Raises Refused when none may any more."""
-
-    def ends(self, exchange: Exchange) -> bytes:
-        """The payload is complete; returns what was held back. Raises Refused as above, or when it can't be audited."""
-
-    def fails(self, exchange: Exchange, refusal: Refusal) -> None:
-        """The exchange ended early."""
-
-    def renew(self, exchange: Exchange) -> bool:
-        """The upstream said 401: True when the exchange will be sent again by `again`."""
 
 
 class Exchange:
@@ -72,7 +38,7 @@ class Exchange:
     __slots__ = (
         "_caller", "_watcher", "_pool", "request", "plan", "grant", "added", "secrets", "_body", "_first", "_replay",
         "_upstream", "_buffer", "_reader", "answer_head", "status", "sent", "got", "started", "_begun", "_over",
-        "_tunnel", "_retried", "_renewed", "_request_done", "state",
+        "_last", "_gone", "_tunnel", "_retried", "_renewed", "_request_done", "state",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +64,10 @@ class Exchange:
         self._reader: bodies.Body | None = None
         self.answer_head: Answer | None = None
         self.status = self.sent = self.got = 0
-        self._begun = self._over = self._tunnel = self._retried = self._renewed = self._request_done = False
+        self._last = b""
+        self._gone = self._begun = self._over = self._tunnel = self._retried = self._renewed = self._request_done = (
+            False
+        )
         self.state: object = None
         """The watcher's own notes about this exchange."""
 
@@ -145,6 +114,10 @@ class Exchange:
                 self._upstream.wire.write(data)
                 if self._upstream.wire.full:
                     self._caller.wire.pause()
+            return
+        if self._over:
+            self._gone = True
+            self._caller.wire.abort()
             return
         if self._request_done:
             raise Refused(400, "pipelining", "There are bytes behind the end of the request.")
@@ -266,28 +239,38 @@ class Exchange:
         """Send the head (once) and payload; and the end, when the body is complete."""
         reader = self._reader
         assert reader is not None
+        answer = self.answer_head
+        assert reader is not None and answer is not None
         self.got += len(payload)
-        payload = self._watcher.passes(self, payload) if payload else payload
-        in_chunks = self.answer_head is not None and self.answer_head.length < 0 and self.request.minor
-        end = b""
+        if payload or reader.done:
+            payload = self._watcher.passes(self, payload, last=reader.done)
+        if answer.length < 0 and self.request.minor:
+            payload = bodies.chunk(payload)
+            if reader.done:
+                payload += b"0\r\n%b\r\n" % trailer_lines(reader.trailers)
         if reader.done:
-            payload += self._watcher.ends(self)
-            if in_chunks:
-                end = b"0\r\n%b\r\n" % trailer_lines(reader.trailers)
+            self._last = head + payload
+            self._over = True
+            self._drop_upstream(reusable=answer.keep and not reader.rest and self._request_done)
+            self._watcher.ends(self)
+            return
         wire = self._caller.wire
-        wire.write(head + (bodies.chunk(payload) if in_chunks else payload) + end)
+        wire.write(head + payload)
         self._begun = True
-        if reader.done:
-            self._finish(reader)
-        elif wire.full and self._upstream is not None:
+        if wire.full and self._upstream is not None:
             self._upstream.wire.pause()
 
-    def _finish(self, reader: bodies.Body) -> None:
-        answer = self.answer_head
-        self._over = True
-        clean = answer is not None and answer.keep and not reader.rest and self._request_done
-        self._drop_upstream(reusable=clean)
-        self._caller.answered(self, keep=self.request.keep)
+    def audited(self, refusal: Refusal | None) -> None:
+        """The audit line of a complete answer is written: send its end. A refusal says that it could not be."""
+        if self._gone:
+            return
+        if refusal is None:
+            self._caller.wire.write(self._last)
+            self._caller.answered(self, keep=self.request.keep)
+        elif self._begun:
+            self._caller.wire.close()
+        else:
+            self._caller.refuse(refusal, close=not self._request_done)
 
     def _drop_upstream(self, *, reusable: bool) -> None:
         upstream, self._upstream = self._upstream, None
@@ -319,7 +302,7 @@ class Exchange:
     def _pass_tunnel(self, data: bytes) -> None:
         self.got += len(data)
         wire = self._caller.wire
-        wire.write(self._watcher.passes(self, data))
+        wire.write(self._watcher.passes(self, data, last=False))
         if wire.full and self._upstream is not None:
             self._upstream.wire.pause()
 
@@ -346,10 +329,11 @@ class Exchange:
             self._broken(refused)
 
     def _end_tunnel(self) -> None:
-        self._caller.wire.write(self._watcher.ends(self))
+        self._last = self._watcher.passes(self, b"", last=True)
+        self.request.keep = False
         self._over = True
         self._drop_upstream(reusable=False)
-        self._caller.answered(self, keep=False)
+        self._watcher.ends(self)
 
     def upstream_lost(self, error: OSError | None) -> None:
         """The connection broke before the answer was complete."""
@@ -417,6 +401,7 @@ class Exchange:
 
     def client_lost(self) -> None:
         """The client is gone: nobody waits for the answer."""
+        self._gone = True
         if not self._over:
             self._over = True
             self._drop_upstream(reusable=False)

@@ -11,12 +11,11 @@ can make a new chain. Ship the log elsewhere when that matters.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fcntl import LOCK_EX, LOCK_UN, flock
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 SIZE_MAX = 32 << 20
 START = "0" * 64
@@ -63,22 +62,25 @@ class Journal:
         self._head = os.open(path + ".head", flags, 0o600)
         self._old = os.open(path + ".1", flags, 0o600)
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Write one line.
+    def append(self, bodies: Sequence[bytes]) -> None:
+        """Write lines, all or none. A body is a JSON object without its closing brace.
 
         Raises:
-            OSError: it could not be written; nothing of it is in the log then.
+            OSError: they could not be written; nothing of them is in the log then.
         """
-        body = json.dumps(record).encode()[:-1]
         flock(self._head, LOCK_EX)
         try:
             head = self._find_head()
             if head.size > SIZE_MAX:
                 head = self._rotate(head)
-            chain = link(head.chain, body)
-            line = body + _TAIL % chain.encode()
-            self._write(line, head.size)
-            os.pwrite(self._head, Head(chain, head.lines + 1, head.size + len(line)).encode(), 0)
+            chain = head.chain
+            lines = []
+            for body in bodies:
+                chain = link(chain, body)
+                lines.append(body + _TAIL % chain.encode())
+            data = b"".join(lines)
+            self._write(data, head.size)
+            os.pwrite(self._head, Head(chain, head.lines + len(lines), head.size + len(data)).encode(), 0)
         finally:
             flock(self._head, LOCK_UN)
 

@@ -47,6 +47,7 @@ class Keeper:
     def __init__(self, store: Store, routes: str, key_files: list[str], container: str) -> None:
         self._store, self._routes_path, self._key_files, self._container = store, routes, key_files, container
         self._changes = -1
+        self._looked = -1.0
         self._stamp: tuple[int, int, int] | None = None
         self._catalog: dict[str, Any] = {}
         self._grants: dict[bytes, Grant] = {}
@@ -56,8 +57,11 @@ class Keeper:
         self.trouble = ""
         """Why the routes could not be read; the ones before stay in use."""
 
-    def look(self) -> None:
-        """Notice what changed since the last request."""
+    def look(self, now: float) -> None:
+        """Notice what changed; once a turn of the loop, whose time is `now`."""
+        if now == self._looked:
+            return
+        self._looked = now
         changes = self._store.changes()
         if changes != self._changes:
             self._changes = changes

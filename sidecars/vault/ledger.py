@@ -14,6 +14,8 @@ from typing import NamedTuple
 FIELDS = ("requests", "bytes_in", "bytes_out", "input_tokens", "output_tokens", "cached_tokens")
 PERIODS = {"hour": 3600, "day": 86400}
 """Periods of limits, in seconds of UTC."""
+LOOK_SECONDS = 1.0
+"""How long a limit, or what other containers of the scope used, may be known late."""
 _BUSY_SECONDS = 0.05
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS usage (
@@ -147,16 +149,15 @@ class Counts:
         self._ledger, self._container = ledger, container
         self._pending: dict[tuple[str, str, str, int], list[int]] = {}
         self._changes = -1
+        self._look_next = 0.0
         self._known: dict[str, tuple[Limit | None, int, int, int]] = {}
 
     def add(self, scope: str, provider: str, *counts: int) -> bool:
         """Count one request, in the order of `FIELDS`; True when it is the first since the last `flush`."""
         first = not self._pending
-        entry = self._pending.setdefault(
-            (scope, self._container, provider, int(time.time()) // 3600), [0] * len(FIELDS)
-        )
-        for index, count in enumerate(counts):
-            entry[index] += count
+        key = (scope, self._container, provider, int(time.time()) // 3600)
+        entry = self._pending.get(key)
+        self._pending[key] = list(counts) if entry is None else [a + b for a, b in zip(entry, counts, strict=True)]
         return first
 
     def flush(self) -> bool:
@@ -173,10 +174,12 @@ class Counts:
 
     def exceeded(self, scope: str, now: float) -> tuple[Limit, float] | None:
         """The scope's limit, when it is reached, and when its period ends (Unix seconds)."""
-        changes = self._ledger.changes()
-        if changes != self._changes:
-            self._changes = changes
-            self._known.clear()
+        if now >= self._look_next:
+            self._look_next = now + LOOK_SECONDS
+            changes = self._ledger.changes()
+            if changes != self._changes:
+                self._changes = changes
+                self._known.clear()
         known = self._known.get(scope)
         if known is None or (known[0] is not None and known[1] != period_start(known[0].period, now)):
             limit = self._ledger.limit(scope)

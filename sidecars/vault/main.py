@@ -47,7 +47,7 @@ def main(context: Context) -> int:
     except (TerokError, OSError, sqlite3.Error) as error:
         print(f"vault: {error}", file=sys.stderr)
         return Exit.FAILURE
-    keeper.look()
+    keeper.look(reactor.now)
     listeners = [each for _, each in context.listeners]
     service = Service(reactor, keeper, books, Dialer(reactor), listeners, context.idle_seconds)
     warm()

@@ -136,7 +136,7 @@ class Service:
 
     def _decide(self, client: Client, request: Request) -> Exchange | Refusal:
         keeper = self.keeper
-        keeper.look()
+        keeper.look(self.reactor.now)
         plan = decide(request, keeper.places, keeper.lookup, keeper.route)
         if isinstance(plan, Refusal):
             return plan

@@ -33,21 +33,32 @@ class Tokens(NamedTuple):
         return bool(self.input or self.output)
 
 
+NO_TOKENS = Tokens()
+
+
 class Counter:
     """Reads the usage out of one answer.
 
     Args:
-        content_type: of the answer, lower case.
+        events: it is an event stream; otherwise one JSON document.
     """
 
     __slots__ = ("_events", "_line", "_skipping", "_tail", "tokens")
 
-    def __init__(self, content_type: bytes) -> None:
-        self._events = content_type.startswith(b"text/event-stream")
+    def __init__(self, *, events: bool) -> None:
+        self._events = events
         self._line = b""
         self._skipping = False
         self._tail = b""
         self.tokens = Tokens()
+
+    @classmethod
+    def fitting(cls, content_type: bytes) -> Counter | None:
+        """A counter for an answer of this Content-Type; None when it can have no usage in it."""
+        kind = content_type.partition(b";")[0].strip().lower()
+        if kind == b"text/event-stream":
+            return cls(events=True)
+        return cls(events=False) if kind.endswith(b"json") else None
 
     def feed(self, data: bytes) -> None:
         """Look at plain bytes of the body."""

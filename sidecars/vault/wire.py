@@ -229,6 +229,9 @@ class TlsWire(Wire):
     __slots__ = ()
     _sock: ssl.SSLSocket
 
+    def _send(self, data: bytes | memoryview) -> int:
+        return self._sock.write(data)
+
     def _ready(self, events: int) -> None:
         if self._out and events & READ and not events & WRITE:
             self._flush()  # a write may have waited for a record to be read (SSL_get_error(3))
@@ -244,7 +247,7 @@ class TlsWire(Wire):
         end = False
         while size < limits.READ_MAX:
             try:
-                piece = sock.recv(limits.READ_MIN)
+                piece = sock.read(limits.READ_MIN)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except ssl.SSLEOFError:

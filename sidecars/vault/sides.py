@@ -1,0 +1,45 @@
+"""Whom an exchange works for and who looks at it; here, so that none of them imports the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .codec import Answer
+    from .decide import Refusal
+    from .exchange import Exchange
+    from .wire import Wire
+
+
+class Caller(Protocol):
+    """The client's connection, as an exchange sees it."""
+
+    wire: Wire
+
+    def answered(self, exchange: Exchange, *, keep: bool) -> None:
+        """The answer is complete; `keep`: the connection may carry another request."""
+
+    def refuse(self, refusal: Refusal, *, close: bool) -> None:
+        """Send an error instead of the answer."""
+
+    def tunnel(self, exchange: Exchange) -> None:
+        """From now on bytes go through `forward` uninterpreted."""
+
+
+class Watcher(Protocol):
+    """Looks at an exchange and keeps the books."""
+
+    def begins(self, exchange: Exchange, answer: Answer) -> Refusal | None:
+        """The answer's head is there; a refusal is sent instead of it."""
+
+    def passes(self, exchange: Exchange, payload: bytes, *, last: bool) -> bytes:
+        """Payload is about to go to the client; returns what may go. Raises Refused when none may any more."""
+
+    def ends(self, exchange: Exchange) -> None:
+        """The answer is complete: write it down, then call the exchange's `audited`."""
+
+    def fails(self, exchange: Exchange, refusal: Refusal) -> None:
+        """The exchange ended early."""
+
+    def renew(self, exchange: Exchange) -> bool:
+        """The upstream said 401: True when the exchange will be sent again by `again`."""
