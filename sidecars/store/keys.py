@@ -124,6 +124,14 @@ def write_key_file(path: str, key: bytes, *, data_key: bool) -> None:
         raise
 
 
+def add_key_file(store: Store, path: str, data_key: bytes) -> None:
+    """Add or replace the key-file tier: a fresh key in `path` opens the vault from now on."""
+    key = os.urandom(KEY_SIZE)
+    # the file first: when this is cut off, a file that opens nothing is left, not a tier without its file
+    write_key_file(path, key, data_key=False)
+    wrap(store, KEY_FILE_TIER, key, data_key)
+
+
 def _read(path: str) -> tuple[str, bytes] | None:
     """The word and key of a key file; None when there is no file."""
     try:
@@ -161,10 +169,9 @@ def create_vault(layout: Layout) -> str:
     with Store.open(layout.vault_db, create=True) as store:
         if store.setting("check") is not None:
             raise TerokError("The vault has a data key already.", code=Exit.REFUSED)
-        data_key, file_key, recovery = os.urandom(KEY_SIZE), os.urandom(KEY_SIZE), new_recovery_key()
-        wrap(store, KEY_FILE_TIER, file_key, data_key)
+        data_key, recovery = os.urandom(KEY_SIZE), new_recovery_key()
+        add_key_file(store, layout.vault_key, data_key)
         wrap(store, RECOVERY_TIER, recovery_kek(recovery), data_key)
-        write_key_file(layout.vault_key, file_key, data_key=False)
         # last: a vault whose creation was cut off has no data key yet, and is created again
         store.initialise(data_key)
     return recovery

@@ -28,7 +28,7 @@ _FORBIDDEN_HEADERS = frozenset(
 
 _KEYS = frozenset(
     ("title", "site", "variables", "upstreams", "auth", "headers", "merge", "token_query", "rules", "limits", "custom")
-    + ("allow_private", "ca_bundle", "websocket", "http2", "usage", "refresh", "extends")
+    + ("allow_private", "ca_bundle", "websocket", "http2", "usage", "refresh", "extends", "check")
 )
 ALLOW_ALL = {"name": "any", "action": "allow", "methods": ["*"], "paths": ["/**"]}
 
@@ -91,6 +91,7 @@ def _base(extends: Node | None, known: Mapping[str, Any]) -> dict[str, Any]:
             "http2": True,
             "usage": None,
             "refresh": None,
+            "check": None,
             "custom": False,
             "secret_fields": list(SECRET_FIELDS),
         }
@@ -263,6 +264,7 @@ _READERS: dict[str, Any] = {
     "http2": lambda node: node.boolean(),
     "usage": lambda node: node.choice(("anthropic", "openai", "mistral")),
     "refresh": _refresh,
+    "check": lambda node: node.text(_PATH, "a path"),
     "custom": lambda node: node.boolean(),
 }
 """How each key of a provider is read; `limits` and `extends` are read apart."""
