@@ -1,8 +1,8 @@
 """Reading a vendor's own credential file, as the roster's `capture` of an agent describes it.
 
-A capture is `{provider, auth, file, format, fields, variables, command, environ, hint}`: `fields` says where in the file
-the parts of the credential are, as keys joined by `/` (`*`: the first member). In `env` and `text` files a field is one
-whole key. The vendors' files hold more than we take; what is not named stays where it is.
+A capture is `{provider, auth, file, format, fields, variables, command, environ, hint}`: `fields` says where in the
+file the parts of the credential are, as keys joined by `/` (`*`: the first member). In `env` and `text` files a
+field is one whole key. The vendors' files hold more than we take; what is not named stays where it is.
 """
 
 from __future__ import annotations

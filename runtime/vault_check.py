@@ -37,7 +37,9 @@ def run_check(args: argparse.Namespace, env: Env) -> int:
         route = catalog.effective(provider, item.meta)
         item = _fresh(env, store, item, route)
     found = parse(item)
-    url, headers = request(route, found, args.path or provider["check"] or "/")
+    check = provider["check"] or {"path": "/", "headers": {}}
+    url, headers = request(route, found, args.path or check["path"])
+    headers.update(check["headers"])
     began = time.monotonic()
     status, reason = _get(url, headers, route["ca_bundle"])
     duration = time.monotonic() - began

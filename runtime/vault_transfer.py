@@ -1,7 +1,7 @@
 """`terok vault export` and `import`: a copy of the vault's items, sealed with a passphrase; and vendors' own files.
 
-An export is JSON: `{"terok_export": 1, "scrypt": {...}, "sealed": BASE64}`; what is sealed, or stands under `items` when
-`--reveal` wrote it in the clear, is a list of `{kind, scope, name, secret (base64), meta}`.
+An export is JSON: `{"terok_export": 1, "scrypt": {...}, "sealed": BASE64}`; what is sealed, or stands under `items`
+when `--reveal` wrote it in the clear, is a list of `{kind, scope, name, secret (base64), meta}`.
 """
 
 from __future__ import annotations

@@ -279,6 +279,10 @@ class Store:
         )
         return [TokenInfo(*row) for row in rows]
 
+    def is_phantom(self, token: str) -> bool:
+        """Whether this is a phantom token of any container; needs no key."""
+        return self._db.execute("SELECT 1 FROM tokens WHERE digest = ?", (digest(token),)).fetchone() is not None
+
     def revoke(self, container: str) -> int:
         """Forget every token of one container; returns how many there were."""
         with self._transaction():

@@ -236,6 +236,12 @@ def _refresh(node: Node) -> dict[str, Any]:
     }
 
 
+def _check(node: Node) -> dict[str, Any]:
+    fields = node.fields(("path", "headers"), ("path",))
+    headers = _headers(fields["headers"]) if "headers" in fields else {}
+    return {"path": fields["path"].text(_PATH, "a path"), "headers": headers}
+
+
 def _check_addresses(node: Node, compiled: Mapping[str, Any]) -> None:
     """Plain http carries the secret in the clear: only for a private upstream that says so."""
     urls = [each["url"] for each in compiled["upstreams"]]
@@ -264,7 +270,7 @@ _READERS: dict[str, Any] = {
     "http2": lambda node: node.boolean(),
     "usage": lambda node: node.choice(("anthropic", "openai", "mistral")),
     "refresh": _refresh,
-    "check": lambda node: node.text(_PATH, "a path"),
+    "check": _check,
     "custom": lambda node: node.boolean(),
 }
 """How each key of a provider is read; `limits` and `extends` are read apart."""
