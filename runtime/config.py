@@ -47,7 +47,7 @@ class Paths:
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkConfig:
     """The containers' network."""
 
     mode: str = key(
@@ -129,7 +129,7 @@ class Config:
     layout: Layout
     services: Services = Services()
     paths: Paths = Paths()
-    network: Network = Network()
+    network: NetworkConfig = NetworkConfig()
     shield: ShieldConfig = ShieldConfig()
     vault: VaultConfig = VaultConfig()
     ssh: SshConfig = SshConfig()
@@ -141,7 +141,7 @@ class Config:
 SECTIONS: dict[str, type[Any]] = {
     "services": Services,
     "paths": Paths,
-    "network": Network,
+    "network": NetworkConfig,
     "shield": ShieldConfig,
     "vault": VaultConfig,
     "ssh": SshConfig,

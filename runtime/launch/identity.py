@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...sidecars.gate import config as gate_config
 from ...sidecars.store import tokens as shapes
 from ...sidecars.store.store import Store
 from ...sidecars.vault import agents, roster
@@ -49,18 +50,21 @@ def make(plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundl
     found = Identity()
     if plan.scope is None or not (plan.broker or plan.gate):
         return found
-    store = services.open_store(cfg.layout)
-    if store is None:
-        found.notes.append(f"The vault is empty: `terok vault add {plan.scope} PROVIDER` gives the scope a credential.")
-        return found
+    # the services open it too, and say what is missing to whoever asks them
+    store = services.open_store(cfg.layout, create=True)
+    assert store is not None
     with store:
         catalogue, warning = roster.load(cfg.layout)
         if warning:
             found.notes.append(warning)
         held = _held(store, plan, catalogue, found)
         _mint(store, plan, catalogue, held, bundle, found)
+    pairs: list[tuple[str, str]] = []
     if plan.broker:
-        _point_agents(wanted, catalogue, held, plan.scope, found)
+        _point_agents(wanted, catalogue, held, plan.scope, found, pairs)
+    if plan.gate:
+        pairs += gate_config.git_config(cfg.layout, plan.scope, found.tokens[tokens.GATE])
+    found.env.update(agents.git_env(pairs))
     return found
 
 
@@ -103,8 +107,8 @@ def _point_agents(
     held: Mapping[str, dict[str, Any]],
     scope: str,
     found: Identity,
+    pairs: list[tuple[str, str]],
 ) -> None:
-    pairs: list[tuple[str, str]] = []
     for name in agents.available(catalogue, held) if wanted is None else wanted:
         check_agent(name, catalogue)
         need = agents.wanted(catalogue, name, tokens=found.tokens, held=held)
@@ -120,7 +124,6 @@ def _point_agents(
         for file in need.files:
             found.files.setdefault(file.path, file)
         pairs += [pair for pair in need.git if pair not in pairs]
-    found.env.update(agents.git_env(pairs))
 
 
 def check_agent(name: str, catalogue: Mapping[str, Any]) -> None:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ...sidecars.gate import config as gate_config
 from ...sidecars.shield import bundle as shield_bundle
 from ...sidecars.shield import dnsmasq
 from ...sidecars.shield import profiles as shield_profiles
-from ...sidecars.store import keys
+from ...sidecars.ssh import settings as ssh_settings
 from ...sidecars.store.store import Store
-from ...sidecars.vault.settings import settings_for
+from ...sidecars.vault import settings as vault_settings
 from ...supervisor import process
 from ...supervisor.errors import Exit, TerokError
 from ...supervisor.layout import Bundle, Layout
@@ -20,25 +21,10 @@ from ..podman import NetworkPlan
 from .plan import PerContainerResources, WiringPlan
 
 
-def vault_settings(layout: Layout) -> dict[str, Any]:
-    """The settings of the vault's sidecar."""
-    return settings_for(layout)
-
-
-def ssh_settings(layout: Layout) -> dict[str, Any]:
-    """The settings of the signer's sidecar."""
-    return {"store": layout.vault_db, "key_files": keys.key_files(layout), "policy": {}}
-
-
-def gate_settings(layout: Layout) -> dict[str, Any]:
-    """The settings of the gate's sidecar."""
-    return {"root": layout.gate, "store": layout.vault_db}
-
-
-def open_store(layout: Layout) -> Store | None:
-    """The operator's store, or None when no credential was ever added."""
+def open_store(layout: Layout, *, create: bool = False) -> Store | None:
+    """The operator's store; None when there is none yet, unless `create` makes an empty one without any key."""
     try:
-        return Store.open(layout.vault_db)
+        return Store.open(layout.vault_db, create=create)
     except TerokError as error:
         if error.code == Exit.NOT_FOUND:
             return None
@@ -49,11 +35,11 @@ def settings(plan: WiringPlan, layout: Layout, bundle: Bundle) -> dict[str, dict
     """The settings of every sidecar that the plan activates, by the sidecar's name."""
     found: dict[str, dict[str, Any]] = {}
     if plan.broker:
-        found["vault"] = vault_settings(layout)
+        found["vault"] = vault_settings.settings_for(layout)
     if plan.ssh:
-        found["ssh"] = ssh_settings(layout)
-    if plan.gate:
-        found["gate"] = gate_settings(layout)
+        found["ssh"] = ssh_settings.settings_for(layout)
+    if plan.gate and plan.scope is not None:
+        found["gate"] = gate_config.settings_for(layout, plan.scope)
     return found
 
 
