@@ -29,6 +29,7 @@ REF_MAX = 512
 """Bytes of a ref name; a file name with `.lock` behind it must fit into one directory entry, see `valid_ref`."""
 
 _COMPONENT_MAX = 200
+_LENGTH = re.compile(rb"[0-9A-Fa-f]{4}")
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF_BAD = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|\.(?:/|$)|/$")
 
@@ -118,10 +119,8 @@ class Splitter:
         """
         if len(self._buffer) < 4:
             return None
-        try:
-            length = int(bytes(self._buffer[:4]).decode("ascii"), 16) if b"+" not in self._buffer[:4] else -1
-        except ValueError:
-            length = -1
+        digits = bytes(self._buffer[:4])
+        length = int(digits, 16) if _LENGTH.fullmatch(digits) else -1
         if length == 0:
             del self._buffer[:4]
             return FLUSH

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from . import backend, channel, git, http, pktline
+from . import backend, channel, git, http, pktline, refs
 from .policy import Judge
 from .site import STAGED, make_scratch, remove_tree
 from .wire import Body, ChunkedAnswer, Connection
@@ -94,7 +94,8 @@ class _Receiver:
         if objects > limits.pack_objects:
             body.drain(limit=limits.pack_bytes, seconds=limits.push_seconds)
             return f"the pack has {objects} objects; this gate takes {limits.pack_objects}"
-        make_scratch(self.front.site, self.front.config, name)
+        tips = refs.visible(refs.read(self.front.site.home)).values() if self.push.shallow else ()
+        make_scratch(self.front.site, self.front.config, name, tips)
         collect = _Collect(self.answer if self.side_band else None)
         variables = git.backend_variables(
             self.front.site.incoming, f"/{name}/git-receive-pack", "POST", "", "application/x-git-receive-pack-request"

@@ -8,6 +8,7 @@ from ...supervisor.layout import GateHome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from dataclasses import dataclass
 
     from .config import GateConfig
@@ -38,8 +39,13 @@ STAGED = "refs/in/"
 """What a push's refs are called in its scratch repository."""
 
 
-def make_scratch(site: Site, config: GateConfig, name: str) -> str:
+def make_scratch(site: Site, config: GateConfig, name: str, tips: Iterable[str] = ()) -> str:
     """A repository for one push, empty but for the mirror's objects, which it borrows (gitrepository-layout(5)).
+
+    Args:
+        name: of its directory.
+        tips: commits that it has refs to. git finds the mirror's own through the borrowed objects, except where it
+            looks whether a push from a shallow clone would make this repository shallow.
 
     Returns:
         Its absolute path.
@@ -52,6 +58,9 @@ def make_scratch(site: Site, config: GateConfig, name: str) -> str:
         "config": "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
         "objects/info/alternates": f"{site.home.objects}\n",
     }
+    lines = [f"{tip} refs/have/{number:08}\n" for number, tip in enumerate(sorted(set(tips)))]
+    if lines:
+        files["packed-refs"] = "".join(["# pack-refs with: sorted \n", *lines])
     if config.object_format == "sha256":
         files["config"] = (
             "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n"

@@ -61,7 +61,7 @@ def decide(
             yield Step(ref, "force", ours, now, waits=True)
         elif forward(ours, now):
             yield Step(ref, "update", ours, now, waits=False)
-        elif not forward(now, ours):
+        elif ours == then or not forward(now, ours):
             yield Step(ref, "force", ours, now, waits=True)
 
 

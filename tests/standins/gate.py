@@ -111,6 +111,12 @@ class Rig:
         mirror.create(self.home, settings)
         return settings
 
+    def configure_again(self, **fields: Any) -> config.GateConfig:
+        """Change the configuration, as `terok gate set` does; the next connection has it."""
+        settings = config.load(self.home).replace(**fields)
+        config.save(self.home, settings)
+        return settings
+
     def start(self, *, idle_seconds: int = 60) -> None:
         """Run the gate's process on a TCP socket and a Unix socket, both held by the test."""
         bundle = self.layout.bundle(self.container)
