@@ -109,6 +109,7 @@ class Bundle:
     log = property(lambda self: self.file("supervisor.log"))
     hook_error = property(lambda self: self.file("hook-error.log"))
     lock = property(lambda self: self.file("supervisor.lock"))
+    confirm = property(lambda self: self.file("confirm"))
     tokens = property(lambda self: self.file("tokens.json"))
     home = property(lambda self: self.file("home"))
 

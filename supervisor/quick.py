@@ -72,6 +72,18 @@ def loads(content: bytes | str) -> Any:
     return value
 
 
+def _quoter() -> Callable[[str], str]:
+    try:
+        from _json import encode_basestring_ascii
+    except ImportError:
+        from json.encoder import encode_basestring_ascii
+    return encode_basestring_ascii
+
+
+_quote = _quoter()
+_WORDS = {None: "null", True: "true", False: "false"}
+
+
 def dumps(value: Any, indent: str | None = "") -> str:
     """Encode as JSON, ASCII only; `value` is made of dict with str keys, list, tuple, str, numbers, bool and None.
 
@@ -81,10 +93,10 @@ def dumps(value: Any, indent: str | None = "") -> str:
     Raises:
         TypeError: it has something else in it.
     """
-    if value is None or value is True or value is False:
-        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
         return _quote(value)
+    if value is None or value is True or value is False:
+        return _WORDS[value]
     if isinstance(value, (int, float)):
         return repr(value)
     inner = None if indent is None else indent + " "
@@ -101,12 +113,3 @@ def _bracket(pair: str, members: list[str], indent: str | None) -> str:
     if indent is None:
         return pair[0] + ", ".join(members) + pair[1]
     return f"{pair[0]}\n{indent} " + f",\n{indent} ".join(members) + f"\n{indent}{pair[1]}"
-
-
-def _quote(text: str) -> str:
-    try:
-        from _json import encode_basestring_ascii
-    except ImportError:
-        from json.encoder import encode_basestring_ascii
-    quoted: str = encode_basestring_ascii(text)
-    return quoted

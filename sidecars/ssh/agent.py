@@ -72,7 +72,7 @@ class Agent:
         if type(request) is wire.Query:
             self._audit.write("query", **_fields(policy.Verdict(True)))
             return wire.ANSWER_QUERY
-        assert type(request) is wire.Other
+        assert type(request) is wire.Other  # the last of the five
         reason = f"{request.name} is not served: keys are managed on the host"
         return self._refuse("request", policy.Verdict(False, reason, "terok ssh on the host"))
 
@@ -139,6 +139,17 @@ class Agent:
             return self._refuse("sign", verdict, identity.name)
         question = Question(identity, request, algorithm, verdict)
         return question if identity.policy.confirm else self.finish(question)
+
+    def ask(self, question: Question) -> dict[str, Any]:
+        """What the operator is shown; puts the question into the audit.
+
+        Raises:
+            OSError: as `handle`.
+        """
+        identity, _, _, verdict = question
+        shown = {"host": verdict.host, "user": verdict.user, "key": identity.name, "namespace": verdict.namespace}
+        self._audit.write("confirm", verdict="asked", **shown, allow="terok ssh confirm")
+        return {**shown, "fingerprint": keys.fingerprint(identity.blob)}
 
     def finish(self, question: Question, refusal: str = "") -> bytes:
         """The answer to a request after the operator's word; `refusal` says why not, empty is a yes.

@@ -11,6 +11,7 @@ from ..kit.confine import confine
 from ..store import keys as vault_keys
 from ..store.store import Store
 from .agent import Agent
+from .confirm import Desk
 from .keyring import Keyring, Unavailable
 from .server import Server
 from .settings import Settings, parse
@@ -32,13 +33,15 @@ def main(context: Context) -> int:
     vault_keys.prepare(settings.key_files)
     store = _open(settings)
     keyring = Keyring(store, settings.key_files, context.scope, settings.policy)
+    desk = Desk(context.bundle.confirm)
     _warm(keyring)
     confine(
         read=sorted({os.path.dirname(path) for path in settings.key_files}),
+        write=[context.bundle.confirm],
         connect_ports=(),
     )
     idle = context.idle_seconds if store is not None else min(context.idle_seconds or 1.0, NO_VAULT_SECONDS)
-    server = Server([each for _, each in context.listeners], Agent(keyring, context.audit), idle)
+    server = Server([each for _, each in context.listeners], Agent(keyring, context.audit), desk, idle)
     try:
         return server.run()
     finally:
