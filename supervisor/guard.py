@@ -16,6 +16,8 @@ from .errors import TerokError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .container import Container
     from .schema import Wiring
 
@@ -24,6 +26,8 @@ _NFNLGRP_NFTABLES = 7
 _SUBSYS_NFTABLES = 10
 _ELEMENTS = {12, 13, 14, 15, 16}  # NEW-, GET-, DELSETELEM, NEW-, GETGEN (linux/netfilter/nf_tables.h)
 _HEADER = struct.Struct("=IHHII")
+_AGAIN = 0.1
+"""Seconds until the next try when the firewall is just being changed."""
 
 
 def listen() -> int:
@@ -53,6 +57,7 @@ class Guard:
 
     def __init__(self, fd: int, container: Container, wiring: Wiring) -> None:
         self.fd, self._container, self._wiring = fd, container, wiring
+        self.later: Callable[[float, Callable[[], None]], None] = lambda _seconds, _check: None
 
     def on_news(self) -> None:
         """Read what the kernel has to say; compare and mend when it matters."""
@@ -73,9 +78,15 @@ class Guard:
         return changed
 
     def check(self) -> None:
-        """Compare the firewall in force with the expected one; restore it when it differs, and write it down."""
+        """Compare the firewall in force with the expected one; restore it when it differs, and write it down.
+
+        While `terok shield` changes both, which it does under a lock, the comparison waits.
+        """
         shield = self._wiring.shield
         assert shield is not None
+        if self._being_changed():
+            self.later(_AGAIN, self.check)
+            return
         try:
             firewall.verify(self._container.network, shield)
             return
@@ -86,6 +97,21 @@ class Guard:
             self._tell("restored", reason)
         except TerokError as error:
             self._tell("restore_failed", f"{reason} {error.what}")
+
+    def _being_changed(self) -> bool:
+        from fcntl import LOCK_NB, LOCK_SH, flock
+
+        try:
+            fd = os.open(self._wiring.bundle.shield_lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False  # never changed so far
+        try:
+            flock(fd, LOCK_SH | LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
 
     def _tell(self, event: str, reason: str) -> None:
         os.write(2, f"shield: {event}: {reason}\n".encode(errors="replace"))

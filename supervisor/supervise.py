@@ -134,6 +134,7 @@ class Supervisor:
         for service in self.services:
             service.attach(loop)
         if self._guard is not None:
+            self._guard.later = loop.after
             loop.watch(self._guard.fd, self._guard.on_news)
         if self._dns is not None:
             loop.after(firewall.ROTATE_SECONDS, self._rotate)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...supervisor import firewall
 from ...supervisor.errors import TerokError
 from ...supervisor.layout import Bundle
 from . import dnsmasq, ruleset
 from .dnsmasq import Features
-from .model import Forwarder, Model, unique
+from .model import QUARANTINE, UP, Forwarder, Model, unique
 from .profiles import load, parse_lines
 from .targets import Ports, Target, parse
 
@@ -126,18 +127,48 @@ def with_lines(state: State) -> State:
     return replace(state, lines=lines, model=replace(state.model, taught=tuple(lines)))
 
 
+def at_start(state: State) -> State:
+    """What a start of the container begins with: closed, and with a line of dnsmasq's for every name."""
+    mode = QUARANTINE if state.model.mode == QUARANTINE else UP
+    return replace(state, model=state.model.with_mode(mode), until=None)
+
+
 def write(bundle: Bundle, state: State) -> Rendered:
-    """Write all files of a state; each appears whole or not at all."""
-    rendered = render(state, bundle)
-    write_file(bundle.ruleset, rendered.ruleset)
-    write_file(bundle.expected, rendered.expected)
-    write_file(bundle.resolv_conf, rendered.resolv_conf, mode=0o644)
-    write_file(bundle.dnsmasq_servers, rendered.dnsmasq_servers)
-    write_file(bundle.dnsmasq_hosts, rendered.dnsmasq_hosts)
-    if rendered.dnsmasq_conf is not None:
-        write_file(bundle.dnsmasq_conf, rendered.dnsmasq_conf)
+    """Write all files of a state; each appears whole or not at all. Returns what is in force now.
+
+    What a start begins with lies under the plain names. Where the present differs, its ruleset lies beside it, and
+    what dnsmasq may answer at a start lies beside what it may answer now (see `supervisor/firewall.py`).
+    """
+    now, start = render(state, bundle), render(at_start(state), bundle)
+    write_file(bundle.ruleset, start.ruleset)
+    write_file(bundle.expected, start.expected)
+    differs = now.ruleset != start.ruleset
+    _beside(bundle.ruleset + firewall.NOW, now.ruleset if differs else None)
+    _beside(bundle.expected + firewall.NOW, now.expected if differs else None)
+    write_file(bundle.resolv_conf, now.resolv_conf, mode=0o644)
+    write_dns(bundle, state)
+    if now.dnsmasq_conf is not None:
+        write_file(bundle.dnsmasq_conf, now.dnsmasq_conf)
     write_file(bundle.shield, encode(state))
-    return rendered
+    return now
+
+
+def write_dns(bundle: Bundle, state: State) -> None:
+    """Write what dnsmasq reads on SIGHUP."""
+    now, start = dnsmasq.servers(state.model), dnsmasq.servers(at_start(state).model)
+    _beside(bundle.dnsmasq_servers + firewall.START, start if now != start else None)
+    write_file(bundle.dnsmasq_servers, now)
+    write_file(bundle.dnsmasq_hosts, dnsmasq.hosts(state.generation))
+
+
+def _beside(path: str, content: str | None) -> None:
+    if content is not None:
+        write_file(path, content)
+        return
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def write_file(path: str, content: str, *, mode: int = 0o600) -> None:
@@ -148,6 +179,12 @@ def write_file(path: str, content: str, *, mode: int = 0o600) -> None:
         os.fchmod(fd, mode)  # whatever the umask says
         file.write(content)
     os.replace(partial, path)
+
+
+def write_lists(bundle: Bundle, live: Sequence[Target], denied: Sequence[Target]) -> None:
+    """Write `live.allowed` and `deny.list`."""
+    write_file(bundle.live_allowed, "".join(f"{each}\n" for each in live))
+    write_file(bundle.deny_list, "".join(f"{each}\n" for each in denied))
 
 
 def read_list(path: str) -> list[Target]:

@@ -88,7 +88,8 @@ class Model:
     @property
     def groups(self) -> tuple[Ports, ...]:
         """The distinct ports of what is allowed, the web first: each has sets and rules of its own."""
-        return tuple(sorted({WEB, *(target.ports for target in self.allowed)}, key=_web_first))
+        open_ = {each.ports for each in self.allowed if not each.is_name} | {each.ports for each in self.names()}
+        return tuple(sorted({WEB} | open_, key=_web_first))
 
     @property
     def denied_groups(self) -> tuple[Ports, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import expressions as nft
@@ -23,8 +23,8 @@ FAMILIES = (4, 6)
 LEARNED_MAX = 65536
 """Elements of a set that dnsmasq fills: what a hostile name server can make the kernel hold."""
 DNS_PORT = 53
-GUARDED_PORTS = ((53, 53), (9418, 9419))
-"""Ports of our own services on the container's loopback: closed in quarantine."""
+SERVICE_PORTS = ((9418, 9419),)
+"""Ports of the git gate and the vault on the container's loopback: closed in quarantine. dnsmasq refuses by itself."""
 
 _ND = (
     "nd-router-solicit",
@@ -203,12 +203,10 @@ def _down_all(model: Model) -> Iterator[Rule]:
 
 
 def _learn(model: Model) -> Iterator[Rule]:
+    """Nothing is granted, so nothing that was open stays open afterwards; each new connection is recorded."""
     yield from _guarded(model)
-    yield from _established(model)
     yield from _infrastructure(model)
     yield from _refused("never")
-    yield rule(jump("named"))
-    yield rule(jump("learned"))
     if model.audit_group is not None:
         yield rule(nft.state("new"), nft.limit(_LOG_RATE * 10, _LOG_BURST * 10), nft.log("learn", model.audit_group))
     yield rule(ACCEPT)
@@ -216,8 +214,8 @@ def _learn(model: Model) -> Iterator[Rule]:
 
 def _quarantine(model: Model) -> Iterator[Rule]:
     for protocol in ("tcp", "udp"):
-        yield rule(nft.out_loopback(), nft.port(protocol, "dport", GUARDED_PORTS), goto("refuse"))
-        yield rule(nft.out_loopback(), nft.port(protocol, "sport", GUARDED_PORTS), goto("refuse"))
+        yield rule(nft.out_loopback(), nft.port(protocol, "dport", SERVICE_PORTS), goto("refuse"))
+        yield rule(nft.out_loopback(), nft.port(protocol, "sport", SERVICE_PORTS), goto("refuse"))
     yield rule(nft.out_loopback(), ACCEPT)
     yield rule(goto("refuse"))
 
@@ -363,6 +361,13 @@ def change(old: Table, new: Table, more: Iterable[str] = ()) -> str:
     out += [f"add rule inet terok {each.name} {line.text}" for each in changed for line in each.rules]
     out += [f"delete set inet terok {name}" for name in before]
     return "\n".join([*out, ""])
+
+
+def halfway(old: Model, new: Model, *, dns_epoch: int) -> Table:
+    """The new rules with the sets of both policies, for the time in which dnsmasq goes from one to the other."""
+    after = build(replace(new, dns_epoch=dns_epoch))
+    names = {each.name for each in after.sets}
+    return Table(after.sets + tuple(each for each in build(old).sets if each.name not in names), after.chains)
 
 
 def structure(table: Table) -> dict[str, Any]:

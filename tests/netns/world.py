@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from terok_host.runtime.shield_live import Running
 from terok_host.sidecars.shield import bundle as shield_bundle
 from terok_host.sidecars.shield import dnsmasq
 from terok_host.supervisor import firewall, process, resolver, sockets
@@ -35,7 +36,7 @@ class Box:
     """A user and a network namespace, held by a process that waits for its end of input."""
 
     def __init__(self, *, inside: Box | None = None) -> None:
-        enter = ["unshare", "--user", "--map-root-user", "--net"]
+        enter = ["unshare", "--user", "--map-root-user", "--map-auto", "--net"]  # like Podman: many uids
         if inside:
             enter = ["nsenter", "--user", "--preserve-credentials", f"--target={inside.pid}", "unshare", "--net"]
         self._holder = subprocess.Popen([*enter, "sh", "-c", _HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -132,11 +133,12 @@ class World:
 
     def start_dns(self, shield: Shield) -> None:
         """Start dnsmasq and wait for its first answer."""
-        argv = resolver.argv(shield)
-        argv[1] = "--no-daemon"  # the tests' user namespace maps one uid: dnsmasq cannot change its group there
-        self._dns = process.spawn(argv, namespaces=self.box.namespaces, die_with_parent=True, fds={2: 2})
+        self._shield = shield
+        self._dns = process.spawn(
+            resolver.argv(shield), namespaces=self.box.namespaces, die_with_parent=True, fds={2: 2}
+        )
         with self.box.make(lambda: socket.socket(fileno=sockets.connect_udp("127.0.0.1", 53))) as probe:
-            resolver.probe(probe.fileno(), shield.probe, 5, present=True)
+            resolver.probe(probe.fileno(), shield.probe, 5)
 
     @property
     def dns_pid(self) -> int:
@@ -150,6 +152,16 @@ class World:
             os.kill(self._dns, 9)
             os.waitpid(self._dns, 0)
             self._dns = None
+
+    def running(self) -> Running:
+        """What the live verbs need: here the test starts dnsmasq again, where else the supervisor would."""
+
+        def restart() -> None:
+            self.stop_dns()
+            self.start_dns(self._shield)
+
+        dns = None if self._dns is None else (self._dns, process.start_time(self._dns))
+        return Running(self.box.namespaces, dns, restart)
 
     # --- servers and clients -----------------------------------------------------------------------------
 

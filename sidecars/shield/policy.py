@@ -1,0 +1,160 @@
+"""What the live verbs make of a state: the next state, and how to get there. Decisions only; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import dnsmasq
+from .bundle import State
+from .model import BYPASS, OPEN_MODES, QUARANTINE, UP, taught_set, unique
+from .ruleset import FAMILIES, learned_set
+from .targets import WEB, Target
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change of policy.
+
+    Attributes:
+        state: what follows; its generation is new.
+        restrictive: something closes: dnsmasq first, and answers under way become worthless before sets are cleaned.
+        restart: the running dnsmasq cannot be told by SIGHUP.
+        forget: lines whose taught addresses go; None stands for the names without a line.
+        forget_all: everything that is not taught by a line goes as well (the end of an open mode).
+        notes: what is worth saying.
+    """
+
+    state: State
+    restrictive: bool
+    restart: bool = False
+    forget: frozenset[str | None] = frozenset()
+    forget_all: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+def allow(state: State, targets: Sequence[Target]) -> Step:
+    """Allow more, and take back denials of exactly these targets."""
+    model = replace(
+        state.model,
+        allowed=unique([*state.model.allowed, *targets]),
+        denied=tuple(each for each in state.model.denied if each not in targets),
+    )
+    notes = [
+        f"{each} stays denied: a wider denial covers it" for each in targets if each.is_name and model.denies(each)
+    ]
+    grown = _with_model(state, model)
+    known = {name: ports for name, ports in state.lines.items() if name not in state.fresh}
+    restart = not dnsmasq.suffices(known, model)
+    return Step(_settled(grown, restart), restrictive=False, restart=restart, notes=tuple(notes))
+
+
+def deny(state: State, targets: Sequence[Target]) -> Step:
+    """Deny, and take back what was allowed live of exactly these targets."""
+    model = replace(
+        state.model,
+        allowed=tuple(each for each in state.model.allowed if each not in targets or each in state.base),
+        denied=unique([*state.model.denied, *targets]),
+        dns_epoch=state.model.dns_epoch + 1,
+    )
+    names = [each for each in targets if each.is_name]
+    known = [name for name in state.lines if name not in state.fresh]
+    forget: set[str | None] = set()
+    for each in names:
+        forget |= dnsmasq.touched(each, state.lines) | dnsmasq.touched(each, known)
+    if any(each.ports != WEB for each in names):  # the lines themselves must change: they still teach those ports
+        lines = dnsmasq.lines(model)
+        after = replace(state, model=replace(model, taught=tuple(lines)), lines=lines)
+        return Step(_settled(after, True), restrictive=True, restart=True, forget=frozenset(forget))
+    return Step(_settled(_with_model(state, model), False), restrictive=True, forget=frozenset(forget))
+
+
+def set_mode(state: State, mode: str, until: float | None = None) -> Step:
+    """Change the mode.
+
+    Going up takes away what names taught while every name resolved; whatever is not attributed to an allowed name goes.
+    """
+    old = state.model.mode
+    model = replace(state.model, mode=mode)
+    closing = mode in (UP, QUARANTINE) and old in OPEN_MODES
+    if closing:
+        model = replace(model, dns_epoch=model.dns_epoch + 1)
+    restart = mode in OPEN_MODES and bool(state.fresh)  # so that what allowed names teach can be told from the rest
+    after = replace(state, model=model, until=until if mode == BYPASS else None)
+    return Step(_settled(after, restart), restrictive=closing, restart=restart, forget_all=closing)
+
+
+def reset(state: State) -> Step:
+    """Back to the profiles: nothing allowed or denied live; every open connection is judged again."""
+    model = replace(
+        state.model,
+        allowed=state.base,
+        denied=(),
+        mode=UP,
+        epoch=state.model.epoch + 1,
+        dns_epoch=state.model.dns_epoch + 1,
+    )
+    lines = dnsmasq.lines(model)
+    after = replace(state, model=replace(model, taught=tuple(lines)), lines=lines, until=None)
+    gone = frozenset[str | None]([None, *(name for name in state.lines if name not in lines)])
+    return Step(_settled(after, True), restrictive=True, restart=True, forget=gone, forget_all=True)
+
+
+def _with_model(state: State, model: Any) -> State:
+    """The state with another policy; lines that exist stay, so that their sets do."""
+    wanted = dnsmasq.lines(model)
+    lines = dict(state.lines)
+    fresh = set(state.fresh)
+    for name, ports in wanted.items():
+        merged = unique_ports([*lines.get(name, ()), *ports])
+        if merged != lines.get(name):
+            fresh.add(name)
+            lines[name] = merged
+    return replace(state, model=replace(model, taught=tuple(lines)), lines=lines, fresh=tuple(sorted(fresh)))
+
+
+def unique_ports(ports: Iterable[Any]) -> tuple[Any, ...]:
+    """Without doubles, in order."""
+    return tuple(dict.fromkeys(ports))
+
+
+def _settled(state: State, restart: bool) -> State:
+    return replace(state, generation=state.generation + 1, fresh=() if restart else state.fresh)
+
+
+def cleaning(step: Step, old: State, observed: Mapping[str, Any]) -> list[str]:
+    """The commands that take taught addresses away, given what the sets hold (the form of `firewall.observe`).
+
+    An address stays when a line that is not forgotten taught it too. What goes is also put into the set `cut`: its open
+    connections lose their shortcut and are judged by the rules again.
+    """
+    if not step.forget and not step.forget_all:
+        return []
+    sets = observed["sets"]
+
+    def held(name: str) -> set[str]:
+        return set(sets[name]["elem"]) if name in sets else set()
+
+    commands = []
+    everyone: list[str | None] = [None, *old.lines]
+    forgotten = set(step.forget) | ({None} if step.forget_all else set())
+    for family in FAMILIES:
+        keep: set[str] = set()
+        for line in everyone:
+            if line not in forgotten:
+                keep |= held(taught_set(line, family))
+        learned = [learned_set(ports, family, each) for ports in old.model.groups for each in "ab"]
+        if step.forget_all:
+            gone = set().union(*(held(name) for name in learned)) - keep
+        else:
+            gone = set().union(*(held(taught_set(line, family)) for line in forgotten)) - keep
+        for name in learned:
+            commands += _elements("delete", name, held(name) & gone)
+        commands += _elements("add", f"cut{family}", gone - held(f"cut{family}"))
+        commands += [f"flush set inet terok {taught_set(line, family)}" for line in everyone if line in forgotten]
+    return commands
+
+
+def _elements(verb: str, name: str, elements: set[str]) -> list[str]:
+    return [f"{verb} element inet terok {name} {{ {', '.join(sorted(elements))} }}"] if elements else []
