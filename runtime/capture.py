@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..sidecars.store.credential import Credential, check_secret
 from ..sidecars.vault.refresh import jwt_expiry
 from ..supervisor.errors import Exit, TerokError
+from .leaks import open_parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,14 +24,26 @@ if TYPE_CHECKING:
 SIZE_MAX = 1 << 20
 
 
-def read_file(path: str) -> str:
+def read_file(path: str, *, beneath: str | None = None) -> str:
     """A credential file's text.
+
+    Args:
+        path: the file.
+        beneath: `path` is relative to this directory, which a container could write: no link in it is followed.
 
     Raises:
         TerokError: it is missing (NOT_FOUND), no regular file, larger than 1 MiB, or not text.
     """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if beneath is None:
+            fd = os.open(path, flags)
+        else:
+            directory, name = open_parent(beneath, path)
+            try:
+                fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=directory)
+            finally:
+                os.close(directory)
     except FileNotFoundError:
         raise TerokError(f"There is no {path}.", code=Exit.NOT_FOUND) from None
     except OSError as error:

@@ -169,13 +169,11 @@ def _base64(secret: bytes, offset: int) -> list[bytes]:
 
 def delete(found: Found) -> bool:
     """Delete a file when it is still the one that was found; False when it has changed meanwhile."""
-    directory = os.open(found.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        *parents, name = found.path.split("/")
-        for each in parents:
-            below = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
-            os.close(directory)
-            directory = below
+        directory, name = open_parent(found.root, found.path)
+    except OSError:
+        return False
+    try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if (status.st_dev, status.st_ino) != found.inode:
             return False
@@ -185,3 +183,20 @@ def delete(found: Found) -> bool:
         return False
     finally:
         os.close(directory)
+
+
+def open_parent(root: str, path: str) -> tuple[int, str]:
+    """A descriptor of the directory of `path` below `root`, reached without following a link, and the last name.
+
+    Raises:
+        OSError: a part is missing, is a link, or is no directory.
+    """
+    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *parents, name = path.split("/")
+    for each in parents:
+        try:
+            below = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+        finally:
+            os.close(directory)
+        directory = below
+    return directory, name

@@ -1,4 +1,4 @@
-"""`terok vault`: credentials, their encryption, the routes, and what the vault did. Parsers only; see `vault_*`."""
+"""`terok vault`: the parsers of its verbs. Their work is in `vault_*`, imported when one runs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 
     Parser = argparse.ArgumentParser
 
+DESCRIPTION = "The operator's credentials: how they are kept, who may unlock them, and what containers did with them."
 AUTH_KINDS = ("api-key", "oauth", "basic")
 TIERS = ("key-file", "passphrase", "command", "systemd-creds", "keyring")
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `vault` and its verbs."""
-    vault = commands.add_parser("vault", help="credentials and their encryption", description=__doc__)
+    vault = commands.add_parser("vault", help="credentials and their encryption", description=DESCRIPTION)
     verbs = vault.add_subparsers(metavar="VERB", required=True, dest="vault_verb")
     _locks(verbs)
     _items(verbs)
     _transfer(verbs)
     _reports(verbs)
-    _passphrase(verbs.add_parser("passphrase", help="the ways in which the vault is unlocked"))
+    text = "the ways in which the vault is unlocked"
+    _passphrase(verbs.add_parser("passphrase", help=text, description=f"{text.capitalize()}."))
 
 
 def _verb(verbs: Any, name: str, module: str, function: str, text: str) -> Parser:
@@ -119,6 +121,13 @@ def _reports(verbs: Any) -> None:
     verb.add_argument("--scope", help="only this scope")
     verb = _verb(verbs, "usage", "vault_audit", "run_usage", "show requests, bytes and tokens by scope and container")
     verb.add_argument("--scope", help="only this scope")
+    verb = _verb(
+        verbs, "limit", "vault_audit", "run_limit", "limit what the containers of a scope may use; none takes it away"
+    )
+    verb.add_argument("scope", metavar="SCOPE")
+    verb.add_argument("--requests", type=int, metavar="N", help="requests in a period")
+    verb.add_argument("--tokens", type=int, metavar="N", help="tokens in a period, as far as the provider reports them")
+    verb.add_argument("--period", choices=("hour", "day"), default="day", help="default day; UTC")
 
 
 def _passphrase(parser: Parser) -> None:
