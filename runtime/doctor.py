@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..supervisor.errors import Exit
-from . import checks, doctor_checks, setup
+from . import checks, doctor_checks, selinux, setup
 from .env import Env
 
 MENDS: dict[str, Callable[[Env], list[str]]] = {
@@ -50,7 +50,12 @@ def run(args: argparse.Namespace, env: Env) -> int:
 
 def examine(env: Env) -> list[checks.Check]:
     """The results of all checks: the host's first, because what comes later follows from it."""
-    return [*checks.run_all(env), *(found for check in doctor_checks.CHECKS for found in check(env))]
+    confined = selinux.block(env)
+    return [
+        *checks.run_all(env),
+        *(confined.checks() if confined else []),
+        *(found for check in doctor_checks.CHECKS for found in check(env)),
+    ]
 
 
 def first_cause(results: list[checks.Check]) -> checks.Check | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..supervisor.errors import Exit
 from ..supervisor.layout import containers_conf_dropin
-from . import checks, hooks
+from . import checks, hooks, selinux
 from .env import Env
 from .launch import files
 
@@ -36,11 +36,18 @@ def setup(args: argparse.Namespace, env: Env) -> int:
     """Install, then report; returns OK, FAILURE or MANUAL."""
     done = [] if args.check else install(env)
     results = checks.run_all(env)
-    problems = [each for each in results if each.state != checks.OK]
-    text = "\n".join([*done, *([""] if done else []), *checks.render(results, env.out)])
-    env.out.emit({"done": done, "checks": [each.to_dict() for each in results]}, text)
-    if any(each.state == checks.FAIL for each in problems):
-        return Exit.MANUAL if all(each.fix for each in problems if each.state == checks.FAIL) else Exit.FAILURE
+    confined = selinux.block(env)
+    lines = [
+        *done,
+        *([""] if done else []),
+        *checks.render(results, env.out),
+        *(confined.lines(env.out) if confined else []),
+    ]
+    data = {"done": done, "checks": [each.to_dict() for each in results]}
+    env.out.emit({**data, "selinux": confined.to_dict() if confined else None}, "\n".join(lines))
+    failed = [each for each in results if each.state == checks.FAIL]
+    if failed:
+        return Exit.MANUAL if all(each.fix for each in failed) else Exit.FAILURE
     return Exit.OK
 
 
@@ -85,6 +92,9 @@ def uninstall(args: argparse.Namespace, env: Env) -> int:
     for folder in (env.layout.hooks, env.layout.data, os.path.dirname(dropin)):
         if _rmdir(folder):
             done.append(f"Removed {folder}/")
+    policy = selinux.removal()
+    if policy:
+        env.note(f"The SELinux policy module stays, which only an administrator can remove: {policy}")
     if os.path.isdir(env.layout.containers):
         env.note(f"State bundles are left in {env.layout.containers}; `terok cleanup NAME` removes one.")
     env.out.emit({"done": done}, "\n".join(done) or "The hooks were not installed.")

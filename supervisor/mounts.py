@@ -36,6 +36,7 @@ def attach(container: Container, mounts: Sequence[Mount]) -> None:
         return
 
     def body() -> tuple[bytes, list[int]]:
+        os.umask(0o022)  # directories that are made on the way must be open to every user of the container
         root = os.open(container.root, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for mount in mounts:
             try:
