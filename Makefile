@@ -46,7 +46,7 @@ test-wheel: dev ## The tests against the built wheel in a fresh virtual environm
 	$(LAB) $(CURDIR)/$(WHEEL_VENV)/bin/python -m pytest -q -p no:cacheprovider $(TESTS)
 
 bench: bytecode ## Measure against the budgets of the design; a miss is marked, not hidden
-	$(LAB) $(CURDIR)/$(BIN)/python bench/run.py
+	$(LAB) $(CURDIR)/$(BIN)/python -m bench.run
 
 clean: ## Remove what `make` built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

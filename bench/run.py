@@ -1,4 +1,4 @@
-"""Runs the measurements: `python bench/run.py [--json] [NAME...]`; each NAME is a file of this folder, default all.
+"""Runs the measurements: `python -m bench.run [--json] [NAME...]` from the root; a NAME is a file here, default all.
 
 A file takes part by having `measure(house) -> list[Figure]`. A missed budget is marked; the exit code stays 0, because
 a figure is a finding.
@@ -14,11 +14,10 @@ import platform
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from bench.kit import Figure
+from tests.lab.house import House
 
-from bench.kit import Figure  # noqa: E402 - only after the path is set
-from tests.lab.house import House  # noqa: E402 - only after the path is set
+HERE = Path(__file__).parent
 
 
 def names() -> list[str]:

@@ -14,4 +14,4 @@ bash tests/lab/packages.sh demo
 echo "packages: all there"
 make --no-print-directory bytecode
 echo "program:  .venv/bin/terok"
-exec bash tests/lab/lab.sh -- "$PWD/.venv/bin/python" demo/demo.py
+exec bash tests/lab/lab.sh -- "$PWD/.venv/bin/python" -m demo.demo

@@ -24,6 +24,8 @@ def furnish(
     ca_bundle: Path | None = None,
     allowed: Sequence[str] = (ALLOWED,),
     scope: str = SCOPE,
+    profile: str = PROFILE,
+    ssh_key: bool = True,
 ) -> None:
     """Give the house a scope.
 
@@ -31,12 +33,13 @@ def furnish(
         house: where.
         upstream: where the provider's requests go instead of to the provider.
         ca_bundle: PEM file of the authority that signed the upstream's certificate; None: the system's.
-        allowed: lines of the shield profile `PROFILE`.
-        scope: its name.
+        allowed: lines of the shield profile.
+        scope, profile: their names.
+        ssh_key: also generate a key.
     """
     profiles = Path(house.layout.profiles)
     profiles.mkdir(parents=True, exist_ok=True)
-    (profiles / f"{PROFILE}.txt").write_text("".join(f"{line}\n" for line in allowed))
+    (profiles / f"{profile}.txt").write_text("".join(f"{line}\n" for line in allowed))
     if not Path(house.layout.vault_db).exists():
         keys.create_vault(house.layout)
     meta = {"auth": "api-key", "upstream": upstream, "allow_private": True}
@@ -45,4 +48,5 @@ def furnish(
     with Store.open(house.layout.vault_db) as store:
         store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
         store.put(credential.KIND, scope, PROVIDER, SECRET.encode(), meta)
-    house.terok("ssh", "generate", "--scope", scope)
+    if ssh_key:
+        house.terok("ssh", "generate", "--scope", scope)
