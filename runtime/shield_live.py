@@ -111,14 +111,21 @@ def locked(bundle: Bundle) -> Iterator[None]:
         os.close(fd)
 
 
-def allow(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -> policy.Step:
-    """Allow targets, now and at every later start; raises TerokError."""
-    return _apply(bundle, running, lambda state: policy.allow(state, targets), "allow", targets)
+def allow(
+    bundle: Bundle, running: Running | None, targets: Sequence[Target], *, notes: Sequence[str] = ()
+) -> policy.Step:
+    """Allow targets, now and at every later start; `notes` go into the audit log. Raises TerokError."""
+    return _apply(bundle, running, lambda state: policy.allow(state, targets), "allow", targets, notes)
 
 
 def deny(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -> policy.Step:
     """Deny targets, now and at every later start, and end what is open to them; raises TerokError."""
     return _apply(bundle, running, lambda state: policy.deny(state, targets), "deny", targets)
+
+
+def forget(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -> policy.Step:
+    """Take back live allowances and denials of exactly these targets; raises TerokError."""
+    return _apply(bundle, running, lambda state: policy.forget(state, targets), "forget", targets)
 
 
 def set_mode(bundle: Bundle, running: Running | None, mode: str, until: float | None = None) -> policy.Step:
@@ -137,6 +144,7 @@ def _apply(
     decide: Callable[[files.State], policy.Step],
     event: str,
     targets: Sequence[Target],
+    notes: Sequence[str] = (),
 ) -> policy.Step:
     with locked(bundle):
         old = files.read_state(bundle)
@@ -148,11 +156,26 @@ def _apply(
                 files.write(bundle, files.with_lines(files.at_start(step.state)))
             live = [each for each in step.state.model.allowed if each not in step.state.base]
             files.write_lists(bundle, live, step.state.model.denied)
-        finally:
-            audit.append(
-                bundle.audit, "shield", event, targets=[str(each) for each in targets], mode=step.state.model.mode
-            )
+        except TerokError as error:
+            _note(bundle, event, step, targets, notes, failed=error.what)
+            raise
+        _note(bundle, event, step, targets, notes)
         return step
+
+
+def _note(
+    bundle: Bundle,
+    event: str,
+    step: policy.Step,
+    targets: Sequence[Target],
+    notes: Sequence[str],
+    *,
+    failed: str | None = None,
+) -> None:
+    fields = {"targets": [str(each) for each in targets], "notes": [*notes, *step.notes], "failed": failed}
+    audit.append(
+        bundle.audit, "shield", event, mode=step.state.model.mode, **{key: each for key, each in fields.items() if each}
+    )
 
 
 def _carry_out(bundle: Bundle, running: Running, old: files.State, step: policy.Step) -> None:

@@ -47,13 +47,14 @@ def query(name: str, identity: int, kind: int = _TYPE_A) -> bytes:
     return header + labels + b"\x00" + kind.to_bytes(2, "big") + _CLASS_IN.to_bytes(2, "big")
 
 
-def probe(fd: int, name: str, timeout: float, *, present: bool = False) -> None:
+def probe(fd: int, name: str, timeout: float, *, kind: int = _TYPE_A, present: bool = False) -> None:
     """Ask until dnsmasq answers.
 
     Args:
         fd: a UDP socket connected to 127.0.0.1:53 in the container's network namespace; it stays open.
         name: what to ask for.
         timeout: seconds for all tries together.
+        kind: the record type.
         present: only an answer that holds a record counts; otherwise NXDOMAIN is an answer too.
 
     Raises:
@@ -66,7 +67,7 @@ def probe(fd: int, name: str, timeout: float, *, present: bool = False) -> None:
         while True:
             identity = int.from_bytes(os.urandom(2), "big")
             try:
-                link.send(query(name, identity))
+                link.send(query(name, identity, kind))
                 if _answered(link, identity, min(wait, max(0.0, deadline - time.monotonic())), present=present):
                     return
                 reason = "no answer that counts" if present else "no answer"

@@ -70,6 +70,23 @@ def deny(state: State, targets: Sequence[Target]) -> Step:
     return Step(_settled(_with_model(state, model), False), restrictive=True, forget=frozenset(forget))
 
 
+def forget(state: State, targets: Sequence[Target]) -> Step:
+    """Take back exactly these live allowances and denials; every open connection is judged again."""
+    model = replace(
+        state.model,
+        allowed=tuple(each for each in state.model.allowed if each not in targets or each in state.base),
+        denied=tuple(each for each in state.model.denied if each not in targets),
+        epoch=state.model.epoch + 1,
+        dns_epoch=state.model.dns_epoch + 1,
+    )
+    lines = dnsmasq.lines(model)
+    gone: set[str | None] = {name for name, ports in state.lines.items() if lines.get(name) != ports}
+    for each in (target for target in targets if target.is_name):
+        gone |= dnsmasq.touched(each, [name for name in state.lines if name not in state.fresh])
+    after = replace(state, model=replace(model, taught=tuple(lines)), lines=lines)
+    return Step(_settled(after, True), restrictive=True, restart=True, forget=frozenset(gone))
+
+
 def set_mode(state: State, mode: str, until: float | None = None) -> Step:
     """Change the mode.
 
