@@ -62,7 +62,8 @@ def nginx(root: Path, name: str, server: str) -> Iterator[int]:
         f"worker_processes 1; daemon off; pid {home}/pid; error_log {home}/error.log;\n"
         "events { worker_connections 1024; }\n"
         f"http {{ access_log off; client_body_temp_path {home}/a; proxy_temp_path {home}/b;\n"
-        f"fastcgi_temp_path {home}/c; uwsgi_temp_path {home}/d; scgi_temp_path {home}/e; keepalive_requests 100000000;\n{server}\n}}\n"
+        f"fastcgi_temp_path {home}/c; uwsgi_temp_path {home}/d; scgi_temp_path {home}/e;\n"
+        f"keepalive_requests 100000000;\n{server}\n}}\n"
     )
     process = subprocess.Popen([shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(conf), "-p", str(home)])
     try:

@@ -131,7 +131,7 @@ def fields(lines: list[bytes]) -> list[Header]:
 def _field(line: bytes) -> Header:
     name, colon, value = line.partition(b":")
     if not colon:
-        raise Refused(400, "header-line", "A header line has no colon.")
+        raise Refused(400, "header-line", "A header line has no colon, or is folded.")
     if not _TOKEN.fullmatch(name):
         raise Refused(400, "header-name", "A header line is folded, or its name is not a token.")
     header = (name.lower(), name, value.strip(b" \t"))

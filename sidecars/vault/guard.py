@@ -83,7 +83,8 @@ class Guard:
         if last:
             self._held = b""
             return pending
-        size = self._begun(window)
+        # a match may have begun in bytes that were let through already: only what is pending can be held
+        size = min(self._begun(window), len(pending))
         if size:
             self._held = pending[-size:]
             pending = pending[:-size]
