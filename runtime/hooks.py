@@ -15,6 +15,8 @@ STAGES = ("createRuntime", "poststop")
 HOOK_SECONDS = 20
 """After this long crun kills a hook and refuses the start; the hook's own deadline is shorter."""
 
+SYSTEM_LAYOUT = Layout.from_environ({}, uid=0)
+"""Where root's own installation is."""
 SYSTEM_HOOK_DIRS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 """Podman's default `hooks_dir` (containers.conf(5)). A file that sets the key replaces the list, so it is repeated."""
 
@@ -92,8 +94,8 @@ def effective_hook_dirs(
 
 
 def dropin_text(layout: Layout, others: list[str]) -> str:
-    """The drop-in that keeps the other hook directories and adds ours."""
-    dirs = [*(each for each in others if each != layout.hooks), layout.hooks]
+    """The drop-in: the other hook directories, without the one of root's terok (no hook runs twice), and ours."""
+    dirs = [*(each for each in others if each not in (layout.hooks, SYSTEM_LAYOUT.hooks)), layout.hooks]
     # JSON's strings are TOML's basic strings
     return (
         "# Written by `terok setup`; `terok uninstall` removes it. It repeats the hook directories that were in force\n"

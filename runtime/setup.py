@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ..supervisor.errors import Exit
-from ..supervisor.layout import containers_conf_dropin
+from ..supervisor.layout import containers_conf_dropin, outer_uid
 from . import checks, hooks, selinux
 from .env import Env
 from .launch import files
@@ -48,7 +48,7 @@ def setup(args: argparse.Namespace, env: Env) -> int:
     failed = [each for each in results if each.state == checks.FAIL]
     if failed:
         return Exit.MANUAL if all(each.fix for each in failed) else Exit.FAILURE
-    return Exit.OK
+    return Exit.MANUAL if confined and confined.way == selinux.NONE else Exit.OK
 
 
 def install(env: Env) -> list[str]:
@@ -58,8 +58,10 @@ def install(env: Env) -> list[str]:
         TerokError: a directory or file can't be written.
     """
     done: list[str] = []
-    files.make_dir(env.layout.data)
-    files.make_dir(env.layout.hooks)
+    # root's drop-in is read by every user's Podman, which gives up when it can't look into a directory named there
+    system = outer_uid() == 0
+    files.make_dir(env.layout.data, 0o711 if system else 0o700)
+    files.make_dir(env.layout.hooks, 0o755 if system else 0o700)
     for stage in hooks.STAGES:
         _put(hooks.descriptor_path(env.layout, stage), hooks.descriptor_text(env.layout, stage), done)
     dropin = containers_conf_dropin(env.environ)

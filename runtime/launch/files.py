@@ -12,8 +12,8 @@ from typing import Any
 from ...supervisor.errors import TerokError
 
 
-def make_dir(path: str) -> str:
-    """Make a directory and its parents, and give the last one mode 0700 whatever the umask; returns `path`.
+def make_dir(path: str, mode: int = 0o700) -> str:
+    """Make a directory and its parents, and give the last one exactly `mode` whatever the umask; returns `path`.
 
     Raises:
         TerokError: it can't be made, or belongs to somebody else.
@@ -22,7 +22,7 @@ def make_dir(path: str) -> str:
         os.makedirs(path, mode=0o700, exist_ok=True)
         if os.stat(path).st_uid != os.geteuid():
             raise TerokError(f"The directory {path} belongs to somebody else.", fix="move it away, or change paths.*")
-        os.chmod(path, 0o700)
+        os.chmod(path, mode)
     except OSError as error:
         raise TerokError(f"Could not make the directory {path}: {error.strerror}.") from error
     return path
