@@ -8,7 +8,7 @@ import re
 from ...supervisor.errors import TerokError
 from . import config, objects, refs, state, upstream
 from .pktline import Command, is_oid, valid_ref
-from .policy import Judge, own_prefix
+from .policy import Judge, against_view, own_prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 else:
     from ...supervisor.frozen import dataclass
 
+MOVED = "the ref has moved meanwhile; fetch first"
 _NAME = re.compile(r"push-[0-9]{1,10}")
 
 
@@ -46,6 +47,7 @@ class Landing:
         self.home = site.home
         self.config: GateConfig = config.load(site.home)
         self.refs: dict[str, str] = {}
+        self.overlay: dict[str, str] = {}
         self.results: dict[str, str] = {}
 
     def land(self, request: dict[str, Any]) -> dict[str, str]:
@@ -70,6 +72,7 @@ class Landing:
                 raise TerokError("The push has no name.")
             objects.take_over(self.home, os.path.join(self.site.incoming, name, "objects"))
         self.refs = refs.read(self.home)
+        self.overlay = state.overlay(self.home, self.site.container, self.config.mode)
         wishes = self._judge(wanted)
         atomic = bool(request.get("atomic"))
         if atomic and any(self.results.values()):
@@ -93,11 +96,12 @@ class Landing:
 
     def _kind(self, command: Command, types: dict[str, str]) -> tuple[str, str]:
         """What kind of change it is, and why it is impossible ("" when it is not)."""
-        now = self.refs.get(command.ref, refs.zeros(command.old))
+        now = {**self.refs, **self.overlay}.get(command.ref, refs.zeros(command.old))
         if now != command.old:
-            return "", "the ref has moved meanwhile; fetch first"
+            return "", MOVED
+        command = against_view(command, self.overlay, self.refs)
         if command.deletes:
-            return "delete", ""
+            return "create" if command.creates else "delete", ""
         found = types.get(command.new, "missing")
         if found == "missing" or (command.ref.startswith("refs/heads/") and found != "commit"):
             return "", f"its new tip is {'missing' if found == 'missing' else f'a {found}, not a commit'}"
@@ -116,6 +120,9 @@ class Landing:
         with state.State(self.home) as kept:
             groups = [wishes] if atomic else [[wish] for wish in wishes]
             for group in groups:
+                if any(self._stale(kept, wish) for wish in group):
+                    self._fail(group, MOVED)
+                    continue
                 change = refs.Change(self.home)
                 notes = [self._proposal(kept, change, wish) for wish in group]
                 problem = change.commit()
@@ -126,6 +133,13 @@ class Landing:
                 kept.save()
                 for note in notes:
                     self.say(note)
+
+    def _stale(self, kept: state.State, wish: Wish) -> bool:
+        """Whether another push of this container has replaced the proposal that this one amends."""
+        if wish.command.ref.startswith(own_prefix(self.site.container)):
+            return False  # its branch is in the view, where the transaction compares
+        now = kept.of(state.CONTAINER, self.site.container, wish.command.ref)
+        return (now.new if now else None) != self.overlay.get(wish.command.ref)
 
     def _proposal(self, kept: state.State, change: refs.Change, wish: Wish) -> str:
         ref, new = wish.command.ref, wish.command.new

@@ -84,6 +84,17 @@ def matches(pattern: str, ref: str, container: str) -> bool:
     return len(ref) - at >= len(last) and ref.endswith(last)
 
 
+def against_view(command: Command, overlay: Mapping[str, str], view: Mapping[str, str]) -> Command:
+    """The command as it looks from upstream's side.
+
+    Where a container amends its own open proposal, what counts is what becomes of the ref that others see, not how
+    the two proposals relate. A command that then neither creates nor deletes anything takes a proposal back.
+    """
+    if command.ref not in overlay:
+        return command
+    return command._replace(old=view.get(command.ref, "0" * len(command.old)))
+
+
 class Judge:
     """Decides for one container.
 

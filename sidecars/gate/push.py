@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 
-from . import backend, channel, git, http, pktline, refs
-from .policy import Judge
+from . import backend, channel, git, http, pktline, refs, state
+from .policy import Judge, against_view
 from .site import STAGED, make_scratch, remove_tree
 from .wire import Body, ChunkedAnswer, Connection
 
@@ -54,7 +54,11 @@ class _Receiver:
         self.front, self.push, self.answer = front, push, answer
         self.side_band = "side-band-64k" in push.capabilities or "side-band" in push.capabilities
         judge = Judge(front.config.policy, front.site.container, front.config.default_branch)
-        self.reasons = {command.ref: judge.before_pack(command) for command in push.commands}
+        overlay = state.overlay(front.site.home, front.site.container, front.config.mode)
+        view = refs.read(front.site.home) if overlay else {}
+        self.reasons = {
+            command.ref: judge.before_pack(against_view(command, overlay, view)) for command in push.commands
+        }
         if "atomic" in push.capabilities and any(self.reasons.values()):
             self._refuse_rest("the atomic push was refused for another ref")
 
@@ -94,8 +98,10 @@ class _Receiver:
         if objects > limits.pack_objects:
             body.drain(limit=limits.pack_bytes, seconds=limits.push_seconds)
             return f"the pack has {objects} objects; this gate takes {limits.pack_objects}"
-        tips = refs.visible(refs.read(self.front.site.home)).values() if self.push.shallow else ()
-        make_scratch(self.front.site, self.front.config, name, tips)
+        # git finds the mirror's tips through the borrowed objects, except where it looks whether a push from a shallow
+        # clone would make this repository shallow
+        have = refs.visible(refs.read(self.front.site.home)) if self.push.shallow else {}
+        make_scratch(self.front.site, self.front.config, name, have)
         collect = _Collect(self.answer if self.side_band else None)
         variables = git.backend_variables(
             self.front.site.incoming, f"/{name}/git-receive-pack", "POST", "", "application/x-git-receive-pack-request"

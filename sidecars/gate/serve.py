@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import re
 import time
 
 from ...supervisor.errors import TerokError
 from ..store.tokens import digest
-from . import backend, channel, config, git, http, push, state
+from . import backend, channel, config, git, http, push, refs, state
+from .site import make_scratch, remove_tree
 from .wire import Body, Connection, Gone
 
 TYPE_CHECKING = False
@@ -113,12 +115,12 @@ class Front:
             raise http.HttpError(403, "The gate speaks git's smart HTTP protocol alone.")
         if service == SERVICES[0]:
             self._refresh()
-        self._backend(connection, request, body, "repo.git/info/refs", request.query)
+        self._backend(connection, request, body, "info/refs", request.query)
 
     def _fetch(self, connection: Connection, request: http.Request, body: Body) -> None:
         self.need_type(request, "application/x-git-upload-pack-request")
         body.limit = NEGOTIATION_MAX
-        self._backend(connection, request, body, "repo.git/git-upload-pack", "")
+        self._backend(connection, request, body, "git-upload-pack", "")
 
     def _push(self, connection: Connection, request: http.Request, body: Body) -> None:
         self.need_type(request, "application/x-git-receive-pack-request")
@@ -142,14 +144,34 @@ class Front:
 
     def _backend(self, connection: Connection, request: http.Request, body: Body, path: str, query: str) -> None:
         """Let git-http-backend answer from the mirror."""
+        scratch = self._own_view()
+        try:
+            self._run_backend(connection, request, body, scratch or self.site.home.repo, path, query)
+        finally:
+            if scratch:
+                remove_tree(scratch)
+
+    def _own_view(self) -> str:
+        """A repository that shows this container's proposals for others' refs; "" when there are none."""
+        overlay = state.overlay(self.site.home, self.site.container, self.config.mode)
+        if not overlay:
+            return ""
+        shown = {**refs.visible(refs.read(self.site.home)), **overlay}
+        shown = {ref: tip for ref, tip in shown.items() if not refs.is_zero(tip)}
+        return make_scratch(self.site, self.config, f"view-{os.getpid()}", shown, self.config.default_branch)
+
+    def _run_backend(
+        self, connection: Connection, request: http.Request, body: Body, repository: str, path: str, query: str
+    ) -> None:
+        root, _, name = repository.rpartition("/")
         kind = request.headers.get("content-type", "")
-        variables = git.backend_variables(self.site.home.root, f"/{path}", request.method, query, kind)
+        variables = git.backend_variables(root, f"/{name}/{path}", request.method, query, kind)
         protocol = request.headers.get("git-protocol", "")
         if _PROTOCOL.fullmatch(protocol):
             variables["GIT_PROTOCOL"] = protocol
         relay = backend.Relay(connection)
         limits = self.config.limits
-        pairs = git.serving_config(self.site.home, limits)
+        pairs = [*git.serving_config(self.site.home, limits), ("safe.directory", repository)]
         errors, code = backend.run(
             variables, pairs, body, b"", relay.feed, seconds=limits.fetch_seconds, idle=limits.idle_seconds
         )

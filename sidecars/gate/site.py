@@ -8,7 +8,7 @@ from ...supervisor.layout import GateHome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
     from dataclasses import dataclass
 
     from .config import GateConfig
@@ -39,13 +39,15 @@ STAGED = "refs/in/"
 """What a push's refs are called in its scratch repository."""
 
 
-def make_scratch(site: Site, config: GateConfig, name: str, tips: Iterable[str] = ()) -> str:
-    """A repository for one push, empty but for the mirror's objects, which it borrows (gitrepository-layout(5)).
+def make_scratch(
+    site: Site, config: GateConfig, name: str, refs: Mapping[str, str] | None = None, head: str = "refs/in/none"
+) -> str:
+    """A repository for one request, which borrows the mirror's objects (gitrepository-layout(5)).
 
     Args:
         name: of its directory.
-        tips: commits that it has refs to. git finds the mirror's own through the borrowed objects, except where it
-            looks whether a push from a shallow clone would make this repository shallow.
+        refs: what it has; names and object names.
+        head: where its HEAD points.
 
     Returns:
         Its absolute path.
@@ -54,19 +56,20 @@ def make_scratch(site: Site, config: GateConfig, name: str, tips: Iterable[str] 
     for directory in ("", "refs", "objects", "objects/info", "objects/pack"):
         os.mkdir(os.path.join(path, directory), 0o700)
     files = {
-        "HEAD": "ref: refs/in/none\n",
+        "HEAD": f"ref: {head}\n",
         "config": "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
         "objects/info/alternates": f"{site.home.objects}\n",
     }
-    lines = [f"{tip} refs/have/{number:08}\n" for number, tip in enumerate(sorted(set(tips)))]
-    if lines:
-        files["packed-refs"] = "".join(["# pack-refs with: sorted \n", *lines])
+    if refs:
+        # git searches the file by bisection: in the order of bytes
+        order = sorted(refs, key=lambda ref: ref.encode("utf-8", "surrogateescape"))
+        files["packed-refs"] = "".join(["# pack-refs with: sorted \n", *(f"{refs[ref]} {ref}\n" for ref in order)])
     if config.object_format == "sha256":
         files["config"] = (
             "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n"
         )
     for file, content in files.items():
-        with open(os.path.join(path, file), "x", encoding="utf-8") as out:
+        with open(os.path.join(path, file), "x", encoding="utf-8", errors="surrogateescape") as out:
             out.write(content)
     return path
 

@@ -9,6 +9,7 @@ import time
 
 from ..kit.audit import Audit
 from .config import write_json
+from .policy import own_prefix
 from .refs import PROPOSALS
 
 TYPE_CHECKING = False
@@ -131,6 +132,19 @@ class State:
             del self.proposals[proposal.number]
             if proposal.new.strip("0"):
                 change.set(f"{PROPOSALS}{proposal.number}", "0" * len(proposal.new))
+
+
+def overlay(home: GateHome, container: str, mode: str) -> dict[str, str]:
+    """Refs that one container sees with its own proposed tips, zeros for a proposed deletion.
+
+    These are proposals for refs that others use too. Without this a container would see its push vanish at the next
+    fetch, and `git pull --rebase` would take its commits for ones that upstream has dropped (git-merge-base(1),
+    DISCUSSION ON FORK-POINT MODE). Its own branches need none: their proposed tips are in the view.
+    """
+    if mode != "gatekeeping":
+        return {}
+    mine = (each for each in State.peek(home).proposals.values() if (each.source, each.who) == (CONTAINER, container))
+    return {each.ref: each.new for each in mine if not each.ref.startswith(own_prefix(container))}
 
 
 def _load(home: GateHome) -> dict[str, Any]:

@@ -141,10 +141,13 @@ def messages(errors: bytes) -> list[str]:
 def explain(result: process.Result) -> str:
     """Why git failed to talk to upstream: its `fatal:` line rather than the first."""
     lines = [line.strip() for line in result.err.decode("utf-8", "replace").splitlines() if line.strip()]
-    for prefix in ("fatal:", "error:", "ERROR:"):
+    lines = [
+        line for line in lines if "Could not read from remote" not in line and not line.startswith(("@", "remote:"))
+    ]
+    for mark in ("Host key verification failed", "Permission denied", "fatal: ", "error: ", "ERROR: ", "ssh: "):
         for line in lines:
-            if line.startswith(prefix) and "Could not read from remote" not in line:
-                return _plain(line.removeprefix(prefix).strip())[:300]
+            if mark in line:
+                return _plain(line.removeprefix(mark) if mark.endswith(" ") else line).strip().rstrip(".")[:300]
     return _plain(lines[0])[:300] if lines else f"exit code {result.code}"
 
 

@@ -115,7 +115,9 @@ class HttpsForge:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving; connecting is refused afterwards."""
+        """Stop serving; connecting is refused afterwards. May be repeated."""
+        if not self._thread.is_alive():
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -19,7 +19,8 @@ def forward(old: str, new: str) -> bool:
 
 def step(view: str, before: str, after: str, ref: str = REF) -> tuple[str, bool] | None:
     """What happens to a ref: (kind, waits), or None."""
-    found = list(decide(*({ref: value} if value else {} for value in (view, before, after)), forward))
+    ours, then, now = ({ref: value} if value else {} for value in (view, before, after))
+    found = list(decide(ours, then, now, forward))
     assert len(found) <= 1
     return (found[0].kind, found[0].waits) if found else None
 
