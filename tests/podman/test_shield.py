@@ -1,0 +1,92 @@
+"""The shield on real containers: `terok run`, the live verbs, restarts, and what `status` says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.lab.house import CommandFailed, House
+from tests.netns.world import wait_until
+from tests.standins.dns import Resolver
+
+PATIENT = "trap exit TERM; sleep 1000 & wait"
+
+
+@pytest.fixture
+def box(house: House, name: str, resolver: Resolver) -> str:
+    """A running container that may reach allowed.test."""
+    profiles = house.layout.profiles
+    os.makedirs(profiles, exist_ok=True)
+    (Path(profiles) / "shieldtest.txt").write_text("allowed.test\nupstream.test:8443\n")
+    house.terok("run", name, "--profiles", "shieldtest", "--", "--detach", house.image, "sh", "-c", PATIENT)
+    return name
+
+
+def resolves(house: House, box: str, name: str) -> bool:
+    done = house.podman("exec", box, "nslookup", name, "127.0.0.1", check=False)
+    return "192.88.99." in done.stdout
+
+
+def test_verbs(house: House, box: str) -> None:
+    assert resolves(house, box, "allowed.test")
+    assert not resolves(house, box, "denied.test")
+    said = json.loads(house.terok("shield", "status", box, "--json").stdout)
+    assert said["enforced"] is True and said["mode"] == "up"
+    assert "name4_allowed.test" in house.terok("shield", "rules", box).stdout
+    house.terok("shield", "allow", box, "denied.test")
+    assert resolves(house, box, "denied.test")
+    house.terok("shield", "deny", box, "denied.test")
+    assert not resolves(house, box, "denied.test")
+    house.terok("shield", "forget", box, "denied.test")
+    house.terok("shield", "down", box)
+    assert resolves(house, box, "denied.test")
+    house.terok("shield", "up", box)
+    assert not resolves(house, box, "denied.test")
+    house.terok("shield", "quarantine", box)
+    assert not resolves(house, box, "allowed.test")
+    house.terok("shield", "reset", box)
+    assert resolves(house, box, "allowed.test")
+    house.terok("shield", "resolve", box)
+    events = [each["event"] for each in json.loads(house.terok("shield", "logs", "--container", box, "--json").stdout)]
+    assert events[-7:] == ["allow", "deny", "forget", "down", "up", "quarantine", "reset"]
+    with pytest.raises(CommandFailed, match="never reachable"):
+        house.terok("shield", "allow", box, "169.254.169.254")
+
+
+def test_port_of_its_own_restarts_dnsmasq(house: House, box: str) -> None:
+    house.terok("shield", "allow", box, "denied.test:8443")
+    assert resolves(house, box, "denied.test")
+    rules = json.loads(house.terok("shield", "rules", box, "--json").stdout)
+    assert rules["sets"]["learned4_tcp8443_a"]["elem"] == ["192.88.99.66"]
+
+
+def test_lists_and_quarantine_outlive_a_restart(house: House, box: str) -> None:
+    house.terok("shield", "allow", box, "denied.test")
+    house.terok("shield", "down", box)
+    house.podman("restart", "--time", "1", box)
+    assert resolves(house, box, "denied.test")
+    assert json.loads(house.terok("shield", "status", box, "--json").stdout)["enforced"] is True
+    assert json.loads(house.terok("shield", "status", box, "--json").stdout)["mode"] == "up"
+
+
+def test_dnsmasq_that_dies_comes_back(house: House, box: str) -> None:
+    record = json.loads(Path(house.bundle(box).record).read_text())
+    os.kill(record["sidecars"]["dnsmasq"]["pid"], signal.SIGKILL)
+    assert wait_until(lambda: resolves(house, box, "allowed.test"), 5)
+
+
+def test_table_that_is_flushed_comes_back(house: House, box: str) -> None:
+    record = json.loads(Path(house.bundle(box).record).read_text())
+    pid = str(record["container_pid"])
+    house.podman("unshare", "nsenter", f"--net=/proc/{pid}/ns/net", "nft", "flush", "ruleset")
+
+    def back() -> bool:
+        return house.terok("shield", "status", box, check=False).returncode == 0
+
+    assert wait_until(back, 5)
+    log = json.loads(house.terok("shield", "logs", "--container", box, "--json").stdout)
+    assert any(each["event"] == "restored" for each in log)
