@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from terok_host.sidecars.gate import config, hostkeys, review, state, sync, upstream
+from terok_host.sidecars.gate import config, hostkeys, review, state, sync
 from terok_host.sidecars.gate.address import parse_url
 from terok_host.sidecars.gate.policy import Policy
 from terok_host.sidecars.store import keys
@@ -423,73 +423,6 @@ def test_a_host_key_must_be_confirmed(ssh: SshForge) -> None:
     with pytest.raises(TerokError) as caught:
         hostkeys.choose(address, "SHA256:AAAA")
     assert caught.value.code == Exit.REFUSED
-
-
-def test_known_fingerprint() -> None:
-    key = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
-    assert hostkeys.fingerprint(key) == "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
-
-
-@pytest.mark.parametrize(
-    ("url", "kind", "host", "port"),
-    [
-        ("https://forge.test/a/b.git", "https", "forge.test", 0),
-        ("https://forge.test:8443/a", "https", "forge.test", 8443),
-        ("ssh://git@forge.test:2222/a", "ssh", "forge.test", 2222),
-        ("git@forge.test:a/b.git", "ssh", "forge.test", 0),
-        ("ssh://git@[::1]:22/a", "ssh", "[::1]", 22),
-        ("/srv/a.git", "file", "", 0),
-        ("http://127.0.0.1:8000/a", "http", "127.0.0.1", 8000),
-    ],
-)
-def test_upstream_urls(url: str, kind: str, host: str, port: int) -> None:
-    found = parse_url(url)
-    assert (found.kind, found.host, found.port) == (kind, host, port)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://user:secret@forge.test/a",
-        "https://token@forge.test/a",
-        "ssh://git:secret@forge.test/a",
-        "http://forge.test/a",
-        "git://forge.test/a",
-        "ext::sh -c id",
-        "--upload-pack=id",
-        "-oProxyCommand=id:x",
-        "ssh://-oProxyCommand=id/x",
-        "https://forge.test /a",
-        "https://forge.test/a\n",
-        "",
-        "forge.test/a",
-    ],
-)
-def test_other_urls_are_refused(url: str) -> None:
-    with pytest.raises(TerokError) as caught:
-        parse_url(url)
-    assert caught.value.code == Exit.USAGE and "secret" not in str(caught.value)
-
-
-def test_upstreams_report_is_understood() -> None:
-    text = (
-        "To https://forge.test/a\n"
-        "*\tabc:refs/heads/new\t[new branch]\n"
-        " \tabc:refs/heads/ff\tabc..def\n"
-        "+\tabc:refs/heads/forced\tabc...def (forced update)\n"
-        "-\t:refs/heads/gone\t[deleted]\n"
-        "!\tabc:refs/heads/no\t[remote rejected] (protected branch (by a rule))\n"
-        "!\tabc:refs/heads/stale\t[rejected] (stale info)\n"
-        "Done\n"
-    )
-    assert upstream.parse_porcelain(text) == {
-        "refs/heads/new": "",
-        "refs/heads/ff": "",
-        "refs/heads/forced": "",
-        "refs/heads/gone": "",
-        "refs/heads/no": "upstream: protected branch (by a rule)",
-        "refs/heads/stale": "upstream: stale info",
-    }
 
 
 def test_a_container_sees_its_own_proposals_and_nobody_elses(gatekeeping: Rig, tmp_path: Path) -> None:
