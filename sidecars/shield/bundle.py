@@ -274,13 +274,14 @@ def decode(text: str) -> State:
 
 
 def read_state(bundle: Bundle) -> State:
-    """The state in a bundle.
+    """The state in a bundle. An open mode has ended when a start has taken its ruleset away since.
 
     Raises:
         TerokError: the container has no shield, or its state is damaged.
     """
     try:
         with open(bundle.shield, encoding="utf-8") as file:
-            return decode(file.read())
+            state = decode(file.read())
+        return state if os.path.exists(bundle.ruleset + firewall.NOW) else at_start(state)
     except FileNotFoundError:
         raise TerokError(f"Container {bundle.name} has no shield.", fix=f"terok run {bundle.name} ...") from None
