@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .env import Env
 
 PASSPHRASE_MIN = 10
-"""Characters; scrypt makes a guess cost 0.4 s, which protects no short one."""
+"""Characters; scrypt makes a guess cost some tenths of a second, which protects no short one."""
 
 
 def list_tiers(args: argparse.Namespace, env: Env) -> int:

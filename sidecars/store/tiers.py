@@ -50,10 +50,10 @@ COMMAND_SECONDS = 60.0
 PROGRAM_SECONDS = 20.0
 KEYRING_SECONDS = 20.0
 
-_SCRYPT = {"n": 1 << 17, "r": 8, "p": 1}
-"""128 MiB and about 0.4 s for each guess (OWASP Password Storage Cheat Sheet: N=2^17, r=8, p=1)."""
+SCRYPT = {"n": 1 << 17, "r": 8, "p": 1}
+"""128 MiB and some tenths of a second for each guess (OWASP Password Storage Cheat Sheet: N=2^17, r=8, p=1)."""
 
-_SCRYPT_MEMORY_MAX = 1 << 30
+SCRYPT_MEMORY_MAX = 1 << 30
 _CREDENTIAL_NAME = "terok-vault"
 _KEYRING_SERVICE = "terok-vault"
 _PASSED_ON = (
@@ -226,14 +226,14 @@ def others(store: Store, tier: str) -> set[str]:
 
 def stretch_new(passphrase: str) -> tuple[bytes, dict[str, object]]:
     """A key from a passphrase, with a new salt; the parameters give the same key again in `stretch`."""
-    parameters: dict[str, object] = {"salt": os.urandom(16).hex(), **_SCRYPT}
+    parameters: dict[str, object] = {"salt": os.urandom(16).hex(), **SCRYPT}
     return stretch(passphrase, parameters), parameters
 
 
 def stretch(passphrase: str, parameters: Mapping[str, Any]) -> bytes:
     """The key of a passphrase (RFC 7914); LockedError when the parameters ask for more than 1 GiB."""
     n, r, p = int(parameters["n"]), int(parameters["r"]), int(parameters["p"])
-    if 128 * n * r > _SCRYPT_MEMORY_MAX:
+    if 128 * n * r > SCRYPT_MEMORY_MAX:
         raise LockedError("The tier wants more memory for scrypt than this program gives.")
     text = unicodedata.normalize("NFC", passphrase).encode()
     memory = 128 * n * r + (16 << 20)
