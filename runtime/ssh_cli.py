@@ -8,10 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..supervisor.errors import Exit, TerokError
+from . import ssh_policy_cli
 
 if TYPE_CHECKING:
     from .env import Env
     from .ssh_shelf import Key
+
+TYPES_HELP = "ed25519 (default), ecdsa-256, ecdsa-384, ecdsa-521 or rsa"
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,30 +23,58 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verbs = ssh.add_subparsers(metavar="VERB", required=True, dest="ssh_verb")
 
     verb = verbs.add_parser("generate", help="make a new key in the vault")
-    _name_and_scopes(verb)
-    verb.add_argument("--type", default="ed25519", metavar="TYPE", help="ed25519 (default), ecdsa-256|384|521, rsa")
+    _new_key(verb)
+    verb.add_argument("--type", default="ed25519", metavar="TYPE", help=TYPES_HELP)
     verb.add_argument("--bits", type=int, default=3072, help="of an RSA key (default 3072)")
     verb.set_defaults(run=generate)
 
     verb = verbs.add_parser("import", help="store a private key file (OpenSSH or PEM)")
     verb.add_argument("file", metavar="FILE", help="the private key; - reads standard input")
-    _name_and_scopes(verb)
-    verb.add_argument(
-        "--passphrase-file", metavar="FILE", help="first line: the file's passphrase (default: asked for)"
-    )
+    _new_key(verb)
+    verb.add_argument("--passphrase-file", metavar="FILE", help="its first line is the passphrase (default: ask)")
     verb.set_defaults(run=import_key)
 
     verb = verbs.add_parser("list", help="show the keys, without their secrets")
     verb.add_argument("--scope", help="only the keys of this scope")
     verb.set_defaults(run=list_keys)
 
-    verb = verbs.add_parser("pub", help="print a public key, for authorized_keys or a Git host's settings")
-    verb.add_argument("name", metavar="NAME", nargs="?", help="the key (default: the scope's keys)")
+    verb = verbs.add_parser("pub", help="print public keys, for authorized_keys or a Git host's settings")
+    verb.add_argument("name", metavar="NAME", nargs="?", help="the key (default: all)")
     verb.add_argument("--scope", help="the keys of this scope, its default first")
     verb.set_defaults(run=print_public)
 
+    verb = verbs.add_parser("link", help="let a scope use a key")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("--scope", action="append", required=True, help="the scope (repeatable)")
+    verb.add_argument("--default", action="store_true", help="list the key first in that scope")
+    verb.set_defaults(run=link)
 
-def _name_and_scopes(verb: argparse.ArgumentParser) -> None:
+    verb = verbs.add_parser("unlink", help="take a key, and what it may sign there, away from a scope")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("--scope", action="append", required=True, help="the scope (repeatable)")
+    verb.set_defaults(run=unlink)
+
+    verb = verbs.add_parser("rename", help="give a key another name, another comment or both")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("new", metavar="NEW")
+    verb.add_argument("--comment", help="what ssh-add -l shows")
+    verb.set_defaults(run=rename)
+
+    verb = verbs.add_parser("remove", help="delete a key for good")
+    verb.add_argument("name", metavar="NAME")
+    verb.set_defaults(run=remove)
+
+    verb = verbs.add_parser("export", help="write a private key out of the vault, in OpenSSH's format")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("--output", metavar="FILE", help="a new file, 0600 (default: standard output)")
+    verb.add_argument("--passphrase-file", metavar="FILE", help="its first line encrypts the file (default: ask)")
+    verb.add_argument("--no-passphrase", action="store_true", help="write it unencrypted")
+    verb.set_defaults(run=export)
+
+    ssh_policy_cli.register(verbs)
+
+
+def _new_key(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("name", metavar="NAME", nargs="?", help="the key's name (default: the scope's)")
     verb.add_argument("--scope", action="append", default=[], help="a scope that may use the key (repeatable)")
     verb.add_argument("--comment", help="what ssh-add -l shows (default: the name)")
@@ -53,10 +84,15 @@ def _name_and_scopes(verb: argparse.ArgumentParser) -> None:
 def _key_name(args: argparse.Namespace) -> str:
     name = args.name or (args.scope[0] if args.scope else "")
     if not name:
-        raise TerokError(
-            "The key needs a name.", fix="give NAME, or --scope SCOPE to name it like that", code=Exit.USAGE
-        )
+        fix = "give NAME, or --scope SCOPE to name it like that"
+        raise TerokError("The key needs a name.", fix=fix, code=Exit.USAGE)
     return str(name)
+
+
+def _comment(text: str) -> str:
+    if not text.isprintable() or len(text) > 200:
+        raise TerokError("A comment is one line of at most 200 printable characters.", code=Exit.USAGE)
+    return text
 
 
 def generate(args: argparse.Namespace, env: Env) -> int:
@@ -65,14 +101,11 @@ def generate(args: argparse.Namespace, env: Env) -> int:
     from .ssh_shelf import Shelf
 
     if args.type not in ssh_formats.GENERATED:
-        known = ", ".join(ssh_formats.GENERATED)
-        raise TerokError(
-            f"Keys of the type {args.type!r} are not generated.", fix=f"use one of {known}", code=Exit.USAGE
-        )
+        raise TerokError(f"Keys of the type {args.type!r} are not generated.", fix=f"use {TYPES_HELP}", code=Exit.USAGE)
     name = _key_name(args)
     private = ssh_formats.generate(args.type, args.bits)
     with Shelf(env, create=True) as shelf:
-        key = shelf.add(name, private, comment=args.comment or name, scopes=args.scope, default=args.default)
+        key = shelf.add(name, private, comment=_comment(args.comment or name), scopes=args.scope, default=args.default)
     return _stored(env, key)
 
 
@@ -85,29 +118,35 @@ def import_key(args: argparse.Namespace, env: Env) -> int:
         data, comment = sys.stdin.buffer.read(ssh_formats.FILE_MAX), ""
     else:
         data, comment = ssh_formats.read_file(args.file), ssh_formats.comment_of(args.file)
-    if not args.name and not args.scope and args.file != "-":
-        args.name = os.path.basename(args.file)
+        if not args.name and not args.scope:
+            args.name = os.path.basename(args.file)
     name = _key_name(args)
-    private, _ = ssh_formats.load_private(data, lambda: _passphrase(args.passphrase_file, args.file))
+    private = ssh_formats.load_private(data, lambda: _passphrase(args.passphrase_file, f"of {args.file}"))
     with Shelf(env, create=True) as shelf:
-        key = shelf.add(name, private, comment=args.comment or comment or name, scopes=args.scope, default=args.default)
+        key = shelf.add(
+            name, private, comment=_comment(args.comment or comment or name), scopes=args.scope, default=args.default
+        )
     return _stored(env, key)
 
 
-def _passphrase(path: str | None, what: str) -> str:
+def _passphrase(path: str | None, of: str) -> str:
     if path is not None:
         from .ssh_formats import read_file
 
-        return read_file(path).split(b"\n")[0].decode()
-    if not sys.stdin.isatty():
+        return read_file(path).split(b"\n")[0].decode(errors="surrogateescape")
+    try:
+        # not standard input: the key itself may come from there
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
         raise TerokError(
-            f"{what} is encrypted, and there is no terminal to ask for its passphrase.",
+            f"The passphrase {of} is needed, and there is no terminal to ask on.",
             fix="use --passphrase-file",
             code=Exit.USAGE,
-        )
+        ) from None
+    os.close(terminal)
     from getpass import getpass
 
-    return getpass(f"Passphrase of {what}: ")
+    return getpass(f"Passphrase {of}: ")
 
 
 def _stored(env: Env, key: Key) -> int:
@@ -123,13 +162,23 @@ def list_keys(args: argparse.Namespace, env: Env) -> int:
 
     with Shelf(env) as shelf:
         keys = shelf.of_scope(args.scope) if args.scope else shelf.all()
-    rows = [(key.name, key.type, key.fingerprint, ",".join(key.scopes) or "-", key.comment) for key in keys]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    env.out.emit([key.document() for key in keys], "\n".join(lines))
+    rows: list[tuple[str, ...]] = [("NAME", "TYPE", "FINGERPRINT", "SCOPES", "HOSTS", "COMMENT")]
+    for key in keys:
+        scopes = ",".join(f"{scope}*" if scope in key.default else scope for scope in key.scopes)
+        hosts = ",".join(sorted({host for document in key.policies.values() for host in document.get("hosts", {})}))
+        rows.append((key.name, key.type, key.fingerprint, scopes or "-", hosts or "-", key.comment))
+    env.out.emit([key.document() for key in keys], table(rows) if keys else "")
     if not keys:
         env.note("There are no SSH keys" + (f" in the scope {args.scope}." if args.scope else "."))
     return Exit.OK
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows of cells as aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def print_public(args: argparse.Namespace, env: Env) -> int:
@@ -141,4 +190,80 @@ def print_public(args: argparse.Namespace, env: Env) -> int:
     if not keys:
         raise TerokError("There are no SSH keys.", fix="terok ssh generate NAME --scope SCOPE", code=Exit.NOT_FOUND)
     env.out.emit([{"name": key.name, "public": key.line} for key in keys], "\n".join(key.line for key in keys))
+    return Exit.OK
+
+
+def link(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh link"""
+    from ..supervisor.layout import check_name
+    from .ssh_shelf import Shelf
+
+    with Shelf(env) as shelf:
+        key = shelf.get(args.name)
+        for scope in args.scope:
+            key.link(check_name(scope), default=args.default)
+        shelf.save(key)
+    return _changed(env, key, f"{key.name} is used by: {', '.join(key.scopes)}.")
+
+
+def unlink(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh unlink"""
+    from .ssh_shelf import Shelf
+
+    with Shelf(env) as shelf:
+        key = shelf.get(args.name)
+        for scope in args.scope:
+            key.unlink(scope)
+        shelf.save(key)
+    return _changed(env, key, f"{key.name} is used by: {', '.join(key.scopes) or 'no scope'}.")
+
+
+def _changed(env: Env, key: Key, text: str) -> int:
+    env.out.emit(key.document(), "")
+    if not env.out.json_output:
+        env.note(text)
+    return Exit.OK
+
+
+def rename(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh rename"""
+    from .ssh_shelf import Shelf
+
+    with Shelf(env) as shelf:
+        key = shelf.get(args.name) if args.name == args.new else shelf.rename(args.name, args.new)
+        if args.comment is not None:
+            key.comment = _comment(args.comment)
+            shelf.save(key)
+    return _changed(env, key, f"{args.name} is now {key.name}, with the comment {key.comment!r}.")
+
+
+def remove(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh remove"""
+    from .ssh_shelf import Shelf
+
+    with Shelf(env) as shelf:
+        key = shelf.get(args.name)
+        shelf.remove(args.name)
+    return _changed(env, key, f"{key.name} ({key.fingerprint}) was deleted. Take it off the hosts that accept it.")
+
+
+def export(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh export"""
+    from . import ssh_formats
+    from .ssh_shelf import Shelf
+
+    if args.output is None and sys.stdout.isatty() and not env.out.json_output:
+        raise TerokError("A private key is not printed on a terminal.", fix="use --output FILE", code=Exit.USAGE)
+    with Shelf(env) as shelf:
+        key, private = shelf.get(args.name), shelf.secret(args.name)
+    passphrase = "" if args.no_passphrase else _passphrase(args.passphrase_file, f"for {args.output or 'the file'}")
+    if not passphrase and not args.no_passphrase:
+        raise TerokError("The passphrase is empty.", fix="use --no-passphrase if that is meant", code=Exit.USAGE)
+    data = ssh_formats.dump_private(private, passphrase)
+    document = {"name": key.name, "file": args.output}
+    if args.output is None:
+        env.out.emit({**document, "private": data.decode()}, data.decode())
+    else:
+        ssh_formats.write_private(args.output, data)
+        env.out.emit(document, args.output)
     return Exit.OK

@@ -58,8 +58,8 @@ def read_file(path: str) -> bytes:
     return data
 
 
-def load_private(data: bytes, ask: Callable[[], str]) -> tuple[keys.PrivateKey, str]:
-    """The private key in a file, OpenSSH's format or PEM (PKCS#1, SEC 1, PKCS#8), and the comment that it carries.
+def load_private(data: bytes, ask: Callable[[], str]) -> keys.PrivateKey:
+    """The private key in a file, OpenSSH's format or PEM (PKCS#1, SEC 1, PKCS#8), encrypted or not.
 
     Args:
         data: the file's bytes.
@@ -75,7 +75,7 @@ def load_private(data: bytes, ask: Callable[[], str]) -> tuple[keys.PrivateKey, 
     passphrase: bytes | None = None
     for _ in range(2):
         try:
-            return _checked(_parse(data, passphrase)), ""
+            return _checked(_parse(data, passphrase))
         except TypeError as error:
             # cryptography's way to say: encrypted and no passphrase given, or the other way round
             if passphrase is not None:

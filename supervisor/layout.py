@@ -214,6 +214,16 @@ class Layout:
     profiles = property(lambda self: os.path.join(self.config, "shield", "profiles"))
     roster = property(lambda self: os.path.join(self.config, "roster.d"))
 
+    agents = property(lambda self: os.path.join(self.data, "agents"))
+
+    def agent(self, scope: str) -> Bundle:
+        """The state of `terok ssh agent` for one scope, in the form of a bundle; TerokError for an unusable name."""
+        return Bundle(os.path.join(self.data, "agents", check_name(scope)))
+
+    def agent_runtime(self, scope: str) -> str:
+        """The directory of that agent's sockets; TerokError for an unusable name."""
+        return os.path.join(self.runtime, ".agent", check_name(scope))
+
     def bundle(self, container: str) -> Bundle:
         """The state bundle of `container`; raises TerokError for an unusable name."""
         return Bundle(os.path.join(self.containers, check_name(container)))

@@ -1,8 +1,8 @@
 """The operator's word: a pending signature is two files in the container's state bundle.
 
-`ID.json` says what is to be signed; `ID.answer` is a FIFO that `terok ssh confirm` writes `yes` or `no` into. The signer
-waits for the FIFO as for any socket, so nobody polls, and no session bus or daemon is needed. Both files are the
-operator's alone (0600 in a 0700 directory), and no path of the bundle is visible in the container.
+`ID.json` says what is to be signed; `ID.answer` is a FIFO that `terok ssh confirm` writes `yes` or `no` into. The
+signer waits for the FIFO as for any socket, so nobody polls, and no session bus or daemon is needed. Both files are
+the operator's alone (0600 in a 0700 directory), and no path of the bundle is visible in the container.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Desk:
     """Where one container's questions lie.
 
     Args:
-        directory: of them alone; what an earlier process left there is removed.
+        directory: of them alone; what a process left there that has ended is removed.
     """
 
     def __init__(self, directory: str) -> None:
@@ -43,8 +43,23 @@ class Desk:
         self._count = 0
         os.makedirs(directory, mode=0o700, exist_ok=True)
         for name in os.listdir(directory):
-            if name.endswith((QUESTION, ANSWER)):
-                os.unlink(f"{directory}/{name}")
+            if name.endswith(ANSWER) and not self._is_read(name):
+                self._remove(name.removesuffix(ANSWER))
+
+    def _is_read(self, name: str) -> bool:
+        """Whether a process still waits at this FIFO: opening it for writing fails otherwise (fifo(7))."""
+        try:
+            os.close(os.open(f"{self._directory}/{name}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
+        except OSError:
+            return False
+        return True
+
+    def _remove(self, name: str) -> None:
+        for ending in (QUESTION, ANSWER):
+            try:
+                os.unlink(f"{self._directory}/{name}{ending}")
+            except FileNotFoundError:
+                pass
 
     def ask(self, fields: dict[str, Any], now: float) -> Pending:
         """Put a question on the desk.
@@ -81,8 +96,4 @@ class Desk:
     def clear(self, pending: Pending) -> None:
         """Take a question off the desk."""
         os.close(pending.fd)
-        for ending in (QUESTION, ANSWER):
-            try:
-                os.unlink(f"{self._directory}/{pending.id}{ending}")
-            except FileNotFoundError:
-                pass
+        self._remove(pending.id)

@@ -24,10 +24,11 @@ RSA_BITS_MAX = 16384
 """OpenSSH's own limit; a larger modulus makes one verification take seconds."""
 
 ED25519, RSA = "ssh-ed25519", "ssh-rsa"
-_CURVES: dict[str, tuple[str, ec.EllipticCurve, hashes.HashAlgorithm]] = {
-    "ecdsa-sha2-nistp256": ("nistp256", ec.SECP256R1(), hashes.SHA256()),
-    "ecdsa-sha2-nistp384": ("nistp384", ec.SECP384R1(), hashes.SHA384()),
-    "ecdsa-sha2-nistp521": ("nistp521", ec.SECP521R1(), hashes.SHA512()),
+_CURVES: dict[str, tuple[str, ec.EllipticCurve, ec.ECDSA]] = {
+    # made here because ECDSA() imports more of the library, which a confined process can no longer read
+    "ecdsa-sha2-nistp256": ("nistp256", ec.SECP256R1(), ec.ECDSA(hashes.SHA256())),
+    "ecdsa-sha2-nistp384": ("nistp384", ec.SECP384R1(), ec.ECDSA(hashes.SHA384())),
+    "ecdsa-sha2-nistp521": ("nistp521", ec.SECP521R1(), ec.ECDSA(hashes.SHA512())),
 }
 _RSA_HASHES: dict[str, hashes.HashAlgorithm] = {"rsa-sha2-256": hashes.SHA256(), "rsa-sha2-512": hashes.SHA512()}
 TYPES = (ED25519, *_CURVES, RSA)
@@ -137,7 +138,7 @@ def verify(blob: bytes, signature: bytes, data: bytes) -> None:
             numbers = wire.Reader(value)
             r, s = numbers.mpint(), numbers.mpint()
             numbers.end()
-            key.verify(encode_dss_signature(r, s), data, ec.ECDSA(_CURVES[kind][2]))
+            key.verify(encode_dss_signature(r, s), data, _CURVES[kind][2])
     except InvalidSignature:
         raise KeyFormatError("the signature does not verify") from None
     except wire.WireError as error:
@@ -165,7 +166,7 @@ class Signer:
         if isinstance(key, rsa.RSAPrivateKey):
             scheme = padding.PKCS1v15()
             return lambda data, algorithm: key.sign(data, scheme, _RSA_HASHES[algorithm])
-        ecdsa = ec.ECDSA(_CURVES[self.kind][2])
+        ecdsa = _CURVES[self.kind][2]
 
         def sign(data: bytes, _: str) -> bytes:
             r, s = decode_dss_signature(key.sign(data, ecdsa))

@@ -38,10 +38,15 @@ class Operator:
             "XDG_CONFIG_HOME": str(self.config),
         }
 
+    @property
+    def program(self) -> str:
+        """The program under test."""
+        return str(Path(sys.executable).parent / "terok")
+
     def terok(self, *words: str, stdin: str = "", code: int = 0) -> str:
         """Run `terok` and return its standard output; its exit code must be `code`."""
         done = subprocess.run(
-            [Path(sys.executable).parent / "terok", *words],
+            [self.program, *words],
             input=stdin,
             env=self.env,
             capture_output=True,
