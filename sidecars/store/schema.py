@@ -32,12 +32,19 @@ def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def check(connection: sqlite3.Connection, path: str) -> int:
-    """The file's version; TerokError when a newer program wrote it or it is no vault."""
+def check(connection: sqlite3.Connection, path: str, *, version: int = VERSION) -> int:
+    """The file's version.
+
+    Args:
+        version: the newest that the program knows.
+
+    Raises:
+        TerokError: a newer program wrote the file, or it is no vault.
+    """
     found = version_of(connection)
-    if found > VERSION:
+    if found > version:
         raise TerokError(
-            f"{path} has schema version {found}; this program knows versions up to {VERSION}.",
+            f"{path} has schema version {found}; this program knows versions up to {version}.",
             fix="use the terok that wrote it, or a newer one",
         )
     if found and int(connection.execute("PRAGMA application_id").fetchone()[0]) != APPLICATION_ID:
@@ -45,21 +52,26 @@ def check(connection: sqlite3.Connection, path: str) -> int:
     return found
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
+def migrate(connection: sqlite3.Connection, path: str, *, steps: tuple[tuple[str, ...], ...] = STEPS) -> None:
     """Bring the file to the current version in one transaction; does nothing when it is there.
+
+    Args:
+        steps: how each version is made from the one before.
 
     Raises:
         TerokError: it is newer than this program.
     """
-    if check(connection, path) == VERSION:
+    version = len(steps)
+    if check(connection, path, version=version) == version:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for step in STEPS[check(connection, path) :]:
+        # another process may have done it while this one waited for the lock
+        for step in steps[check(connection, path, version=version) :]:
             for statement in step:
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
