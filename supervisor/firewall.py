@@ -104,7 +104,11 @@ def verify(namespaces: process.Namespaces, shield: Shield) -> None:
         TerokError: naming the first difference.
     """
     now = shield.expected + NOW
-    expected = loads(_read(now if os.path.exists(now) else shield.expected))
+    path = now if os.path.exists(now) else shield.expected
+    try:
+        expected = loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise TerokError(f"What the firewall should be, {path}, is not JSON.", fix="terok prepare again") from error
     found = difference(expected, observe(namespaces))
     if found:
         raise TerokError(f"The firewall in force is not the expected one: {found}.")

@@ -56,8 +56,9 @@ class Resolver:
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         if not answers(self.address, self.port, timeout=5):
+            said = self.log()
             self.__exit__(None, None, None)
-            raise AssertionError(f"dnsmasq does not answer on {self.address}:\n" + self.log())
+            raise AssertionError(f"dnsmasq does not answer on {self.address}:\n{said}")
         return self
 
     def log(self) -> str:
@@ -75,3 +76,4 @@ class Resolver:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        self._log.close()
