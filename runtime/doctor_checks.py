@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from ..sidecars.store import keys
+from ..sidecars.store import keys, tiers
+from ..sidecars.vault.refresh import login_command
 from ..supervisor import process, record
 from ..supervisor.errors import TerokError
 from ..supervisor.layout import outer_uid, package_root
@@ -22,6 +23,7 @@ from .launch import services
 from .launch.cleanup import tear_down
 from .launch.live import container_alive, supervisor_fd
 from .launch.resources import containers
+from .vault_locks import attention
 
 KEYS_NEARLY_ALL = 0.8
 """Share of the kernel-key quota from which containers start to fail soon: each takes about 15 of 200."""
@@ -30,7 +32,7 @@ LOGIN_SOON = 600
 
 
 def vault(env: Env) -> Iterator[Check]:
-    """Whether the vault opens, and whether a login has run out that can't renew itself."""
+    """Whether the vault opens, how well it is protected, and which logins and keys need a person."""
     try:
         store = services.open_store(env.layout)
     except TerokError as error:
@@ -45,12 +47,13 @@ def vault(env: Env) -> Iterator[Check]:
             yield Check("vault", "vault", OK, "unlocked")
         except TerokError as error:
             yield Check("vault", "vault", FAIL, error.what, error.fix)
+        protection = tiers.strength(store)
+        fix = "terok vault passphrase set" if protection.startswith("weak") else ""
+        yield Check("vault", "protection", WARN if fix else OK, protection, fix)
         for entry in store.describe("credential"):
-            expires = entry.meta.get("expires_at")
-            if isinstance(expires, int | float) and expires < time.time() and not entry.meta.get("renewable"):
-                ago = int(time.time() - expires) // 60
-                fix = f"terok auth {entry.name} --scope {entry.scope}"
-                yield Check("vault", "login", WARN, f"{entry.scope}/{entry.name} expired {ago} minutes ago", fix)
+            note = attention(entry, time.time())
+            if note:
+                yield Check("vault", "login", WARN, note, login_command(entry))
 
 
 def bundles(env: Env) -> Iterator[Check]:

@@ -11,6 +11,7 @@ from ..sidecars.store.credential import KIND
 from ..sidecars.store.records import LockedError
 from ..sidecars.store.recovery import RECOVERY_TIER, recovery_kek
 from ..sidecars.vault import roster
+from ..sidecars.vault.refresh import login_command
 from ..supervisor.errors import Exit, TerokError
 from ..supervisor.layout import outer_uid
 from . import secret_input, vault_open
@@ -65,7 +66,9 @@ def report(env: Env) -> dict[str, Any]:
         credentials = [entry for entry in entries if entry.kind == KIND]
         found["credentials"], found["keys"] = len(credentials), len([e for e in entries if e.kind == "ssh-key"])
         found["scopes"] = sorted({entry.scope for entry in credentials})
-        found["attention"] += [line for entry in credentials if (line := attention(entry, time.time()))]
+        found["attention"] += [
+            f"{line} (fix: {login_command(entry)})" for entry in credentials if (line := attention(entry, time.time()))
+        ]
         try:
             keys.ensure_unlocked(store, keys.key_files(env.layout))
             found["unlocked"] = True
@@ -84,7 +87,7 @@ def attention(entry: Entry, now: float) -> str:
     if entry.meta.get("auth") == "oauth" or not isinstance(expires, int | float):
         return ""
     if now >= expires:
-        return f"{name}: it ended on {day(expires)}: terok vault rotate {entry.scope} {entry.name}"
+        return f"{name}: it ended on {day(expires)}"
     return f"{name}: it ends on {day(expires)}" if now >= expires - EXPIRY_WARNING else ""
 
 

@@ -162,7 +162,7 @@ def apply(store: Store, item: Item, status: int, body: bytes, now: float) -> Ite
     except RefreshError as error:
         lost = _code(body) in LOST_CODES
         record_failure(store, item, error, now, lost=lost)
-        raise RefreshError(error.what, fix=_fix(item) if lost else "") from None
+        raise RefreshError(error.what, fix=login_command(item) if lost else "") from None
     meta = {name: value for name, value in item.meta.items() if name != "refresh"}
     store.put(
         item.kind, item.scope, item.name, fresh.encode(), {**meta, "expires_at": fresh.expires_at, "refreshed_at": now}
@@ -217,7 +217,7 @@ def refresh(
         return item
     reason = blocked(item, clock())
     if reason:
-        raise RefreshError(reason, fix=_fix(item))
+        raise RefreshError(reason, fix=login_command(item))
     exchange = request(parse(item), spec, provider["ca_bundle"])
     slot.mark_sent()
     try:
@@ -279,6 +279,8 @@ def _refusal(status: int, fields: Any) -> str:
     return f"The token endpoint refused to refresh the login ({status}{' ' + code if code else ''})."
 
 
-def _fix(item: Item) -> str:
-    agent = {"anthropic": "claude", "openai": "codex"}.get(item.name)
-    return f"terok auth {agent} --scope {item.scope}" if agent else f"terok vault add {item.scope} {item.name}"
+def login_command(entry: Entry | Item) -> str:
+    """The command that brings a new login."""
+    agent = {"anthropic": "claude", "openai": "codex"}.get(entry.name)
+    scope = entry.scope
+    return f"terok auth {agent} --scope {scope} --replace" if agent else f"terok vault rotate {scope} {entry.name}"

@@ -214,7 +214,7 @@ def test_a_dead_login_is_told_and_not_asked_again(layout: Layout, server: TokenS
     for _ in range(2):
         with pytest.raises(RefreshError, match="login has ended") as caught:
             run(layout, server)
-        assert caught.value.fix == "terok auth claude --scope work"
+        assert caught.value.fix == "terok auth claude --scope work --replace"
         assert "refresh-0" not in str(caught.value)
     assert server.requests == 1
     with Store.open(layout.vault_db) as store:
