@@ -145,7 +145,7 @@ def _range_size(path: str, name: str, uid: int) -> int:
 def _hooks(env: Env) -> Iterator[Check]:
     found = hooks.problem(env.layout, env.environ)
     if found:
-        yield Check("hooks", "hooks", FAIL, found, "terok setup")
+        yield Check("hooks", "hooks", FAIL, found, hooks.mend(env.layout, env.environ))
     else:
         yield Check("hooks", "hooks", OK, f"announced: {env.layout.hooks}")
 
@@ -189,7 +189,7 @@ def _dnsmasq() -> Check:
     return Check("shield", "dnsmasq", WARN, f"{version} was built without nftset: {fallback}", "")
 
 
-CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (_podman, _subids, _hooks, _paths, _shield)
+CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (_podman, _subids, _paths, _hooks, _shield)
 
 
 def run_all(env: Env) -> list[Check]:

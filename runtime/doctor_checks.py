@@ -28,7 +28,8 @@ from .vault_locks import attention
 KEYS_NEARLY_ALL = 0.8
 """Share of the kernel-key quota from which containers start to fail soon: each takes about 15 of 200."""
 SKEW_SECONDS = 120
-LOGIN_SOON = 600
+ORPHAN_SECONDS = 30
+"""A hook that is at work right now is no orphan."""
 
 
 def vault(env: Env) -> Iterator[Check]:
@@ -128,9 +129,14 @@ def orphans(env: Env) -> list[Orphan]:
             age = time.time() - each.create_time()
         except (psutil.Error, ProcessLookupError, PermissionError):
             continue
+        name = os.path.basename(words[0]) if words else ""
         ours = any(word.startswith(mark) or f"={mark}" in word for word in words[:8] for mark in marks)
-        # a hook that is at work right now is no orphan
-        if ours and (each.pid, started) not in known and age > 30 and "podman" not in os.path.basename(words[0]):
+        if (
+            ours
+            and (each.pid, started) not in known
+            and age >= ORPHAN_SECONDS
+            and "podman" not in os.path.basename(words[0])
+        ):
             found.append(Orphan(each.pid, started, os.path.basename(words[0])))
     return found
 

@@ -125,6 +125,18 @@ def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = Non
     return None
 
 
+def mend(layout: Layout, environ: Mapping[str, str], *, uid: int | None = None) -> str:
+    """What makes Podman run our hooks again: setup, or removing a setting that would win over setup's."""
+    _, decided = effective_hook_dirs(environ, uid=uid)
+    ours = containers_conf_dropin(environ, uid=uid)
+    if environ.get("CONTAINERS_CONF"):
+        return "unset CONTAINERS_CONF, which makes Podman read no other file"
+    later = decided and decided != ours and os.path.dirname(decided) == os.path.dirname(ours)
+    if later and os.path.basename(decided) > os.path.basename(ours):
+        return f"remove hooks_dir from {decided}, or add {layout.hooks} to it; then terok setup"
+    return "terok setup"
+
+
 def require_hooks(layout: Layout, environ: Mapping[str, str]) -> None:
     """Raise SystemExit, with the command that mends it as its message, when Podman would not run our hooks.
 
@@ -132,4 +144,4 @@ def require_hooks(layout: Layout, environ: Mapping[str, str]) -> None:
     """
     found = problem(layout, environ)
     if found:
-        raise SystemExit(f"terok: {found}\n  fix: terok setup")
+        raise SystemExit(f"terok: {found}\n  fix: {mend(layout, environ)}")
