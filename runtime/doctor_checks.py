@@ -131,13 +131,8 @@ def orphans(env: Env) -> list[Orphan]:
             continue
         name = os.path.basename(words[0]) if words else ""
         ours = any(word.startswith(mark) or f"={mark}" in word for word in words[:8] for mark in marks)
-        if (
-            ours
-            and (each.pid, started) not in known
-            and age >= ORPHAN_SECONDS
-            and "podman" not in os.path.basename(words[0])
-        ):
-            found.append(Orphan(each.pid, started, os.path.basename(words[0])))
+        if ours and (each.pid, started) not in known and age >= ORPHAN_SECONDS and name != "podman":
+            found.append(Orphan(each.pid, started, name))
     return found
 
 
