@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from terok_host.sidecars.store import credential, keys
-from terok_host.sidecars.store.store import Store
-
 from .house import House
 
 SCOPE, PROFILE = "work", "lab"
@@ -40,13 +37,12 @@ def furnish(
     profiles = Path(house.layout.profiles)
     profiles.mkdir(parents=True, exist_ok=True)
     (profiles / f"{profile}.txt").write_text("".join(f"{line}\n" for line in allowed))
-    if not Path(house.layout.vault_db).exists():
-        keys.create_vault(house.layout)
-    meta = {"auth": "api-key", "upstream": upstream, "allow_private": True}
-    if ca_bundle is not None:
-        meta["ca_bundle"] = str(ca_bundle)
-    with Store.open(house.layout.vault_db) as store:
-        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
-        store.put(credential.KIND, scope, PROVIDER, SECRET.encode(), meta)
+    house.terok(*add_words(scope, upstream, ca_bundle), stdin=SECRET + "\n")
     if ssh_key:
         house.terok("ssh", "generate", "--scope", scope)
+
+
+def add_words(scope: str, upstream: str, ca_bundle: Path | None) -> list[str]:
+    """The words of `terok vault add` that store the credential; its secret comes on standard input."""
+    trust = [] if ca_bundle is None else ["--ca-bundle", str(ca_bundle)]
+    return ["vault", "add", scope, PROVIDER, "--upstream", upstream, "--allow-private", *trust, "--replace"]
