@@ -29,6 +29,7 @@ class Limits:
     connections: open at a time; further ones wait.
     commands: refs in one push.
     pack_bytes: of one push's pack as it is sent.
+    mirror_bytes: of all objects in the scope's mirror: when it has more, nothing is taken any more.
     pack_objects: objects in one push's pack.
     file_bytes: of the largest file that git may write.
     memory_bytes: address space of each git process that reads the container's bytes.
@@ -41,6 +42,7 @@ class Limits:
     connections: int = 24
     commands: int = 256
     pack_bytes: int = 4 << 30
+    mirror_bytes: int = 64 << 30
     pack_objects: int = 5_000_000
     file_bytes: int = 8 << 30
     memory_bytes: int = 4 << 30

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 
-from ...supervisor import process
+from ...supervisor import kernel, process
 from ..kit.confine import confine
 from . import channel, config, git
 from .config import Limits
@@ -39,18 +39,48 @@ def main(context: Context, site: Site, keeper: int) -> int:
     limits, idle_seconds = Limits(), NO_GATE_SECONDS
     if os.path.exists(site.home.config):
         limits, idle_seconds = config.load(site.home).limits, context.idle_seconds
-    digests = _digests(keeper)
-    read, execute = git.grants()
-    confine(read=[*read, site.home.root], write=[site.incoming, "/dev/null"], execute=execute, connect_ports=())
-    served = Front(site, keeper, digests)
+    tokens = Tokens(site, keeper)
+    tokens.current()
+    confine_to(site)
+    served = Front(site, keeper, tokens)
     return _Acceptor(listeners, served, limits, idle_seconds).run()
 
 
-def _digests(keeper: int) -> list[bytes]:
-    digests: list[bytes] = []
-    for answer in channel.ask(keeper, {"op": "tokens"}, seconds=TOKENS_SECONDS):
-        digests += [bytes.fromhex(each) for each in answer.get("digests", ())]
-    return digests
+def confine_to(site: Site) -> None:
+    """Give up everything but git's own files, the scope's mirror (reading) and the scratch directory (writing)."""
+    read, execute = git.grants()
+    confine(read=[*read, site.home.root], write=[site.incoming, "/dev/null"], execute=execute, connect_ports=())
+
+
+class Tokens:
+    """The digests of the tokens that are good here, asked for again when the vault's files have changed.
+
+    stat(2) is all that a confined process can do with these files, and all that is needed.
+    """
+
+    def __init__(self, site: Site, keeper: int) -> None:
+        self._files = (site.store, f"{site.store}-wal")
+        self._keeper = keeper
+        self._seen: list[tuple[int, int]] | None = None
+        self._digests: list[bytes] = []
+
+    def current(self) -> list[bytes]:
+        """SHA-256 of each token."""
+        now = [_mark(path) for path in self._files]
+        if now != self._seen:
+            digests: list[bytes] = []
+            for answer in channel.ask(self._keeper, {"op": "tokens"}, seconds=TOKENS_SECONDS):
+                digests += [bytes.fromhex(each) for each in answer.get("digests", ())]
+            self._seen, self._digests = now, digests
+        return self._digests
+
+
+def _mark(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 class _Acceptor:
@@ -94,11 +124,14 @@ class _Acceptor:
             client, _ = listener.accept()
         except OSError:
             return  # the client left before its turn, or another poll of the same event was faster
+        parent = os.getpid()
         with client:
-            pid = process.fork(lambda: self._serve(client))
+            self._served.tokens.current()  # here, so that the next connections' processes have them too
+            pid = process.fork(lambda: self._serve(client, parent))
             self._children[process.pidfd(pid)] = pid
 
-    def _serve(self, client: socket.socket) -> int:
+    def _serve(self, client: socket.socket, parent: int) -> int:
+        kernel.die_with_parent(parent, signal.SIGKILL)
         for fd in (*self._listeners, *self._children):
             os.close(fd)
         _limit(self._limits)

@@ -70,6 +70,7 @@ class Landing:
             name = str(request.get("name"))
             if _NAME.fullmatch(name) is None:
                 raise TerokError("The push has no name.")
+            self._check_size()
             objects.take_over(self.home, os.path.join(self.site.incoming, name, "objects"))
         self.refs = refs.read(self.home)
         self.overlay = state.overlay(self.home, self.site.container, self.config.mode)
@@ -81,6 +82,14 @@ class Landing:
         if wishes:
             (self._online if self.config.mode == "online" else self._propose)(wishes, atomic)
         return self.results
+
+    def _check_size(self) -> None:
+        size, most = objects.size(self.home), self.config.limits.mirror_bytes
+        if size > most:
+            raise TerokError(
+                f"The mirror has {size} bytes; its limit is {most}.",
+                fix=f"terok gate sync {self.site.scope}, or terok gate set {self.site.scope} --limit mirror_bytes=N",
+            )
 
     def _judge(self, commands: list[Command]) -> list[Wish]:
         judge = Judge(self.config.policy, self.site.container, self.config.default_branch)

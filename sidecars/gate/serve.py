@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .front import Tokens
     from .site import Site
 
 SERVICES = ("git-upload-pack", "git-receive-pack")
@@ -40,11 +41,11 @@ class Front:
     Args:
         site: whom.
         keeper: the channel to the keeper.
-        digests: SHA-256 of each token that is good here.
+        tokens: the tokens that are good here.
     """
 
-    def __init__(self, site: Site, keeper: int, digests: list[bytes]) -> None:
-        self.site, self.keeper, self.digests = site, keeper, digests
+    def __init__(self, site: Site, keeper: int, tokens: Tokens) -> None:
+        self.site, self.keeper, self.tokens = site, keeper, tokens
         self.config = config.GateConfig(url="")
 
     def serve(self, connection: Connection) -> None:
@@ -52,8 +53,9 @@ class Front:
         try:
             self.config = config.load(self.site.home)
             connection.idle_seconds = self.config.limits.idle_seconds
-            while self._one(connection):
-                pass
+            patience: float = self.config.limits.head_seconds
+            while self._one(connection, patience):
+                patience = KEEP_SECONDS
         except Gone:
             pass
         except http.HttpError as error:
@@ -61,8 +63,8 @@ class Front:
         except TerokError as error:
             self._refuse(connection, http.HttpError(503, str(error)))
 
-    def _one(self, connection: Connection) -> bool:
-        request = connection.read_head(keep_seconds=KEEP_SECONDS, head_seconds=self.config.limits.head_seconds)
+    def _one(self, connection: Connection, patience: float) -> bool:
+        request = connection.read_head(keep_seconds=patience, head_seconds=self.config.limits.head_seconds)
         if request is None:
             return False
         body = Body(connection, request, limit=self.config.limits.pack_bytes + (2 << 20))
@@ -77,7 +79,7 @@ class Front:
     def knows(self, request: http.Request) -> bool:
         """Whether the request carries a token of this container; takes the same time for every wrong one."""
         given = [digest(each) for each in http.tokens(request.headers.get("authorization", ""))]
-        found = [hmac.compare_digest(one, other) for one in given for other in self.digests]
+        found = [hmac.compare_digest(one, other) for one in given for other in self.tokens.current()]
         return any(found)
 
     def route(self, request: http.Request) -> Callable[[Front, Connection, http.Request, Body], None]:
