@@ -132,6 +132,10 @@ def _login(args: argparse.Namespace, env: Env) -> list[str]:
         return store_captured(env, args.agent, args.scope, text, f"~/{chosen['file']}", replace=args.replace)
     finally:
         shutil.rmtree(home)
+        try:
+            os.rmdir(os.path.dirname(home))
+        except OSError:
+            pass  # another login runs
 
 
 def login_argv(podman: str, name: str, image: str, command: list[str], environ: dict[str, str], home: str) -> list[str]:
