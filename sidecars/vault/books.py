@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from json import dumps
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,8 @@ class Books:
         self._rates = Rates()
         self._patterns: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}
         self._failed = False
+        self.renewal: Callable[[Exchange], bool] | None = None
+        """Set by who can refresh logins."""
         self._waiting: list[tuple[Exchange, bytes]] = []
         self._second, self._stamp = 0, ""
 
@@ -87,8 +90,8 @@ class Books:
     # --- during: the exchange's watcher ---
 
     def renew(self, exchange: Exchange) -> bool:
-        """The upstream said 401."""
-        return False
+        """The upstream said 401: refresh the login and send the request again, when it is one."""
+        return self.renewal is not None and self.renewal(exchange)
 
     def begins(self, exchange: Exchange, answer: Answer) -> Refusal | None:
         """The answer's head is there: refuse one that cannot be looked into or carries the secret itself."""
@@ -106,7 +109,7 @@ class Books:
         return None
 
     def _guard(self, exchange: Exchange) -> Guard | None:
-        secrets = exchange.secrets
+        secrets = exchange.loaded.secrets
         wanted = self._patterns.get(secrets)
         if wanted is None:
             if len(self._patterns) > 64:

@@ -204,6 +204,11 @@ class Client:
         else:
             self.wire.abort()
 
+    def cut(self, refusal: Refusal) -> None:
+        """Give up what runs."""
+        if self._exchange is not None:
+            self._exchange.stop(refusal)
+
     def stop(self) -> None:
         """Leave when there is nothing to finish; called at SIGTERM and when the process makes room."""
         if self._exchange is None:

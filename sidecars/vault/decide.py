@@ -148,7 +148,7 @@ def _by_path(request: Request, route: Route, grant: Grant, path: bytes, query: b
         return refuse(
             "body-max", f"The body is longer than {route.body_max} bytes.", "raise the route's `body_max`", 413
         )
-    target = route.target(path, _host(request))
+    target = route.target(path, host_of(request))
     if target is None:
         return refuse(
             "upstream", f"The route {route.name} has no upstream for this path.", "add an upstream with this prefix"
@@ -156,7 +156,8 @@ def _by_path(request: Request, route: Route, grant: Grant, path: bytes, query: b
     return Plan(route, grant.scope, target, target.rewrite(path) + query)
 
 
-def _host(request: Request) -> bytes:
+def host_of(request: Request) -> bytes:
+    """The Host header without its port, in lower case."""
     for lower, _, value in request.headers:
         if lower == b"host":
             return value.rpartition(b":")[0].lower() if value[-1:].isdigit() and b":" in value else value.lower()

@@ -18,6 +18,7 @@ from .dial import DialError
 from .headers import Added, answer_lines, request_lines, trailer_lines
 
 if TYPE_CHECKING:
+    from .keeper import Loaded
     from .pool import Pool, Upstream
     from .sides import Caller, Watcher
 
@@ -30,13 +31,14 @@ class Exchange:
     """Carries one request to its upstream and the answer back.
 
     Attributes:
-        secrets: what the answer must not carry.
+        loaded: the credential; its secrets are what the answer must not carry.
+        added: what goes into the request; None while the credential is refreshed: `again` gives it.
         status: of the answer; 0 before it.
         sent, got: payload bytes of the request and of the answer.
     """
 
     __slots__ = (
-        "_caller", "_watcher", "_pool", "request", "plan", "grant", "added", "secrets", "_body", "_first", "_replay",
+        "_caller", "_watcher", "_pool", "request", "plan", "grant", "added", "loaded", "_body", "_first", "_replay",
         "_upstream", "_buffer", "_reader", "answer_head", "status", "sent", "got", "started", "_begun", "_over",
         "_last", "_gone", "_tunnel", "_retried", "_renewed", "_request_done", "state",
     )  # fmt: skip
@@ -49,13 +51,13 @@ class Exchange:
         request: Request,
         plan: Plan,
         grant: Grant,
-        added: Added,
-        secrets: tuple[bytes, ...],
+        loaded: Loaded,
+        added: Added | None,
         started: float,
     ) -> None:
         self._caller, self._watcher, self._pool = caller, watcher, pool
         self.request, self.plan, self.grant, self.added, self.started = request, plan, grant, added, started
-        self.secrets = secrets
+        self.loaded = loaded
         self._body = bodies.reader(request.length)
         self._first = b""
         self._replay: bytes | None = b""
@@ -83,7 +85,8 @@ class Exchange:
             return
         if not self._body.done:
             self._caller.wire.pause()
-        self._pool.take(self.plan.target.endpoint, self)
+        if self.added is not None:
+            self._pool.take(self.plan.target.endpoint, self)
 
     def _take(self, data: bytes) -> bytes:
         """The request's body as it goes upstream."""
@@ -110,15 +113,17 @@ class Exchange:
     def more(self, data: bytes) -> None:
         """More bytes from the client. Raises Refused as `start` does."""
         if self._tunnel:
+            self.sent += len(data)
             if self._upstream is not None:
                 self._upstream.wire.write(data)
                 if self._upstream.wire.full:
                     self._caller.wire.pause()
             return
         if self._over:
-            self._gone = True
-            self._caller.wire.abort()
-            return
+            if self._request_done:
+                self._gone = True
+                self._caller.wire.abort()
+            return  # the rest of a body that nobody wants any more
         if self._request_done:
             raise Refused(400, "pipelining", "There are bytes behind the end of the request.")
         wired = self._take(data)
@@ -157,6 +162,7 @@ class Exchange:
 
     def _head(self) -> bytes:
         request, plan = self.request, self.plan
+        assert self.added is not None
         framing = b""
         if request.length == CHUNKED:
             framing = b"Transfer-Encoding: chunked\r\n"
@@ -205,6 +211,7 @@ class Exchange:
             return
         if answer.status == 401 and not self._renewed and self._may_repeat() and self._watcher.renew(self):
             self._renewed = True
+            self._first = self._replay or b""
             self._drop_upstream(reusable=False)
             return
         self._begin(answer, rest)
@@ -369,11 +376,10 @@ class Exchange:
     def _idempotent(self) -> bool:
         return self.request.method in IDEMPOTENT or any(h[0] == b"idempotency-key" for h in self.request.headers)
 
-    def again(self, added: Added) -> None:
-        """Send the request once more, with another credential."""
+    def again(self, loaded: Loaded, added: Added) -> None:
+        """Send the request, for the first or the second time, with a credential that has just been refreshed."""
         if not self._over:
-            self.added = added
-            self._first = self._replay or b""
+            self.loaded, self.added = loaded, added
             self._pool.take(self.plan.target.endpoint, self)
 
     def unreachable(self, error: DialError) -> None:

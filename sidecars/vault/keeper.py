@@ -16,6 +16,8 @@ from ..store.records import LockedError
 from ..store.store import Store
 from . import catalog, headers
 from .decide import Grant, Places, Refusal
+from .dial import Endpoint
+from .refresh import needed
 from .routes import Route, Target
 
 
@@ -33,6 +35,14 @@ class Reach(NamedTuple):
     ports: frozenset[int]
     bundles: frozenset[str]
 
+    def holds(self, other: Reach) -> bool:
+        """Whether everything in `other` is in this one."""
+        return other.ports <= self.ports and other.bundles <= self.bundles
+
+    def covers(self, endpoint: Endpoint) -> bool:
+        """Whether an upstream can be reached with it."""
+        return endpoint.port in self.ports and (not endpoint.ca or endpoint.ca in self.bundles)
+
 
 class Keeper:
     """The vault as one container sees it.
@@ -47,7 +57,9 @@ class Keeper:
     def __init__(self, store: Store, routes: str, key_files: list[str], container: str) -> None:
         self._store, self._routes_path, self._key_files, self._container = store, routes, key_files, container
         self._changes = -1
-        self._looked = -1.0
+        self._looked: float | None = -1.0
+        self.generation = 0
+        """Grows whenever tokens, routes or credentials were read again."""
         self._stamp: tuple[int, int, int] | None = None
         self._catalog: dict[str, Any] = {}
         self._grants: dict[bytes, Grant] = {}
@@ -57,14 +69,16 @@ class Keeper:
         self.trouble = ""
         """Why the routes could not be read; the ones before stay in use."""
 
-    def look(self, now: float) -> None:
-        """Notice what changed; once a turn of the loop, whose time is `now`."""
+    def look(self, now: float | None = None) -> None:
+        """Notice what changed; with the time of the loop's turn at most once in it."""
         if now == self._looked:
             return
-        self._looked = now
+        if now is not None:
+            self._looked = now
         changes = self._store.changes()
         if changes != self._changes:
             self._changes = changes
+            self.generation += 1
             self._grants = {
                 token.digest: Grant(token.scope, token.provider) for token in self._store.tokens(self._container)
             }
@@ -88,6 +102,7 @@ class Keeper:
             self.trouble = error.what
             return
         self._stamp, self.trouble = stamp, ""
+        self.generation += 1
         self._routes.clear()
         self._loaded.clear()
         named = {name.lower().encode("ascii") for name in self._catalog.get("token_headers", ())}
@@ -103,15 +118,37 @@ class Keeper:
         return self._grants.get(digest)
 
     def reach(self) -> Reach:
-        """What the routes of this container's tokens need: the confinement is made for it."""
-        ports: set[int] = set()
+        """What the routes of this container's tokens need: the confinement is made for it.
+
+        A token whose credential is still missing counts with what its provider has by default, so that adding
+        the credential later needs no new process.
+        """
+        ports: set[int] = {443}
         bundles: set[str] = set()
         for grant in set(self._grants.values()):
-            route = self.route(grant)
-            if isinstance(route, Route):
+            found = self.route(grant)
+            for route in [found] if isinstance(found, Route) else self._default_routes(grant.provider):
                 ports.update(target.endpoint.port for target in route.targets)
                 bundles.update(target.endpoint.ca for target in route.targets if target.endpoint.ca)
         return Reach(frozenset(ports), frozenset(bundles))
+
+    def _default_routes(self, name: str) -> list[Route]:
+        provider = self._catalog.get("providers", {}).get(name)
+        routes = []
+        for kind in provider["auth"] if provider else ():
+            try:
+                routes.append(Route(name, catalog.effective(provider, {}), kind))
+            except TerokError:
+                pass  # it needs a value that only the credential has
+        return routes
+
+    def scopes(self) -> set[str]:
+        """The scopes of this container's tokens."""
+        return {grant.scope for grant in self._grants.values()}
+
+    def logins(self) -> bool:
+        """Whether a credential that this container may use is a login (OAuth)."""
+        return any(needed(self._store, scope) for scope in self.scopes())
 
     def route(self, grant: Grant) -> Route | Refusal:
         """The route for a grant, or why there is none."""

@@ -21,6 +21,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from ...supervisor.errors import Exit, TerokError
+
 CLIENTS_MAX = 1000
 """Open client connections; lowered to a third of RLIMIT_NOFILE, since each may need a connection upstream."""
 DESCRIPTORS_RESERVED = 32
@@ -51,7 +55,25 @@ POOL_IDLE_SECONDS = 45.0
 REPLAY_MAX = 1 << 20
 RESOLVED_SECONDS = 30.0
 STOP_SECONDS = 0.2
+EXPIRY_SECONDS = 5.0
+"""An access token that ends sooner is not used any more: the upstream's clock may be ahead."""
+RENEW_AGAIN_SECONDS = 30.0
+"""How long a refresh that failed is not tried again in advance."""
 FLUSH_SECONDS = 1.0
 """How long counts of the usage stay in memory only."""
 AUDIT_PATH_MAX = 1024
 """Characters of a path in an audit line."""
+
+
+def change(values: Mapping[str, float]) -> None:
+    """Replace limits by name, from the sidecar's settings; before anything is served.
+
+    Raises:
+        TerokError: there is no limit of that name, or the value is not a positive number.
+    """
+    for name, value in values.items():
+        if not name.isupper() or name not in globals():
+            raise TerokError(f"The vault has no limit {name!r}.", code=Exit.USAGE)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise TerokError(f"The vault's limit {name} is not a positive number.", code=Exit.USAGE)
+        globals()[name] = type(globals()[name])(value)

@@ -14,12 +14,16 @@ from ..kit.confine import confine
 from ..kit.context import Context
 from ..store.keys import prepare
 from ..store.store import Store
+from . import limits
 from .books import Books
 from .dial import Dialer, trust_stores
 from .journal import Journal
 from .keeper import Keeper
 from .ledger import Counts, Ledger
 from .reactor import Reactor
+from .refresh import needed
+from .refresh_helper import Helper
+from .renew import Renewer
 from .service import Service
 
 RESOLVER_FILES = (
@@ -39,9 +43,11 @@ def main(context: Context) -> int:
     settings = context.settings
     key_files = [str(path) for path in settings["key_files"]]
     routes = str(settings["routes"])
-    reactor = Reactor()
     try:
+        limits.change(settings.get("limits", {}))
         prepare(key_files)
+        helper = start_helper(context)
+        reactor = Reactor()
         keeper = Keeper(Store.open(str(settings["store"]), read_only=True), routes, key_files, context.container)
         books = open_books(reactor, context)
     except (TerokError, OSError, sqlite3.Error) as error:
@@ -49,17 +55,31 @@ def main(context: Context) -> int:
         return Exit.FAILURE
     keeper.look(reactor.now)
     listeners = [each for _, each in context.listeners]
-    service = Service(reactor, keeper, books, Dialer(reactor), listeners, context.idle_seconds)
-    warm()
-    confine(
-        read=[*RESOLVER_FILES, os.path.dirname(routes), *map(os.path.dirname, key_files), *trust_paths(keeper)],
-        connect_ports=[DNS_PORT, *keeper.reach().ports],
-    )
+    renewer = Renewer(reactor, keeper, helper)
+    service = Service(reactor, keeper, books, renewer, Dialer(reactor), listeners, context.idle_seconds)
+    confine_vault(keeper, routes, key_files)
     reactor.on_signal(signal.SIGTERM, service.stop)
     service.start()
     reactor.run()
     books.close()
+    if helper is not None:
+        helper.close()
     return Exit.OK
+
+
+def start_helper(context: Context) -> Helper | None:
+    """The process that refreshes logins, when this container may use one; forked while nothing is open yet."""
+    settings = context.settings
+    with Store.open(str(settings["store"]), read_only=True) as store:
+        scopes = {token.scope for token in store.tokens(context.container)}
+        if not any(needed(store, scope) for scope in scopes):
+            return None
+    return Helper.start(
+        store=str(settings["store"]),
+        routes=str(settings["routes"]),
+        key_files=[str(path) for path in settings["key_files"]],
+        directory=str(settings["refresh"]),
+    )
 
 
 def open_books(reactor: Reactor, context: Context) -> Books:
@@ -69,6 +89,19 @@ def open_books(reactor: Reactor, context: Context) -> Books:
     journal = Journal(str(settings["audit"]))
     required = bool(settings.get("audit_required", True))
     return Books(reactor, context.container, context.audit, journal, counts, required=required)
+
+
+def confine_vault(keeper: Keeper, routes: str, key_files: list[str]) -> int:
+    """Give up everything but the vault's own files, the resolver's, the authorities' and the ports of the routes.
+
+    Nothing can be written or executed, and no file opened but these; what was opened before stays open. Returns the
+    Landlock ABI.
+    """
+    warm()
+    return confine(
+        read=[*RESOLVER_FILES, os.path.dirname(routes), *map(os.path.dirname, key_files), *trust_paths(keeper)],
+        connect_ports=[DNS_PORT, *keeper.reach().ports],
+    )
 
 
 def trust_paths(keeper: Keeper) -> list[str]:

@@ -13,9 +13,10 @@ from .codec import Refused, Request
 from .decide import Grant, Refusal, decide
 from .dial import Dialer
 from .exchange import Exchange
-from .keeper import Keeper
+from .keeper import Keeper, Loaded
 from .pool import Pool
 from .reactor import READ, Reactor
+from .renew import Renewer
 from .wire import Wire
 
 
@@ -26,6 +27,7 @@ class Service:
         reactor: the loop.
         keeper: tokens, routes, credentials.
         books: audit, usage, limits, echo guard.
+        renewer: refreshes logins.
         dialer: connections upstream.
         listeners: non-blocking listening sockets.
         idle_seconds: leave after this long without a client; 0: stay.
@@ -36,6 +38,7 @@ class Service:
         reactor: Reactor,
         keeper: Keeper,
         books: Books,
+        renewer: Renewer,
         dialer: Dialer,
         listeners: Sequence[socket.socket],
         idle_seconds: int,
@@ -43,6 +46,8 @@ class Service:
         self.reactor, self.keeper, self.books = reactor, keeper, books
         self.pool = Pool(reactor, dialer)
         self.stopping = False
+        self._renewer, self._reach, self._generation = renewer, keeper.reach(), keeper.generation
+        books.renewal = self._renew
         self._listeners = list(listeners)
         self._clients: set[Client] = set()
         self._clients_max = clients_max()
@@ -115,15 +120,13 @@ class Service:
 
     def stop(self) -> None:
         """Finish what runs, within `STOP_SECONDS`; then leave. New clients wait in the kernel's queue."""
-        if self.stopping:
-            return
-        self.stopping = True
-        self._accept_off()
+        self.retire()
+        self.reactor.later(limits.STOP_SECONDS, self._cut)
+
+    def _cut(self) -> None:
         for client in list(self._clients):
-            client.stop()
-        if not self._clients:
-            self.reactor.stop()
-        self.reactor.later(limits.STOP_SECONDS, self.reactor.stop)
+            client.cut(Refusal(503, "stopping", "The vault was stopped.", "send it again", retry_after=1))
+        self.reactor.soon(self.reactor.stop)
 
     # --- requests ---
 
@@ -137,6 +140,8 @@ class Service:
     def _decide(self, client: Client, request: Request) -> Exchange | Refusal:
         keeper = self.keeper
         keeper.look(self.reactor.now)
+        if keeper.generation != self._generation:
+            self._changed()
         plan = decide(request, keeper.places, keeper.lookup, keeper.route)
         if isinstance(plan, Refusal):
             return plan
@@ -144,11 +149,50 @@ class Service:
         loaded = keeper.credential(grant)
         if isinstance(loaded, Refusal):
             return loaded
+        if not self._reach.covers(plan.target.endpoint):
+            why = "The vault starts again, because its routes lead elsewhere now."
+            return Refusal(503, "restart", why, "send it again", plan.route.name, plan.scope, 1)
         refusal = self.books.admit(plan, request)
         if refusal is not None:
             return refusal
-        added = keeper.added(loaded, plan.target)
-        return Exchange(client, self.books, self.pool, request, plan, grant, added, loaded.secrets, self.reactor.now)
+        wait = self._renewer.must_wait(grant, plan.route, loaded)
+        added = None if wait else keeper.added(loaded, plan.target)
+        exchange = Exchange(client, self.books, self.pool, request, plan, grant, loaded, added, self.reactor.now)
+        if wait:
+            self._renewer.ask(grant, None, self._renewed(exchange))
+        return exchange
+
+    def _renew(self, exchange: Exchange) -> bool:
+        """The upstream said 401: have the login refreshed, when it is one."""
+        if self._renewer.missing or not self._renewer.can(exchange.plan.route, exchange.loaded):
+            return False
+        self._renewer.ask(exchange.grant, exchange.loaded.version, self._renewed(exchange))
+        return True
+
+    def _renewed(self, exchange: Exchange) -> Callable[[Loaded | Refusal], None]:
+        def done(found: Loaded | Refusal) -> None:
+            if isinstance(found, Refusal):
+                exchange.stop(found)
+                return
+            exchange.plan.target.added = None  # made with the credential before
+            exchange.again(found, self.keeper.added(found, exchange.plan.target))
+
+        return done
+
+    def _changed(self) -> None:
+        """Tokens, routes or credentials were read again: go on, or start again when the confinement no longer fits."""
+        self._generation = self.keeper.generation
+        if not self._reach.holds(self.keeper.reach()) or (self._renewer.missing and self.keeper.logins()):
+            self.retire()
+
+    def retire(self) -> None:
+        """Finish what runs and leave; the supervisor starts the vault again at the next connection."""
+        self.stopping = True
+        self._accept_off()
+        for client in list(self._clients):
+            client.stop()
+        if not self._clients:
+            self.reactor.stop()
 
     def refused_head(self, refused: Refused) -> None:
         """A head that could not be read: nobody's token, but the container's doing."""

@@ -20,6 +20,7 @@ def settings_for(layout: Layout, *, audit_required: bool = True) -> dict[str, An
         "routes": layout.vault_routes,
         "key_files": [layout.unlocked_key, layout.vault_key],
         "audit": layout.vault_audit,
+        "refresh": layout.vault_refresh,
         "usage": layout.vault_usage,
         "audit_required": audit_required,
     }

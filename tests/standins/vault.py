@@ -162,8 +162,16 @@ class Vault:
         finally:
             os.close(log)
 
+    def up(self) -> None:
+        """Start it when it does not run, as the supervisor does at the first connection."""
+        if self.pid and os.waitpid(self.pid, os.WNOHANG)[0]:
+            self.pid = 0
+        if not self.pid:
+            self.start()
+
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
         """Signal it and wait: its exit code and the seconds that it took."""
+        assert self.pid
         began = time.monotonic()
         os.kill(self.pid, number)
         code = self.wait()
@@ -181,12 +189,14 @@ class Vault:
         return code
 
     def __enter__(self) -> Vault:
-        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.pid:
-            self.stop(signal.SIGKILL)
+            try:
+                self.stop(signal.SIGKILL)
+            except ProcessLookupError:
+                self.wait()
         self.store.close()
         os.close(self._unix)
         os.close(self._tcp)
@@ -195,10 +205,12 @@ class Vault:
 
     def client(self, timeout: float = 10.0) -> http.client.HTTPConnection:
         """A client over TCP."""
+        self.up()
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def unix(self) -> Unix:
         """A client over the Unix socket."""
+        self.up()
         return Unix(self.path)
 
     def get(self, path: str, token: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Reply:
@@ -215,6 +227,7 @@ class Vault:
 
     def raw(self, timeout: float = 10.0) -> socket.socket:
         """A TCP connection for bytes that no client library would send."""
+        self.up()
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def log(self) -> str:

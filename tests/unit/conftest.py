@@ -1,0 +1,79 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.standins.upstream import Upstream
+from tests.standins.vault import Vault, provider
+
+
+class Authority:
+    """A certificate authority of the tests, and a server context for `localhost`."""
+
+    def __init__(self, root: Path) -> None:
+        self.ca = trustme.CA()
+        self.file = str(root / "ca.pem")
+        self.ca.cert_pem.write_to_path(self.file)
+        self.context = self.server("localhost", "127.0.0.1")
+
+    def server(self, *names: str) -> ssl.SSLContext:
+        """A server context with a certificate for these names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca.issue_cert(*names).configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """One authority for the session: keys are slow to make."""
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def upstream(authority: Authority) -> Iterator[Upstream]:
+    """A TLS upstream."""
+    with Upstream(authority.context) as made:
+        yield made
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A directory whose path leaves room for socket names."""
+    with tempfile.TemporaryDirectory(prefix="tk", dir="/tmp") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def make_vault(short_dir: Path, authority: Authority, upstream: Upstream) -> Iterator[Callable[..., Vault]]:
+    """Makes vaults with a provider `p` that leads to `upstream`; changes go into the provider."""
+    made: list[Vault] = []
+
+    def make(
+        *,
+        idle_seconds: int = 0,
+        settings: dict[str, Any] | None = None,
+        container: str = "box",
+        **changes: Any,
+    ) -> Vault:
+        providers = {"p": provider(f"https://localhost:{upstream.port}", **{"ca_bundle": authority.file, **changes})}
+        vault = Vault(short_dir / "v", providers, idle_seconds=idle_seconds, settings=settings, container=container)
+        made.append(vault)
+        return vault
+
+    yield make
+    for vault in made:
+        vault.__exit__()
+
+
+@pytest.fixture
+def vault(make_vault: Callable[..., Vault]) -> Vault:
+    """A vault as it comes."""
+    return make_vault()
