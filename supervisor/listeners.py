@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import guard, process, selinux, sockets
+from . import guard, nflog, ports, process, selinux, sockets
 from .errors import TerokError
 from .layout import DNS_PORT
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .schema import Listener, Wiring
 
 _TIMEOUT = 5.0
+COPY_BYTES = 96
+"""Of each logged packet: an IPv6 header, some extensions and the ports."""
 
 
 class Opened:
@@ -23,11 +25,12 @@ class Opened:
         fds: listener -> listening descriptor.
         probe: a UDP socket connected to its resolver.
         monitor: a netlink socket that hears of changes of its firewall.
+        dns_log: what dnsmasq's standard error becomes when somebody reads its log; else -1.
     """
 
     def __init__(self) -> None:
         self.fds: dict[Listener, int] = {}
-        self.probe = self.monitor = -1
+        self.probe = self.monitor = self.dns_log = -1
 
 
 def open_all(container: Container, wiring: Wiring) -> Opened:
@@ -47,15 +50,15 @@ def open_all(container: Container, wiring: Wiring) -> Opened:
         raise TerokError(f"Could not listen on the sockets in {wiring.runtime_dir}: {error.strerror}.") from error
     for listener in wanted:
         if listener.kind == "tcp":
-            fds[listener] = _open(f"port {listener.port}", sockets.listen_tcp, "127.0.0.1", listener.port)
-    inside = [listener for listener in wanted if listener.kind == "netns"]
+            fds[listener] = _open_host_port(listener.port)
+    for listener in wanted:
+        if listener.kind == "dnslog":
+            # held at both ends here, so that neither end of it sees the other one's restart
+            fds[listener], opened.dns_log = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    inside = [listener for listener in wanted if listener.kind in ("netns", "nflog")]
 
     def body() -> tuple[bytes, list[int]]:
-        made = [
-            _open(f"127.0.0.1:{each.port} in the container", sockets.listen_tcp, "127.0.0.1", each.port)
-            for each in inside
-        ]
-        return b"", [sockets.connect_udp("127.0.0.1", DNS_PORT), guard.listen(), *made]
+        return b"", [sockets.connect_udp("127.0.0.1", DNS_PORT), guard.listen(), *map(_open_inside, inside)]
 
     opened.probe, opened.monitor, *made = process.call_in(container.network, body, timeout=_TIMEOUT)[1]
     fds.update(zip(inside, made, strict=True))
@@ -81,3 +84,20 @@ def _open(what: str, opener: object, *arguments: object) -> int:
         return int(opener(*arguments))  # type: ignore[operator]  # one of the two openers above
     except OSError as error:
         raise TerokError(f"Could not listen on {what}: {error.strerror}.") from error
+
+
+def _open_host_port(port: int) -> int:
+    try:
+        return sockets.listen_tcp("127.0.0.1", port)
+    except OSError as error:
+        owner = ports.owner(port) or "nobody to be seen"
+        raise TerokError(
+            f"The container's port 127.0.0.1:{port} cannot be used: {error.strerror} ({owner} has it).",
+            fix=f"end what uses port {port}, or run `terok cleanup` and prepare the container again for other ports",
+        ) from error
+
+
+def _open_inside(listener: Listener) -> int:
+    if listener.kind == "nflog":
+        return _open(f"NFLOG group {listener.port} in the container", nflog.listen, listener.port, COPY_BYTES)
+    return _open(f"127.0.0.1:{listener.port} in the container", sockets.listen_tcp, "127.0.0.1", listener.port)

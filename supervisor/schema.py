@@ -25,15 +25,18 @@ VERSION = 1
 SIZE_MAX = 1 << 20
 SIDECARS = ("vault", "ssh", "gate", "audit")
 """The services that the supervisor can start, each `sidecars/<name>`; dnsmasq is not ours and stands beside them."""
-LISTENER_KINDS = ("unix", "netns", "tcp")
+LISTENER_KINDS = ("unix", "netns", "tcp", "nflog", "dnslog")
+PORT_MAX = 0xFFFF
+"""The largest TCP port, and the largest NFLOG group."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """One listening socket that the supervisor holds for a sidecar.
+    """One descriptor that the supervisor holds for a sidecar; when it has something to read, the sidecar starts.
 
-    kind: `unix` (path on the host, seen below /run/terok), `netns` (127.0.0.1:port inside the container's
-        network namespace) or `tcp` (127.0.0.1:port on the host).
+    kind: `unix` (listens at path on the host, seen below /run/terok), `netns` (listens at 127.0.0.1:port inside the
+        container's network namespace), `tcp` (listens at 127.0.0.1:port on the host), `nflog` (packets that the
+        firewall logs to the group `port`) or `dnslog` (the read end of dnsmasq's log).
     """
 
     kind: str
@@ -259,10 +262,12 @@ def _listener(data: dict[str, Any], where: str, runtime_dir: str) -> Listener:
         if os.path.dirname(path) != runtime_dir or len(os.fsencode(path)) > SUN_PATH_MAX:
             raise SidecarError(f"In the sidecar JSON, {where}path is not a socket in the runtime directory.")
         listener = Listener(kind=kind, path=path)
+    elif kind == "dnslog":
+        listener = Listener(kind=kind)
     elif kind in LISTENER_KINDS:
         port = _field(data, where, "port", int)
-        if not 0 < port < 65536:
-            raise SidecarError(f"In the sidecar JSON, {where}port is not a TCP port.")
+        if not 0 < port <= PORT_MAX:
+            raise SidecarError(f"In the sidecar JSON, {where}port is not a number from 1 to 65535.")
         listener = Listener(kind=kind, port=port)
     else:
         raise SidecarError(f"In the sidecar JSON, {where}kind is unknown: {kind[:40]!r}.")

@@ -30,6 +30,7 @@ class Service:
         eager: started before the first connection, and again whenever it ends.
         survives: True when it goes on while a killed supervisor is replaced (it is found again by its record).
         namespaces: entered before the exec.
+        stderr: its standard output and error; -1: the supervisor's log.
         changed: called after every change of state.
     """
 
@@ -42,10 +43,12 @@ class Service:
         eager: bool,
         survives: bool = False,
         namespaces: Namespaces | None = None,
+        stderr: int = -1,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.name, self.argv, self.fds, self.eager = name, argv, fds, eager
         self.survives, self.namespaces, self.changed = survives, namespaces, changed
+        self.stderr = 2 if stderr < 0 else stderr
         self.state = services.WAITING
         self.since = time.time()
         self.pid = self.start_time = 0
@@ -158,7 +161,10 @@ class Service:
         self._began = time.monotonic()
         fds = {3 + index: fd for index, fd in enumerate(self.fds)}
         self.pid = process.spawn(
-            self.argv, fds={1: 2, 2: 2, **fds}, namespaces=self.namespaces, die_with_parent=not self.survives
+            self.argv,
+            fds={1: self.stderr, 2: self.stderr, **fds},
+            namespaces=self.namespaces,
+            die_with_parent=not self.survives,
         )
         self.pidfd = process.pidfd(self.pid)
         self.start_time = process.start_time(self.pid)

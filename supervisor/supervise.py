@@ -95,6 +95,7 @@ class Supervisor:
                 eager=True,
                 survives=True,
                 namespaces=self.container.network,
+                stderr=opened.dns_log,
                 changed=self.write_record,
             )
             self.services.append(self._dns)

@@ -24,6 +24,7 @@ class Context:
         settings: the sidecar's own part of the sidecar JSON.
         idle_seconds: leave with exit code 0 after this long without a connection; 0: stay.
         listeners: what it serves, with the sockets that the supervisor holds open.
+        sources: what it only reads (`nflog`, `dnslog`), with their descriptors.
         audit: the container's audit log.
     """
 
@@ -34,8 +35,10 @@ class Context:
         self.bundle: Bundle = wiring.bundle
         self.settings: dict[str, Any] = sidecar.settings
         self.idle_seconds = sidecar.idle_seconds
+        held = list(zip(sidecar.listeners, fds, strict=True))
+        self.sources = [(listener, fd) for listener, fd in held if listener.kind in ("nflog", "dnslog")]
         self.listeners = [
-            (listener, socket.socket(fileno=fd)) for listener, fd in zip(sidecar.listeners, fds, strict=True)
+            (listener, socket.socket(fileno=fd)) for listener, fd in held if (listener, fd) not in self.sources
         ]
         self.audit = Audit(wiring.bundle.audit, sidecar.name)
         self.audit.open_old()
