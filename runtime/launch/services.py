@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ...sidecars.audit import settings as audit_settings
 from ...sidecars.gate import config as gate_config
 from ...sidecars.shield import bundle as shield_bundle
 from ...sidecars.shield import dnsmasq
@@ -40,6 +41,8 @@ def settings(plan: WiringPlan, layout: Layout, bundle: Bundle) -> dict[str, dict
         found["ssh"] = ssh_settings.settings_for(layout)
     if plan.gate and plan.scope is not None:
         found["gate"] = gate_config.settings_for(layout, plan.scope)
+    if plan.shield:
+        found["audit"] = audit_settings.settings_for()
     return found
 
 

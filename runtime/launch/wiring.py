@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ...sidecars.audit import settings as audit
 from ...supervisor import layout as places
 from ...supervisor import schema
 from ...supervisor.layout import Bundle
@@ -43,7 +44,7 @@ def document(
     host_ports = {"vault": resources.token_broker_port, "ssh": resources.ssh_signer_port, "gate": resources.gate_port}
     sidecars: list[dict[str, Any]] = []
     for name, own in settings.items():
-        listeners: list[dict[str, Any]] = []
+        listeners: list[dict[str, Any]] = audit.listeners() if name == "audit" else []
         section = sections.get(name)
         if name in SOCKETS:
             listeners.append({"kind": "unix", "path": os.path.join(runtime_dir, SOCKETS[name])})
@@ -54,8 +55,8 @@ def document(
         sidecars.append(
             {
                 "name": name,
-                "start": section.start if section else "eager",
-                "idle_seconds": section.idle_seconds if section else 0,
+                "start": section.start if section else "demand",
+                "idle_seconds": section.idle_seconds if section else audit.IDLE_SECONDS,
                 "listeners": listeners,
                 "settings": own,
             }
