@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..supervisor import process
+from ..supervisor import ports, process
 from ..supervisor.errors import TerokError
 from ..supervisor.layout import SUN_PATH_MAX, outer_uid
 from . import hooks, podman
 from .env import Env, Output
+from .launch.resources import all_ports, is_free
 
 OK, WARN, FAIL = "ok", "WARN", "FAIL"
 
@@ -162,6 +163,22 @@ def _paths(env: Env) -> Iterator[Check]:
         yield Check("hooks", "socket paths", OK, f"names up to {min(room, 128)} characters")
 
 
+def _ports(env: Env) -> Iterator[Check]:
+    """In tcp mode: whether other programs listen in the range that is set aside for us."""
+    wanted = env.config.network.port_range
+    if env.config.services.mode != "tcp" or wanted is None:
+        return
+    ours = {port for found in all_ports(env.config).values() for port in found}
+    taken = [port for port in range(wanted[0], wanted[1] + 1) if port not in ours and not is_free(port)]
+    if not taken:
+        yield Check("hooks", "ports", OK, f"{wanted[0]} to {wanted[1]} are free")
+        return
+    detail = ", ".join(f"{port}: {ports.owner(port) or 'somebody'}" for port in taken[:5])
+    left = wanted[1] - wanted[0] + 1 - len(taken) - len(ours)
+    state = WARN if left >= 3 else FAIL
+    yield Check("hooks", "ports", state, f"{detail}; {left} are left", "terok config set network.port_range null")
+
+
 def _shield(env: Env) -> Iterator[Check]:
     nft = process.find("nft")
     if nft is None:
@@ -189,7 +206,7 @@ def _dnsmasq() -> Check:
     return Check("shield", "dnsmasq", WARN, f"{version} was built without nftset: {fallback}", "")
 
 
-CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (_podman, _subids, _paths, _hooks, _shield)
+CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (_podman, _subids, _paths, _hooks, _ports, _shield)
 
 
 def run_all(env: Env) -> list[Check]:

@@ -95,6 +95,16 @@ def pick_ports(cfg: Config, count: int) -> list[int]:
     return chosen
 
 
+def is_free(port: int) -> bool:
+    """Whether 127.0.0.1:`port` can be bound now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def all_ports(cfg: Config) -> dict[str, list[int]]:
     """The ports of every container of ours, by name."""
     return {name: kept_ports(cfg.layout.bundle(name)) or [] for name in containers(cfg)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
+import socket
 import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from terok_host.runtime.config import load
-from terok_host.runtime.launch import LOOPBACK_VAULT_PORT, WiringPlan
+from terok_host.runtime.launch import LOOPBACK_VAULT_PORT, WiringPlan, bridges_resource_dir
 from terok_host.runtime.podman_flags import ALIASES, SHORT, SWITCHES, VALUED
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
@@ -376,3 +379,38 @@ def test_podmans_own_flags_are_all_known(house: House, nothing_left: None) -> No
 
 def test_the_configuration_of_this_house_is_read(house: House, nothing_left: None) -> None:
     assert load(house.env, uid=os.getuid()).layout.data == house.layout.data
+
+
+def test_a_port_that_was_taken_meanwhile_is_named_with_its_owner(house: House, name: str) -> None:
+    config = Path(house.layout.config_file)
+    config.write_text("services: {mode: tcp}\n")
+    try:
+        house.terok("run", name, "--scope", SCOPE, "--", house.image, "true")
+    finally:
+        config.unlink()
+    port = json.loads(Path(house.bundle(name).meta).read_text())["ports"][1]
+    with socket.create_server(("127.0.0.1", port)):
+        assert house.podman("start", "--attach", name, check=False).returncode != 0
+        error = json.loads(house.terok("status", name, "--json").stdout)["containers"][0]["error"]
+    assert f"127.0.0.1:{port}" in error
+    assert "has it" in error
+    assert house.podman("start", "--attach", name).returncode == 0
+
+
+def test_an_image_with_nothing_but_one_static_binary(house: House, name: str, nothing_left: None) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        tar.add("/usr/bin/busybox", "busybox")
+    house.podman("import", "--quiet", "-", "localhost/scratch:1", stdin=content.getvalue())
+    words = ("--user", "1000", "localhost/scratch:1", "/busybox")
+    done = house.terok("run", name, "--scope", SCOPE, "--", "--rm", *words, "cat", "/etc/resolv.conf")
+    assert "nameserver 127.0.0.1" in done.stdout
+    done = house.terok("run", name, "--scope", SCOPE, "--", "--rm", *words, "ls", "/run/terok", "/.config/gh")
+    assert {"vault.sock", "ssh-agent.sock", "gate.sock", "config.yml"} <= set(done.stdout.split())
+    house.podman("rmi", "--force", "localhost/scratch:1")
+
+
+def test_the_bridge_script_sets_what_a_shell_lacks(house: House, name: str) -> None:
+    flags = ("--volume", f"{bridges_resource_dir()}:/bridges:ro", "--env", "SSH_AUTH_SOCK=/mine")
+    script = "unset TEROK_VAULT_SOCKET; . /bridges/env.sh; echo $TEROK_VAULT_SOCKET $SSH_AUTH_SOCK"
+    assert run(house, name, script, "--scope", SCOPE, flags=flags).split() == ["/run/terok/vault.sock", "/mine"]

@@ -226,7 +226,7 @@ def test_an_orphan_is_named_and_ended(house: House, monkeypatch: pytest.MonkeyPa
         assert orphan.wait(5) == -signal.SIGTERM
     finally:
         orphan.kill()
-        orphan.wait()
+        orphan.communicate()
 
 
 def doctor_env(house: House) -> Any:
