@@ -199,9 +199,11 @@ def _carry_out(bundle: Bundle, running: Running, old: files.State, step: policy.
     if dns:
         running.wait_for_dns(step.state.generation)  # it has finished with whatever answer it was at
     for attempt in range(_TRIES):  # a rotation may empty a set between the reading and the change
-        commands = policy.cleaning(step, old, firewall.observe(running.namespaces))
+        single, last = policy.cleaning(step, old, firewall.observe(running.namespaces))
         try:
-            firewall.load(running.namespaces, ruleset.change(between, after, commands).encode())
+            for command in single:
+                firewall.load(running.namespaces, command.encode())
+            firewall.load(running.namespaces, ruleset.change(between, after, last).encode())
             return
         except TerokError:
             if attempt == _TRIES - 1:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...supervisor import firewall
-from ...supervisor.errors import TerokError
+from ...supervisor.errors import Exit, TerokError
 from ...supervisor.layout import Bundle
 from . import dnsmasq, ruleset
 from .dnsmasq import Features
@@ -18,6 +18,8 @@ from .profiles import load, parse_lines
 from .targets import Ports, Target, parse
 
 VERSION = 1
+ADDRESSES_MAX = 2000
+"""Addresses and ranges of a policy: a netlink message has to fit into net.core.wmem_max, 208 KiB by default."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,13 @@ def prepare(
         published_udp=tuple(published_udp),
         audit_group=audit_group,
     )
+    fixed = sum(not each.is_name for each in (*model.allowed, *model.denied))
+    if fixed > ADDRESSES_MAX:
+        raise TerokError(
+            f"{fixed} addresses and ranges are more than one transaction of an ordinary user can carry ({ADDRESSES_MAX}).",
+            fix="join them into larger ranges",
+            code=Exit.USAGE,
+        )
     state = with_lines(State(tuple(profiles), base, model, {}, features))
     write(bundle, state)
     return {

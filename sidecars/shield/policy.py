@@ -12,6 +12,9 @@ from .model import BYPASS, OPEN_MODES, QUARANTINE, UP, taught_set, unique
 from .ruleset import FAMILIES, learned_set
 from .targets import WEB, Target
 
+_ELEMENTS_MAX = 2000
+"""Elements of one transaction: a netlink message has to fit into net.core.wmem_max, 208 KiB by default."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -140,20 +143,25 @@ def _settled(state: State, restart: bool) -> State:
     return replace(state, generation=state.generation + 1, fresh=() if restart else state.fresh)
 
 
-def cleaning(step: Step, old: State, observed: Mapping[str, Any]) -> list[str]:
+def cleaning(step: Step, old: State, observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The commands that take taught addresses away, given what the sets hold (the form of `firewall.observe`).
 
     An address stays when a line that is not forgotten taught it too. What goes is also put into the set `cut`: its open
     connections lose their shortcut and are judged by the rules again.
+
+    Returns:
+        Commands that are transactions of their own (the kernel limits the size of one for ordinary users), and those
+        that belong to the last transaction.
     """
     if not step.forget and not step.forget_all:
-        return []
+        return [], []
     sets = observed["sets"]
 
     def held(name: str) -> set[str]:
         return set(sets[name]["elem"]) if name in sets else set()
 
-    commands = []
+    single: list[str] = []
+    last: list[str] = []
     everyone: list[str | None] = [None, *old.lines]
     forgotten = set(step.forget) | ({None} if step.forget_all else set())
     for family in FAMILIES:
@@ -166,12 +174,14 @@ def cleaning(step: Step, old: State, observed: Mapping[str, Any]) -> list[str]:
             gone = set().union(*(held(name) for name in learned)) - keep
         else:
             gone = set().union(*(held(taught_set(line, family)) for line in forgotten)) - keep
+        single += _elements("add", f"cut{family}", gone - held(f"cut{family}"))
         for name in learned:
-            commands += _elements("delete", name, held(name) & gone)
-        commands += _elements("add", f"cut{family}", gone - held(f"cut{family}"))
-        commands += [f"flush set inet terok {taught_set(line, family)}" for line in everyone if line in forgotten]
-    return commands
+            single += _elements("delete", name, held(name) & gone)
+        last += [f"flush set inet terok {taught_set(line, family)}" for line in everyone if line in forgotten]
+    return single, last
 
 
 def _elements(verb: str, name: str, elements: set[str]) -> list[str]:
-    return [f"{verb} element inet terok {name} {{ {', '.join(sorted(elements))} }}"] if elements else []
+    listed = sorted(elements)
+    parts = [listed[start : start + _ELEMENTS_MAX] for start in range(0, len(listed), _ELEMENTS_MAX)]
+    return [f"{verb} element inet terok {name} {{ {', '.join(part)} }}" for part in parts]

@@ -82,7 +82,8 @@ class NameServer:
             head = client.recv(2, socket.MSG_WAITALL)
             if len(head) < 2:
                 return False
-            reply = self.answer(client.recv(struct.unpack(">H", head)[0], socket.MSG_WAITALL), limit=65535)
+            query = client.recv(struct.unpack(">H", head)[0], socket.MSG_WAITALL)
+            reply = self.answer(query, limit=65535)
             client.sendall(struct.pack(">H", len(reply)) + reply)
             return True
         except OSError:
