@@ -32,6 +32,14 @@ class Opened:
         self.fds: dict[Listener, int] = {}
         self.probe = self.monitor = self.dns_log = -1
 
+    def read_dns_log(self) -> str:
+        """What dnsmasq has written to its log so far and nobody has read; for the sentence of a failed start."""
+        source = next((fd for listener, fd in self.fds.items() if listener.kind == "dnslog"), -1)
+        try:
+            return os.read(source, 1 << 16).decode(errors="replace") if source >= 0 else ""
+        except BlockingIOError:
+            return ""
+
 
 def open_all(container: Container, wiring: Wiring) -> Opened:
     """Open everything; one child enters the container's network namespace for all that must be made there.

@@ -47,7 +47,7 @@ def query(name: str, identity: int, kind: int = _TYPE_A) -> bytes:
     return header + labels + b"\x00" + kind.to_bytes(2, "big") + _CLASS_IN.to_bytes(2, "big")
 
 
-def probe(fd: int, name: str, timeout: float, *, kind: int = _TYPE_A, present: bool = False) -> None:
+def probe(fd: int, name: str, timeout: float, *, kind: int = _TYPE_A, present: bool = False, server: int = -1) -> None:
     """Ask until dnsmasq answers.
 
     Args:
@@ -56,9 +56,10 @@ def probe(fd: int, name: str, timeout: float, *, kind: int = _TYPE_A, present: b
         timeout: seconds for all tries together.
         kind: the record type.
         present: only an answer that holds a record counts; otherwise NXDOMAIN is an answer too.
+        server: dnsmasq's pidfd, to notice its end at once; -1: unknown.
 
     Raises:
-        TerokError: no answer came in time.
+        TerokError: no answer came in time, or dnsmasq has ended.
     """
     deadline = time.monotonic() + timeout
     wait, reason = _FIRST_WAIT, "no answer"
@@ -73,12 +74,23 @@ def probe(fd: int, name: str, timeout: float, *, kind: int = _TYPE_A, present: b
                 reason = "no answer that counts" if present else "no answer"
             except OSError as error:  # connection refused, until dnsmasq has bound its port
                 reason = error.strerror or str(error)
-                time.sleep(min(wait, max(0.0, deadline - time.monotonic())))
+                if _gone(server, min(wait, max(0.0, deadline - time.monotonic()))):
+                    raise TerokError("The container's dnsmasq has ended.") from error
             if time.monotonic() >= deadline:
                 raise TerokError(f"The container's dnsmasq did not answer for {name} within {timeout:g} s: {reason}.")
             wait = min(2 * wait, _LONGEST_WAIT)
     finally:
         link.detach()
+
+
+def _gone(server: int, wait: float) -> bool:
+    """Wait; True as soon as the process behind the pidfd has ended."""
+    if server < 0:
+        time.sleep(wait)
+        return False
+    waiting = select.poll()
+    waiting.register(server, select.POLLIN)
+    return bool(waiting.poll(wait * 1000))
 
 
 def _answered(link: socket, identity: int, wait: float, *, present: bool) -> bool:

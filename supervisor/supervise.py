@@ -103,11 +103,11 @@ class Supervisor:
         firewall.verify(self.container.network, shield)
         if self._dns is not None:
             try:
-                resolver.probe(opened.probe, shield.probe, PROBE_TIMEOUT)
+                resolver.probe(opened.probe, shield.probe, PROBE_TIMEOUT, server=self._dns.pidfd)
             except TerokError as error:
-                ended = process.wait_gone(self._dns.pidfd, 0)
-                what = f"dnsmasq {'ended' if ended else 'does not answer'}: {error.what}"
-                raise TerokError(what, fix=error.fix) from error
+                said = opened.read_dns_log().strip()
+                os.write(2, said.encode() + b"\n")
+                raise TerokError(f"{error.what} It said: {(said.splitlines() or ['nothing'])[-1][:200]}") from error
         os.close(opened.probe)
 
     # --- life --------------------------------------------------------------------------------------------
