@@ -10,7 +10,7 @@ from typing import Any
 from ..supervisor import ports, process
 from ..supervisor.errors import TerokError
 from ..supervisor.layout import SUN_PATH_MAX, outer_uid
-from . import hooks, podman
+from . import apparmor, hooks, podman
 from .env import Env, Output
 from .launch.resources import all_ports, is_free
 
@@ -188,6 +188,9 @@ def _shield(env: Env) -> Iterator[Check]:
         text = ".".join(map(str, podman.parse_version(result.out.decode(errors="replace"))))
         yield Check("shield", "nft", OK, text)
     yield _dnsmasq()
+    confined = apparmor.check(env)
+    if confined:
+        yield confined
 
 
 def _dnsmasq() -> Check:

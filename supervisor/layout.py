@@ -269,3 +269,9 @@ def package_root() -> str:
 def policy_installer() -> str:
     """The script that adds our SELinux policy module; an administrator runs it once, where it is needed at all."""
     return os.path.join(package_root(), "selinux", "install_policy.sh")
+
+
+def dnsmasq_profiles() -> tuple[tuple[str, str], ...]:
+    """(profile, its local addition): where distributions keep AppArmor's rules for dnsmasq, the likeliest first."""
+    base = "/etc/apparmor.d"
+    return tuple((f"{base}/{name}", f"{base}/local/{name}") for name in ("usr.sbin.dnsmasq", "dnsmasq"))

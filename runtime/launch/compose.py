@@ -16,7 +16,7 @@ from typing import Any
 from ...supervisor import layout as places
 from ...supervisor.errors import Exit, TerokError
 from ...supervisor.layout import Bundle, check_name, outer_uid
-from .. import podman
+from .. import apparmor, podman
 from ..config import Config
 from ..hooks import require_hooks
 from . import files, identity, restricted, services, tokens, wiring
@@ -124,7 +124,11 @@ def wire(request: Request, cfg: Config, network: podman.NetworkPlan) -> Launch:
         profiles = services.profiles_for(request.profiles, cfg, request.scope) if plan.shield else ()
         made = identity.make(plan, request.agents or cfg.agents.default, cfg=cfg, bundle=bundle)
         env = {**wiring.service_env(plan, gate_token=made.tokens.get(tokens.GATE)), **made.env}
-        shield = _shield(plan, cfg, profiles, network, bundle, resources)
+        confined = apparmor.confinement(cfg.layout) if plan.shield and cfg.shield.dns != "static" else None
+        if confined:
+            notes.append(f"{confined.summary}. `terok setup` prints how to change that.")
+        works = cfg.shield.dns != "static" and confined is None
+        shield = _shield(plan, cfg, profiles, network, bundle, resources, dnsmasq_works=works)
         mounts = _home_files(made, bundle, read_only=request.restricted)
         if shield is not None:
             mounts.append({"source": bundle.resolv_conf, "target": "/etc/resolv.conf", "read_only": True})
@@ -155,10 +159,14 @@ def _shield(
     network: podman.NetworkPlan,
     bundle: Bundle,
     resources: PerContainerResources,
+    *,
+    dnsmasq_works: bool,
 ) -> dict[str, Any] | None:
     if not plan.shield:
         return None
-    return services.shield_files(bundle, cfg=cfg, profiles=profiles, network=network, resources=resources)
+    return services.shield_files(
+        bundle, cfg=cfg, profiles=profiles, network=network, resources=resources, dnsmasq_works=dnsmasq_works
+    )
 
 
 def _home_files(made: identity.Identity, bundle: Bundle, *, read_only: bool) -> list[dict[str, Any]]:

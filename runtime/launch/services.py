@@ -53,8 +53,11 @@ def shield_files(
     profiles: Sequence[str],
     network: NetworkPlan,
     resources: PerContainerResources,
+    dnsmasq_works: bool,
 ) -> dict[str, Any]:
     """Write the firewall's files into the bundle and return the sidecar JSON's `shield` object.
+
+    Without `dnsmasq_works` the allowed names are resolved statically, whatever dnsmasq was built with.
 
     Raises:
         TerokError: a profile is unknown.
@@ -66,7 +69,7 @@ def shield_files(
         profiles=profiles,
         user_profiles=cfg.layout.profiles,
         forwarder=network.forwarder,
-        features=dnsmasq.Features() if cfg.shield.dns == "static" else dnsmasq_features(),
+        features=dnsmasq_features() if dnsmasq_works else dnsmasq.Features(),
         services=[(gateway, port) for port in ports if port is not None] if gateway else [],
     )
 
