@@ -113,6 +113,15 @@ class AgentsConfig:
 
 
 @dataclass(frozen=True)
+class RunConfig:
+    """How containers are started."""
+
+    init: bool = key(
+        False, "bool", "Start podman's small init first, which reaps zombies and passes signals on (not for systemd)."
+    )
+
+
+@dataclass(frozen=True)
 class RestrictedConfig:
     """What --restricted sets."""
 
@@ -135,6 +144,7 @@ class Config:
     ssh: SshConfig = SshConfig()
     gate: GateConfig = GateConfig()
     agents: AgentsConfig = AgentsConfig()
+    run: RunConfig = RunConfig()
     restricted: RestrictedConfig = RestrictedConfig()
 
 
@@ -147,6 +157,7 @@ SECTIONS: dict[str, type[Any]] = {
     "ssh": SshConfig,
     "gate": GateConfig,
     "agents": AgentsConfig,
+    "run": RunConfig,
     "restricted": RestrictedConfig,
 }
 

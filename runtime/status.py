@@ -38,7 +38,11 @@ def run(args: argparse.Namespace, env: Env) -> int:
     """Print the status."""
     names = args.names or containers(env.config)
     found = [container_status(require_bundle(env.config, name), now=time.time()) for name in names]
-    env.out.emit({"containers": found}, render(found, env.out, details=bool(args.names)))
+    text = render(found, env.out, details=bool(args.names))
+    refused = None if args.names else _last_line(env.layout.hook_error)[0]
+    if refused:
+        text += f"\n{env.out.paint('last refused start without wiring', 'bad')}: {refused}"
+    env.out.emit({"containers": found, "refused": refused}, text)
     return Exit.OK
 
 
@@ -117,16 +121,22 @@ def _sidecar(name: str, entry: object, now: float) -> dict[str, Any]:
 
 def last_error(bundle: Bundle, known: dict[str, Any]) -> str | None:
     """The newest error: the record's, else the last line of hook-error.log written after the record."""
-    try:
-        with open(bundle.hook_error, "rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - ERROR_TAIL))
-            lines = log.read().decode(errors="replace").splitlines()
-            when = os.fstat(log.fileno()).st_mtime
-    except OSError:
-        lines, when = [], 0.0
+    line, when = _last_line(bundle.hook_error)
     started = known.get("started")
     fresh = not isinstance(started, float | int) or when >= started
-    return known.get("error") or (lines[-1] if lines and fresh else None)
+    return known.get("error") or (line if fresh else None)
+
+
+def _last_line(path: str) -> tuple[str | None, float]:
+    """The last line of a log and when it was written; None when there is none."""
+    try:
+        with open(path, "rb") as log:
+            info = os.fstat(log.fileno())
+            log.seek(max(0, info.st_size - ERROR_TAIL))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None, 0.0
+    return (lines[-1] if lines else None), info.st_mtime
 
 
 def render(found: Sequence[dict[str, Any]], out: Output, *, details: bool) -> str:

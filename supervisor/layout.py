@@ -201,6 +201,7 @@ class Layout:
 
     containers = property(lambda self: os.path.join(self.data, "containers"))
     hooks = property(lambda self: os.path.join(self.data, "hooks.d"))
+    hook_error = property(lambda self: os.path.join(self.data, "hook-error.log"))
     vault = property(lambda self: os.path.join(self.data, "vault"))
     vault_db = property(lambda self: os.path.join(self.data, "vault", "vault.db"))
     vault_key = property(lambda self: os.path.join(self.data, "vault", "key"))

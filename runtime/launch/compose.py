@@ -147,6 +147,8 @@ def wire(request: Request, cfg: Config, network: podman.NetworkPlan) -> Launch:
         )
         files.write_json(bundle.sidecar, document)
     flags = _flags(plan, profiles, network, bundle)
+    if cfg.run.init:
+        flags.append("--init")
     if request.restricted:
         flags += restricted.flags(cfg.restricted)
     return Launch(flags, plan, network, bundle, env, [*notes, *made.notes])
