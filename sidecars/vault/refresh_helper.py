@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import select
 import socket
+import sqlite3
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,7 +34,8 @@ from . import catalog
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_MESSAGE_MAX = 4096
+_MESSAGE_MAX = 8192
+_TEXT_MAX = 1000
 _DNS_PORT = 53
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev/urandom", "/proc/self/uid_map")
 
@@ -165,34 +167,58 @@ class _Work:
             with Store.open(self.store) as store, Slot(self.directory, scope, name) as slot:
                 keys.ensure_unlocked(store, self.key_files)
                 meta = next((entry.meta for entry in store.describe("credential", scope) if entry.name == name), {})
-                provider = catalog.effective(catalog.load(self.routes)["providers"][name], meta)
+                providers = catalog.load(self.routes)["providers"]
+                if name not in providers:
+                    return _failed(question, f"There is no provider {name}.", "terok vault routes")
+                provider = catalog.effective(providers[name], meta)
                 item = refresh(store, slot, provider, send, stale=question["version"], clock=time.time)
                 return Answer(scope, name, item.version, "", "")
         except TerokError as error:
-            return Answer(scope, name, None, error.what, error.fix)
-        except KeyError:
-            return Answer(scope, name, None, f"There is no provider {name}.", "terok vault routes")
+            return _failed(question, error.what, error.fix)
+        except (OSError, sqlite3.Error) as error:
+            return _failed(question, f"The login could not be refreshed: {error}")
 
 
 def _serve(connection: socket.socket, work: _Work) -> int:
-    """Answer questions until the vault's process is gone."""
-    # children are reaped by the kernel (signal(7)): nobody here waits for one
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    """Answer questions until the vault's process is gone. A child that dies without an answer is answered for."""
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    children: dict[int, tuple[int, dict[str, Any]]] = {}
     while True:
-        data = connection.recv(_MESSAGE_MAX)
-        if not data:
-            return 0
-        question = json.loads(data)
+        for fd, _ in waiting.poll():
+            if fd in children:
+                waiting.unregister(fd)
+                os.close(fd)
+                pid, question = children.pop(fd)
+                if os.waitpid(pid, 0)[1] != 0:
+                    _send(connection, _failed(question, "The process that refreshed the login was killed."))
+                continue
+            data = connection.recv(_MESSAGE_MAX)
+            if not data:
+                return 0
+            question = json.loads(data)
+            pid = _start(connection, work, question)
+            child = process.pidfd(pid)
+            children[child] = (pid, question)
+            waiting.register(child, select.POLLIN)
 
-        def child(question: dict[str, Any] = question) -> int:
-            answer = json.dumps(work.answer(question)._asdict()).encode()
-            try:
-                connection.send(answer, socket.MSG_NOSIGNAL)
-            except OSError:
-                pass  # the vault's process is gone; the credential is in the store
-            return 0
 
-        process.fork(child)
+def _start(connection: socket.socket, work: _Work, question: dict[str, Any]) -> int:
+    """Answer one question in a child; returns its pid."""
+    return process.fork(lambda: _send(connection, work.answer(question)))
+
+
+def _send(connection: socket.socket, answer: Answer) -> int:
+    """Tell the vault's process; it may be gone, and the credential is in the store then."""
+    try:
+        connection.send(json.dumps(answer._asdict()).encode(), socket.MSG_NOSIGNAL)
+    except OSError:
+        pass
+    return 0
+
+
+def _failed(question: dict[str, Any], error: str, fix: str = "") -> Answer:
+    return Answer(str(question["scope"]), str(question["name"]), None, error[:_TEXT_MAX], fix[:_TEXT_MAX])
 
 
 def _close_others(keep: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import ssl
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,13 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
+"""For one read, and for the whole exchange: an endpoint that sends a byte now and then is given up too."""
 
 
 def send(exchange: Exchange) -> tuple[int, bytes]:
     """POST once: no redirect is followed, no proxy variable or .netrc is read, nothing is tried again.
+
+    Call it in the main thread: its limit in time is an alarm (setitimer(2)).
 
     Returns:
         Status and body.
@@ -26,10 +30,11 @@ def send(exchange: Exchange) -> tuple[int, bytes]:
     """
     import httpx
 
-    context = ssl.create_default_context(cafile=exchange.ca_bundle)
     timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
     try:
+        context = ssl.create_default_context(cafile=exchange.ca_bundle)
         with (
+            _Deadline(CONNECT_SECONDS + ANSWER_SECONDS),
             httpx.Client(verify=context, timeout=timeout, trust_env=False, follow_redirects=False) as client,
             client.stream("POST", exchange.url, headers=exchange.headers, content=exchange.body) as answer,
         ):
@@ -41,3 +46,21 @@ def send(exchange: Exchange) -> tuple[int, bytes]:
             return answer.status_code, body
     except (httpx.HTTPError, OSError) as error:
         raise RefreshError(f"The token endpoint {exchange.url} gave no answer: {type(error).__name__}.") from None
+
+
+class _Deadline:
+    """Raises TimeoutError in the block when it takes longer than `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGALRM, self._ring)
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+
+    def _ring(self, *_: object) -> None:
+        raise TimeoutError("the exchange took too long")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
-import select
 import signal
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,70 +23,15 @@ from terok_host.sidecars.store.records import Item
 from terok_host.sidecars.store.store import Store
 from terok_host.sidecars.vault import refresh, refresh_http
 from terok_host.sidecars.vault.refresh import Exchange, RefreshError
-from terok_host.sidecars.vault.refresh_helper import Helper
 from terok_host.sidecars.vault.refresh_slot import Slot
 from terok_host.supervisor import process
 from terok_host.supervisor.layout import Layout
+from tests.standins.logins import TokenServer, ended, get, put, unlocked
 
 # the token endpoint is a thread of the test; its children use nothing that the thread could hold locked
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
 SPEC = {"url": "https://127.0.0.1:1/token", "client_id": "client", "scopes": ["one"], "format": "json", "margin": 300}
-
-
-class TokenServer:
-    """A token endpoint whose refresh tokens are single use; `hold` makes it wait before it answers."""
-
-    def __init__(self, directory: Path) -> None:
-        self.valid, self.count, self.requests = "refresh-0", 0, 0
-        self.answer: Callable[[], tuple[int, bytes]] | None = None
-        self.hold = threading.Event()
-        self.hold.set()
-        self.asked = threading.Event()
-        authority = trustme.CA()
-        self.ca_file = str(directory / "ca.pem")
-        authority.cert_pem.write_to_path(self.ca_file)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                status, answer = server.exchange(json.loads(body))
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = False
-        self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self.http.server_address[1]}/token"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,))
-        self.thread.start()
-
-    def exchange(self, fields: dict[str, str]) -> tuple[int, bytes]:
-        self.requests += 1
-        if self.answer is not None:
-            return self.answer()
-        if fields["refresh_token"] != self.valid:
-            return 400, json.dumps({"error": "invalid_grant", "error_description": fields["refresh_token"]}).encode()
-        self.count += 1
-        self.valid = f"refresh-{self.count}"
-        self.asked.set()
-        self.hold.wait(30)
-        answer = {"access_token": f"access-{self.count}", "refresh_token": self.valid, "expires_in": 3600}
-        return 200, json.dumps(answer).encode()
-
-    def close(self) -> None:
-        self.hold.set()
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
 
 
 @pytest.fixture
@@ -106,23 +50,6 @@ def layout(tmp_path: Path) -> Layout:
     return made
 
 
-def unlocked(layout: Layout) -> Store:
-    store = Store.open(layout.vault_db)
-    keys.ensure_unlocked(store, keys.key_files(layout))
-    return store
-
-
-def put(store: Store, expires_at: float = 1000.0, **meta: Any) -> None:
-    login = Credential("oauth", "access-0", refresh_token="refresh-0", expires_at=expires_at)
-    store.put("credential", "work", "anthropic", login.encode(), {"auth": "oauth", "expires_at": expires_at, **meta})
-
-
-def get(store: Store) -> Item:
-    found = store.get("credential", "work", "anthropic")
-    assert found is not None
-    return found
-
-
 def provider(server: TokenServer) -> dict[str, Any]:
     return {"refresh": {**SPEC, "url": server.url}, "ca_bundle": server.ca_file}
 
@@ -130,16 +57,6 @@ def provider(server: TokenServer) -> dict[str, Any]:
 def run(layout: Layout, server: TokenServer, *, slot: type[Slot] = Slot, stale: int | None = None) -> Item:
     with unlocked(layout) as store, slot(layout.vault_refresh, "work", "anthropic") as held:
         return refresh.refresh(store, held, provider(server), refresh_http.send, stale=stale, clock=time.time)
-
-
-def ended(pid: int) -> int:
-    """The exit code of a child, within 20 s; negative: the signal."""
-    fd = process.pidfd(pid)
-    try:
-        assert process.wait_gone(fd, 20)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    finally:
-        os.close(fd)
 
 
 def test_when_it_is_due(layout: Layout) -> None:
@@ -260,6 +177,45 @@ def test_a_huge_answer_is_cut(server: TokenServer) -> None:
         refresh_http.send(Exchange(server.url, {}, b"{}", server.ca_file))
 
 
+def test_an_endpoint_that_never_finishes_is_given_up(server: TokenServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh_http, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(refresh_http, "ANSWER_SECONDS", 0.2)
+    stop = threading.Event()
+    server.answer = lambda: (200, b"x" if stop.wait(20) else b"")
+    with pytest.raises(RefreshError, match="gave no answer"):
+        refresh_http.send(Exchange(server.url, {}, b"{}", server.ca_file))
+    stop.set()
+
+
+def test_a_slow_drip_does_not_hold_the_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh_http, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(refresh_http, "ANSWER_SECONDS", 0.3)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "drip.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    stop = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as client:
+            client.recv(65536)
+            try:
+                while not stop.wait(0.05):
+                    client.send(b"H")
+            except OSError:
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/token"
+        # the first line of the answer never ends
+        with pytest.raises(RefreshError, match="gave no answer: (TimeoutError|ReadTimeout)"):
+            refresh_http.send(Exchange(url, {}, b"{}", str(tmp_path / "drip.pem")))
+        stop.set()
+        thread.join()
+
+
 def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -334,92 +290,3 @@ def test_the_slot_is_sealed_and_private(layout: Layout, server: TokenServer) -> 
     assert b"refresh-1" not in content
     run(layout, server)
     assert path.read_bytes() == b""
-
-
-@pytest.fixture
-def helper(layout: Layout, server: TokenServer) -> Iterator[Helper]:
-    write_routes(layout, server)
-    started = start_helper(layout)
-    yield started
-    started.close()
-    assert ended(started.pid) == 0
-
-
-def write_routes(layout: Layout, server: TokenServer) -> None:
-    from terok_host.sidecars.vault import roster
-
-    path = Path(layout.roster) / "test.yml"
-    path.parent.mkdir(parents=True)
-    path.write_text(
-        "providers:\n  anthropic:\n    extends: anthropic\n    allow_private: true\n"
-        f"    ca_bundle: {server.ca_file}\n    refresh: {{url: {server.url}, client_id: x}}\n"
-    )
-    roster.write_routes(layout)
-
-
-def start_helper(layout: Layout) -> Helper:
-    return Helper.start(
-        store=layout.vault_db,
-        routes=layout.vault_routes,
-        key_files=keys.key_files(layout),
-        directory=layout.vault_refresh,
-    )
-
-
-def receive(helper: Helper) -> Any:
-    waiting = select.poll()
-    waiting.register(helper.fileno(), select.POLLIN)
-    assert waiting.poll(20_000)
-    answers = helper.receive()
-    assert answers is not None
-    return answers[0]
-
-
-def test_the_helper_refreshes_and_reports(layout: Layout, server: TokenServer, helper: Helper) -> None:
-    with Store.open(layout.vault_db, read_only=True) as store:
-        before = store.describe("credential")[0].version
-        assert helper.ask("work", "anthropic")
-        answer = receive(helper)
-        assert (answer.version, answer.error) == (before + 1, "")
-        assert helper.ask("work", "github")
-        assert "no login" in receive(helper).error
-        assert helper.ask("work", "nothing")
-        assert "no provider" in receive(helper).error
-    assert helper.receive() == []
-
-
-def test_the_helper_reports_a_locked_vault(layout: Layout, server: TokenServer, helper: Helper) -> None:
-    os.unlink(layout.vault_key)
-    assert helper.ask("work", "anthropic")
-    answer = receive(helper)
-    assert answer.fix == "terok vault unlock"
-    assert server.requests == 0
-
-
-def test_an_exchange_outlives_the_container(layout: Layout, server: TokenServer) -> None:
-    write_routes(layout, server)
-    server.hold.clear()
-    ready, told = os.pipe()
-
-    def vault() -> int:
-        helper = start_helper(layout)
-        helper.ask("work", "anthropic")
-        os.write(told, helper.pid.to_bytes(4, "big"))
-        signal.pause()
-        return 0
-
-    pid = process.fork(vault)
-    helper_pid = int.from_bytes(os.read(ready, 4), "big")
-    os.close(ready)
-    os.close(told)
-    gone = process.pidfd(helper_pid)
-    assert server.asked.wait(20)
-    os.kill(pid, signal.SIGKILL)
-    assert ended(pid) == -signal.SIGKILL
-    assert process.wait_gone(gone, 20)
-    os.close(gone)
-    server.hold.set()
-    # the lock is free when the exchange has come to its end
-    with Slot(layout.vault_refresh, "work", "anthropic"), unlocked(layout) as store:
-        assert parse(get(store)).secret == "access-1"
-    assert server.requests == 1

@@ -1,0 +1,148 @@
+"""The process that refreshes logins: it answers every question, and an exchange outlives the container."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from terok_host.sidecars.store import keys
+from terok_host.sidecars.store.credential import parse
+from terok_host.sidecars.store.store import Store
+from terok_host.sidecars.vault.refresh_helper import Helper
+from terok_host.sidecars.vault.refresh_slot import Slot
+from terok_host.supervisor import process
+from terok_host.supervisor.layout import Layout
+from tests.standins.logins import TokenServer, ended, get, put, unlocked
+
+# the token endpoint is a thread of the test; its children use nothing that the thread could hold locked
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TokenServer]:
+    running = TokenServer(tmp_path)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = Layout(str(tmp_path / "data"), str(tmp_path / "run"), str(tmp_path / "config"))
+    keys.create_vault(made)
+    with unlocked(made) as store:
+        put(store)
+    return made
+
+
+@pytest.fixture
+def helper(layout: Layout, server: TokenServer) -> Iterator[Helper]:
+    write_routes(layout, server)
+    started = start_helper(layout)
+    yield started
+    started.close()
+    assert ended(started.pid) == 0
+
+
+def write_routes(layout: Layout, server: TokenServer) -> None:
+    from terok_host.sidecars.vault import roster
+
+    path = Path(layout.roster) / "test.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "providers:\n  anthropic:\n    extends: anthropic\n    allow_private: true\n"
+        f"    ca_bundle: {server.ca_file}\n    refresh: {{url: {server.url}, client_id: x}}\n"
+    )
+    roster.write_routes(layout)
+
+
+def start_helper(layout: Layout) -> Helper:
+    return Helper.start(
+        store=layout.vault_db,
+        routes=layout.vault_routes,
+        key_files=keys.key_files(layout),
+        directory=layout.vault_refresh,
+    )
+
+
+def receive(helper: Helper) -> Any:
+    waiting = select.poll()
+    waiting.register(helper.fileno(), select.POLLIN)
+    assert waiting.poll(20_000)
+    answers = helper.receive()
+    assert answers is not None
+    return answers[0]
+
+
+def test_the_helper_refreshes_and_reports(layout: Layout, server: TokenServer, helper: Helper) -> None:
+    with Store.open(layout.vault_db, read_only=True) as store:
+        before = store.describe("credential")[0].version
+        assert helper.ask("work", "anthropic")
+        answer = receive(helper)
+        assert (answer.version, answer.error) == (before + 1, "")
+        assert helper.ask("work", "github")
+        assert "no login" in receive(helper).error
+        assert helper.ask("work", "nothing")
+        assert "no provider" in receive(helper).error
+    assert helper.receive() == []
+
+
+def test_the_helper_reports_a_locked_vault(layout: Layout, server: TokenServer, helper: Helper) -> None:
+    os.unlink(layout.vault_key)
+    assert helper.ask("work", "anthropic")
+    answer = receive(helper)
+    assert answer.fix == "terok vault unlock"
+    assert server.requests == 0
+
+
+def test_a_killed_exchange_is_answered_for(layout: Layout, server: TokenServer, helper: Helper) -> None:
+    server.hold.clear()
+    assert helper.ask("work", "anthropic")
+    assert server.asked.wait(20)
+    (child,) = (int(each) for each in Path(f"/proc/{helper.pid}/task/{helper.pid}/children").read_text().split())
+    os.kill(child, signal.SIGKILL)
+    answer = receive(helper)
+    assert (answer.version, "was killed" in answer.error) == (None, True)
+    server.hold.set()
+
+
+def test_a_damaged_store_is_reported(layout: Layout, server: TokenServer, helper: Helper) -> None:
+    Path(layout.vault_db).write_bytes(b"no database, and long enough to be taken for a damaged one" * 100)
+    for name in ("-wal", "-shm"):
+        Path(layout.vault_db + name).unlink(missing_ok=True)
+    assert helper.ask("work", "anthropic")
+    assert receive(helper).error
+
+
+def test_an_exchange_outlives_the_container(layout: Layout, server: TokenServer) -> None:
+    write_routes(layout, server)
+    server.hold.clear()
+    ready, told = os.pipe()
+
+    def vault() -> int:
+        helper = start_helper(layout)
+        helper.ask("work", "anthropic")
+        os.write(told, helper.pid.to_bytes(4, "big"))
+        signal.pause()
+        return 0
+
+    pid = process.fork(vault)
+    helper_pid = int.from_bytes(os.read(ready, 4), "big")
+    os.close(ready)
+    os.close(told)
+    gone = process.pidfd(helper_pid)
+    assert server.asked.wait(20)
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid) == -signal.SIGKILL
+    assert process.wait_gone(gone, 20)
+    os.close(gone)
+    server.hold.set()
+    # the lock is free when the exchange has come to its end
+    with Slot(layout.vault_refresh, "work", "anthropic"), unlocked(layout) as store:
+        assert parse(get(store)).secret == "access-1"
+    assert server.requests == 1
