@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 SESSIONS_KEPT = 4096
 """Session ids that are remembered against a second bind; 64 bytes each at most."""
 
+LINES_MAX = 1200
+"""Lines a minute in the audit besides signatures, which have a limit of their own: a container that floods the agent
+must not push older lines out of the log. What was left out is counted in the next line's `left_out`."""
+
 
 class Question(NamedTuple):
     """A signature that the policy allows and the operator has to confirm; `finish` it with the answer."""
@@ -52,6 +56,13 @@ class Agent:
         self._keyring, self._audit, self._clock = keyring, audit, clock
         self._rates: dict[str, policy.Rate] = {}
         self._sessions: dict[bytes, None] = {}
+        self._lines = policy.Rate(LINES_MAX, clock())
+        self._left_out = 0
+
+    def close(self) -> None:
+        """Say in the audit what was left out of it."""
+        if self._left_out:
+            self._audit.write("end", verdict="none", left_out=self._left_out)
 
     def handle(self, connection: Connection, message: bytes) -> bytes | Question:
         """The framed answer to one message, or a question for the operator.
@@ -70,7 +81,7 @@ class Agent:
         if type(request) is wire.Bind:
             return self._bind(connection, request)
         if type(request) is wire.Query:
-            self._audit.write("query", **_fields(policy.Verdict(True)))
+            self._write("query", policy.Verdict(True))
             return wire.ANSWER_QUERY
         assert type(request) is wire.Other  # the last of the five
         reason = f"{request.name} is not served: keys are managed on the host"
@@ -82,7 +93,7 @@ class Agent:
         except Unavailable as error:
             self._refuse("list", policy.Verdict(False, str(error), error.allow))
             return wire.answer_identities([])
-        self._audit.write("list", **_fields(policy.Verdict(True)), keys=len(identities))
+        self._write("list", policy.Verdict(True), keys=len(identities))
         return wire.answer_identities([(identity.blob, identity.comment) for identity in identities.values()])
 
     def _bind(self, connection: Connection, bind: wire.Bind) -> bytes:
@@ -101,7 +112,7 @@ class Agent:
         if not verdict.allowed:
             bindings.refused = bindings.refused or verdict.reason
             return self._refuse("bind", verdict, **extra)
-        self._audit.write("bind", **_fields(verdict), **extra)
+        self._write("bind", verdict, **extra)
         if bind not in bindings.binds:
             bindings.binds.append(bind)
             if not bind.forwarded:
@@ -173,8 +184,16 @@ class Agent:
         self._refuse("connection", policy.Verdict(False, reason))
 
     def _refuse(self, event: str, verdict: policy.Verdict, key: str | None = None, **more: Any) -> bytes:
-        self._audit.write(event, **_fields(verdict, key), **more)
+        self._write(event, verdict, key, **more)
         return wire.ANSWER_FAILURE
+
+    def _write(self, event: str, verdict: policy.Verdict, key: str | None = None, **more: Any) -> None:
+        if not self._lines.take(LINES_MAX, self._clock()):
+            self._left_out += 1
+            return
+        if self._left_out:
+            more["left_out"], self._left_out = self._left_out, 0
+        self._audit.write(event, **_fields(verdict, key), **more)
 
 
 def _decide(

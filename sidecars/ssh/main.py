@@ -41,11 +41,13 @@ def main(context: Context) -> int:
         connect_ports=(),
     )
     idle = context.idle_seconds if store is not None else min(context.idle_seconds or 1.0, NO_VAULT_SECONDS)
-    server = Server([each for _, each in context.listeners], Agent(keyring, context.audit), desk, idle)
+    agent = Agent(keyring, context.audit)
+    server = Server([each for _, each in context.listeners], agent, desk, idle)
     try:
         return server.run()
     finally:
         server.close()
+        agent.close()
         if store is not None:
             store.close()
 

@@ -246,8 +246,8 @@ class Server:
             self._drop(client, f"there are more than {PENDING_MAX} bytes of unfinished messages")
 
     def _drop(self, client: _Client, reason: str) -> None:
-        self._close(client)
         self._agent.note(f"the connection was closed: {reason}")
+        self._close(client)
 
     def _close(self, client: _Client) -> None:
         del self._clients[client.fd]

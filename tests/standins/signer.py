@@ -111,7 +111,7 @@ class Signer:
         self._listener = -1
 
     def __enter__(self) -> Signer:
-        os.umask(0o022)
+        (self.bundle / "audit.jsonl").unlink(missing_ok=True)
         (self.bundle / "sidecar.json").write_text(json.dumps(self._wiring))
         self._listener = sockets.listen_unix(self.path)
         self.start()
