@@ -61,14 +61,14 @@ class Client:
         wire: the connection.
     """
 
-    __slots__ = ("_service", "wire", "_buffer", "_exchange", "_timer", "_head_since", "_lingering")
+    __slots__ = ("_service", "wire", "_buffer", "_exchange", "_timer", "_head_since", "_lingering", "_deciding")
 
     def __init__(self, service: Service, wire: Wire) -> None:
         self._service, self.wire = service, wire
         self._buffer = b""
         self._exchange: Exchange | None = None
         self._head_since = 0.0
-        self._lingering = False
+        self._lingering = self._deciding = False
         self._timer: Timer = service.reactor.later(limits.HEAD_SECONDS, self._tick)
         wire.owner = self
 
@@ -115,7 +115,9 @@ class Client:
         self._serve(request, rest)
 
     def _serve(self, request: Request, rest: bytes) -> None:
+        self._deciding = True
         found = self._service.admit(self, request)
+        self._deciding = False
         if isinstance(found, Refusal):
             self.refuse(found, close=bool(request.length or rest) or not request.keep)
             return
@@ -211,5 +213,5 @@ class Client:
 
     def stop(self) -> None:
         """Leave when there is nothing to finish; called at SIGTERM and when the process makes room."""
-        if self._exchange is None:
+        if self._exchange is None and not self._deciding:
             self.wire.close()

@@ -57,6 +57,8 @@ RESOLVED_SECONDS = 30.0
 STOP_SECONDS = 0.2
 EXPIRY_SECONDS = 5.0
 """An access token that ends sooner is not used any more: the upstream's clock may be ahead."""
+RENEW_SECONDS = 60.0
+"""How long a refresh may take: the helper gives up after 40 s."""
 RENEW_AGAIN_SECONDS = 30.0
 """How long a refresh that failed is not tried again in advance."""
 FLUSH_SECONDS = 1.0

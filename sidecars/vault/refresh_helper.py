@@ -141,6 +141,7 @@ class _Work:
                 *_SYSTEM,
                 *sys.path,
                 package_root(),
+                *_floors(),
                 sys.prefix,
                 sys.base_prefix,
                 *bundles,
@@ -175,7 +176,7 @@ class _Work:
                 return Answer(scope, name, item.version, "", "")
         except TerokError as error:
             return _failed(question, error.what, error.fix)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, ImportError, sqlite3.Error) as error:
             return _failed(question, f"The login could not be refreshed: {error}")
 
 
@@ -225,6 +226,11 @@ def _close_others(keep: int) -> None:
     """Close every inherited descriptor: the container's listening sockets must not live on here."""
     os.closerange(3, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _floors() -> list[str]:
+    """Where the floors really are: in a working copy the package is a directory of links, and Landlock sees targets."""
+    return [os.path.realpath(f"{package_root()}/{floor}") for floor in ("sidecars", "supervisor")]
 
 
 def _resolver() -> list[str]:

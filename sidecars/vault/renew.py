@@ -70,9 +70,14 @@ class Renewer:
         if waiting is not None:
             waiting.append(done)
             return
-        self._waiting[grant] = [done]
+        self._waiting[grant] = waiting = [done]
+        self._reactor.later(limits.RENEW_SECONDS, lambda: self._late(grant, waiting))
         if self._helper is None or not self._helper.ask(grant.scope, grant.provider, version=version):
             self._reactor.soon(lambda: self._finish(grant, "The process that refreshes logins is gone.", ""))
+
+    def _late(self, grant: Grant, waiting: list[Renewed]) -> None:
+        if self._waiting.get(grant) is waiting:
+            self._finish(grant, "It took too long.", "")
 
     def _answered(self, _events: int) -> None:
         helper = self._helper
