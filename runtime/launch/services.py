@@ -71,6 +71,7 @@ def shield_files(
         forwarder=network.forwarder,
         features=dnsmasq_features() if dnsmasq_works else dnsmasq.Features(),
         services=[(gateway, port) for port in ports if port is not None] if gateway else [],
+        audit_group=audit_settings.GROUP,
     )
 
 

@@ -85,7 +85,7 @@ def config(model: Model, servers_path: str, hosts_path: str, available: Features
         "no-poll",
         "conntrack",
         "cache-size=0",  # an answer from the cache would not renew the sets
-        "log-facility=/dev/null",  # the container decides how often it asks
+        *_log_options(model),
         "edns-packet-max=1232",
         f"max-ttl={model.period}",
         f"servers-file={servers_path}",
@@ -96,6 +96,16 @@ def config(model: Model, servers_path: str, hosts_path: str, available: Features
     options += [f"bogus-nxdomain={each}" for each in _never_answered(model)]
     options += _set_lines(model)
     return "\n".join(options) + "\n"
+
+
+def _log_options(model: Model) -> list[str]:
+    """The log goes to the audit reader's pipe, never to a file: the container decides how often it asks.
+
+    With log-async lines are dropped when the pipe is full; without it dnsmasq would wait for the reader.
+    """
+    if model.audit_group is None:
+        return ["log-facility=/dev/null"]
+    return ["log-queries", "log-facility=-", "log-async=100"]
 
 
 def _never_answered(model: Model) -> list[str]:

@@ -1,0 +1,153 @@
+"""What holds a container's services together: guarding its firewall, healing, and containers that are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.house import House
+
+PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
+
+
+def record(house: House, name: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(Path(house.bundle(name).record).read_text())
+    return read
+
+
+def audit(house: House, name: str) -> list[dict[str, Any]]:
+    path = Path(house.bundle(name).audit)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def until(condition: Callable[[], Any], within: float = 5.0) -> Any:
+    """The condition's first true value; fails when there is none in time."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+    return value
+
+
+def in_network(house: House, name: str, *command: str, check: bool = True) -> str:
+    """Run a program of the host in the container's network namespace."""
+    pid = str(record(house, name)["container_pid"])
+    return house.podman("unshare", "nsenter", "--net", "--target", pid, *command, check=check).stdout
+
+
+def resolves(house: House, name: str) -> bool:
+    return "NXDOMAIN" in house.podman("exec", name, "nslookup", "not-allowed.test", check=False).stdout
+
+
+@pytest.fixture
+def shielded(house: House, name: str) -> Iterator[str]:
+    house.terok("run", name, "--", "--detach", house.image, *PATIENT)
+    yield name
+    house.podman("rm", "--force", "--time", "0", name)
+
+
+def test_a_flushed_firewall_is_restored_and_the_audit_says_so(house: House, shielded: str) -> None:
+    before = in_network(house, shielded, "nft", "list", "table", "inet", "terok")
+    in_network(house, shielded, "nft", "flush", "ruleset")
+    until(lambda: [line for line in audit(house, shielded) if line["event"] == "restored"])
+    assert in_network(house, shielded, "nft", "list", "table", "inet", "terok") == before
+
+
+def test_an_added_rule_is_taken_away(house: House, shielded: str) -> None:
+    before = in_network(house, shielded, "nft", "list", "table", "inet", "terok")
+    in_network(house, shielded, "nft", "insert", "rule", "inet", "terok", "output", "accept")
+    until(lambda: in_network(house, shielded, "nft", "list", "table", "inet", "terok") == before)
+
+
+def test_a_killed_supervisor_leaves_firewall_and_resolver_in_place(house: House, shielded: str) -> None:
+    first = record(house, shielded)
+    os.kill(first["pid"], signal.SIGKILL)
+    second = until(lambda: (now := record(house, shielded))["pid"] not in (None, first["pid"]) and now)
+    assert second["pid"] == first["standby"]["pid"]
+    assert second["sidecars"]["dnsmasq"]["pid"] == first["sidecars"]["dnsmasq"]["pid"]
+    assert resolves(house, shielded)
+
+
+def test_a_killed_dnsmasq_is_started_again(house: House, shielded: str) -> None:
+    first = record(house, shielded)["sidecars"]["dnsmasq"]["pid"]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: record(house, shielded)["sidecars"]["dnsmasq"]["pid"] not in (None, first))
+    until(lambda: resolves(house, shielded))
+    assert record(house, shielded)["sidecars"]["dnsmasq"]["restarts"] == 1
+
+
+def test_heal_brings_back_what_a_killed_pair_took_along(house: House, shielded: str) -> None:
+    said = house.terok("heal", shielded)
+    assert "nothing to do" in said.stdout
+    before = record(house, shielded)
+    for pid in (before["standby"]["pid"], before["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    assert json.loads(house.terok("heal", shielded, "--json").stdout) == {"container": shielded, "healed": True}
+    after = record(house, shielded)
+    assert after["phase"] == "ready" and after["container_pid"] == before["container_pid"]
+    assert resolves(house, shielded)
+    assert "nothing to do" in house.terok("heal", shielded).stdout
+
+
+def test_heal_of_what_does_not_run_says_so(house: House, name: str) -> None:
+    assert house.terok("heal", name, check=False).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--cap-add=NET_ADMIN",), "may use CAP_NET_ADMIN"),
+        (("--cap-add=NET_RAW",), "may use CAP_NET_RAW"),
+        (("--privileged",), "may use CAP_NET_ADMIN and CAP_NET_RAW"),
+    ],
+    ids=("net_admin", "net_raw", "privileged"),
+)
+def test_a_container_that_could_undo_its_firewall_is_refused(
+    house: House, name: str, flags: tuple[str, ...], reason: str
+) -> None:
+    printed: list[str] = json.loads(house.terok("prepare", name, "--json").stdout)
+    kept = [word for word in printed if word not in ("--cap-drop", "NET_ADMIN", "NET_RAW")]
+    done = house.podman("run", "--detach", *kept, *flags, house.image, *PATIENT, check=False)
+    assert done.returncode != 0
+    assert reason in Path(house.bundle(name).hook_error).read_text()
+
+
+def test_a_container_in_the_network_of_another_is_refused(house: House, name: str) -> None:
+    house.podman("run", "--detach", "--name", f"{name}-other", "--network=none", house.image, *PATIENT)
+    try:
+        printed: list[str] = json.loads(house.terok("prepare", name, "--json").stdout)
+        at = printed.index("--network")
+        printed[at + 1] = f"container:{name}-other"
+        done = house.podman("run", "--detach", *printed, house.image, *PATIENT, check=False)
+    finally:
+        house.podman("rm", "--force", "--time", "0", "--ignore", name)
+        house.podman("rm", "--force", "--time", "0", f"{name}-other")
+    assert done.returncode != 0
+    assert "joins the network of another" in Path(house.bundle(name).hook_error).read_text()
+
+
+def test_a_resolver_that_cannot_start_refuses_the_container_with_its_own_words(house: House, name: str) -> None:
+    printed: list[str] = json.loads(house.terok("prepare", name, "--json").stdout)
+    with Path(house.bundle(name).dnsmasq_conf).open("a") as conf:
+        conf.write("no-such-option\n")
+    began = time.monotonic()
+    done = house.podman("run", "--detach", *printed, house.image, *PATIENT, check=False)
+    assert done.returncode != 0 and time.monotonic() - began < 4
+    assert "bad option at line" in Path(house.bundle(name).hook_error).read_text()
+
+
+def test_the_audit_names_what_was_refused(house: House, shielded: str) -> None:
+    house.podman("exec", shielded, "nslookup", "exfiltrate.example", check=False)
+    line = until(lambda: [each for each in audit(house, shielded) if each.get("name") == "exfiltrate.example"])[0]
+    assert (line["source"], line["event"], line["verdict"]) == ("shield", "dns", "refused")
+    assert line["allow"] == f"terok shield allow {shielded} exfiltrate.example"
+    house.podman("exec", shielded, "nc", "-w", "3", "203.0.113.77", "8080", check=False)
+    line = until(lambda: [each for each in audit(house, shielded) if each.get("address") == "203.0.113.77"])[0]
+    assert (line["event"], line["verdict"], line["port"], line["proto"]) == ("packet", "refused", 8080, "tcp")
