@@ -28,6 +28,7 @@ class Container:
         capabilities: names (`CAP_...`) that a process in it can get.
         home: the home directory of its user, as its environment says.
         owner: uid and gid of its user, as this process's user namespace counts them.
+        in_pod: Podman made it as a member of a pod.
         joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
     """
 
@@ -68,6 +69,7 @@ class Container:
         self.home = _home(init)
         self.owner = _owner(config, init)
         self.joined = _joined_network(config)
+        self.in_pod = _text(config, "annotations", "io.kubernetes.cri-o.ContainerType") == "container"
 
     @property
     def network(self) -> process.Namespaces:
@@ -139,11 +141,39 @@ def check_enforceable(container: Container) -> None:
             f"The container may use {' and '.join(held)}, with which it could undo its firewall.",
             fix="start it without --privileged and --cap-add of these, with --cap-drop NET_ADMIN,NET_RAW",
         )
-    if container.joined:
+    if container.joined and not alone_in_pod(container):
         raise TerokError(
             "The container joins the network of another one, whose firewall is not its own.",
-            fix="start it outside of a pod and without --network=container:...",
+            fix="give it a pod of its own (`podman kube play` with one container), and no --network=container:...",
         )
+
+
+def alone_in_pod(container: Container) -> bool:
+    """Whether the network that it joins is its pod's and nobody else runs there: only the pod's pause process.
+
+    A container that is added to the pod later comes under the firewall that is in force then.
+    """
+    holder = container.joined.split("/")[2]
+    if not container.in_pod or not _pauses(holder):
+        return False
+    ours = {str(container.pid), holder}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if pid not in ours and same_object(container.net, f"/proc/{pid}/ns/net"):
+                return False
+        except OSError:
+            continue  # it has ended, or is another user's, who can't be in this namespace
+    return True
+
+
+def _pauses(pid: str) -> bool:
+    """Whether a process is what Podman keeps a pod's namespaces with: `catatonit -P`, or `/pause` of older images."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as words:
+            line = words.read().split(b"\0")
+    except OSError:
+        return False
+    return line[:2] == [b"/catatonit", b"-P"] or line[0] == b"/pause"
 
 
 def same_object(fd: int, path: str) -> bool:
