@@ -147,6 +147,11 @@ class Rig:
         Path(bundle.sidecar).write_text(json.dumps(document))
         Path(bundle.sidecar).chmod(0o600)
         self.run_process()
+        with socket.socket(socket.AF_UNIX) as client:  # it serves now
+            client.connect(self.unix_path)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            while client.recv(4096):
+                pass
 
     def run_process(self) -> None:
         """Start the process behind the sockets that are there, as the supervisor does again after a crash."""

@@ -1,0 +1,175 @@
+"""The gate from inside real containers: git in the container, stand-in forges outside, no credential in between."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from terok_host.sidecars.store import keys
+from terok_host.sidecars.store.store import Store
+from tests.lab.house import House
+from tests.standins.forge import PASSWORD, HttpsForge, SshForge
+from tests.standins.gate import git, make_upstream
+
+IDENTITY = (
+    "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@x GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@x; cd /tmp; set -e; "
+)
+
+
+def text(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    """A house whose scope `web` has a login for the HTTPS forge, and `deep` a key for the SSH one."""
+    made = House.build()
+    keys.create_vault(made.layout)
+    made.podman("run", "--rm", made.image, "true")
+    yield made
+    made.destroy()
+
+
+@pytest.fixture(scope="module")
+def https(house: House) -> Iterator[HttpsForge]:
+    root = house.base / "forge"
+    root.mkdir()
+    for name in ("online", "keeping"):
+        git("config", "http.receivepack", "true", cwd=make_upstream(root / f"{name}.git"))
+    made = HttpsForge(root, house.base)
+    with Store.open(house.layout.vault_db) as store:
+        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
+        for scope in ("online", "keeping"):
+            store.put("credential", scope, "localhost", PASSWORD.encode(), {"auth": "basic"})
+    for scope, mode in (("online", "online"), ("keeping", "gatekeeping")):
+        options = ["--ca-file", str(made.ca_file), "--mode", mode, "--refresh", "0"]
+        house.terok("gate", "add", scope, f"{made.url}/{scope}.git", *options)
+    yield made
+    made.close()
+
+
+def run(house: House, name: str, scope: str, script: str, *options: str) -> str:
+    """What a shell script prints, stderr with it, in a container of the scope."""
+    flags = ["--scope", scope, "--no-shield", *options]
+    command = ["sh", "-c", f"exec 2>&1; {IDENTITY}{script}"]
+    return house.terok("run", name, *flags, "--", "--rm", house.image, *command, timeout=110).stdout
+
+
+def tip(repo: Path, ref: str) -> str:
+    return git("rev-parse", "--verify", "-q", ref, cwd=repo, check=False).stdout.strip()
+
+
+def test_online_from_the_upstreams_own_url(house: House, https: HttpsForge, name: str) -> None:
+    """Plain git, with upstream's URL and without any option, goes through the gate."""
+    out = run(
+        house,
+        name,
+        "online",
+        f"git clone -q {https.url}/online.git w; cd w; git checkout -q -b {name}/x; "
+        f"head -c 1000 /dev/urandom >new; git add new; git commit -q -m new; git push origin {name}/x; "
+        "git rev-parse HEAD; git commit -q --amend -m newer; git push -q -f origin HEAD; git fetch -q; "
+        f"git push origin HEAD:main || echo refused; git push -q origin --delete {name}/x; env",
+    )
+    lines = out.splitlines()
+    assert f" * [new branch]      {name}/x -> {name}/x" in lines
+    assert any("[remote rejected] HEAD -> main" in line for line in lines) and "refused" in lines
+    assert PASSWORD not in out
+    assert tip(https.root / "online.git", f"refs/heads/{name}/x") == ""
+    lost = json.loads(house.terok("gate", "restore", "online", "--json").stdout)
+    assert [each["ref"] for each in lost] == [f"refs/heads/{name}/x"] * 2
+    house.terok("gate", "restore", "online", f"{name}/x")
+    assert tip(https.root / "online.git", f"refs/heads/{name}/x") == lost[1]["tip"]
+    audit = [json.loads(line) for line in Path(house.bundle(name).audit).read_text().splitlines()]
+    assert [each["verdict"] for each in audit if each["source"] == "gate"] == [
+        "accepted",
+        "accepted",
+        "refused",
+        "accepted",
+    ]
+
+
+def test_two_hundred_megabytes_both_ways(house: House, https: HttpsForge, name: str) -> None:
+    out = run(
+        house,
+        name,
+        "keeping",
+        f"git clone -q http://127.0.0.1:9418/keeping.git w; cd w; git checkout -q -b {name}/big; "
+        "git config core.bigFileThreshold 1m; "
+        "for n in 1 2 3 4; do head -c 52428800 /dev/urandom >big$n; done; git add .; git commit -q -m big; sha1sum big3; "
+        f"git push -q origin HEAD; rm -rf /tmp/w; git clone -q -b {name}/big http://127.0.0.1:9418/keeping.git /tmp/v; "
+        "cd /tmp/v; sha1sum big3",
+    )
+    sums = [line.split()[0] for line in out.splitlines() if line.endswith("big3")]
+    assert len(sums) == 2 and sums[0] == sums[1]
+
+
+def test_gatekeeping_review(house: House, https: HttpsForge, name: str) -> None:
+    repo = https.root / "keeping.git"
+    out = run(
+        house,
+        name,
+        "keeping",
+        f"git clone -q --depth 1 http://127.0.0.1:9418/keeping.git w; cd w; git checkout -q -b {name}/x; "
+        "echo hello >new; git add new; git commit -q -m new; git push origin HEAD; git tag t; git push origin t || true",
+    )
+    assert "waits for 'terok gate approve keeping" in out
+    assert "[remote rejected] t -> t" in out
+    assert tip(repo, f"refs/heads/{name}/x") == ""
+    proposals = json.loads(house.terok("gate", "list", "keeping", "--json").stdout)["proposals"]
+    (number,) = [str(each["number"]) for each in proposals if each["ref"] == f"refs/heads/{name}/x"]
+    assert "+hello" in house.terok("gate", "diff", "keeping", number).stdout
+    house.terok("gate", "approve", "keeping", number)
+    assert git("show", f"{name}/x:new", cwd=repo).stdout == "hello\n"
+
+
+def test_the_socket_and_the_token_of_this_container_alone(house: House, https: HttpsForge, name: str) -> None:
+    target = "online.git/info/refs?service=git-upload-pack"
+    ask = "curl -s -o /dev/null -w '%{http_code} '"
+    out = run(
+        house,
+        name,
+        "online",
+        f'{ask} --unix-socket $TEROK_GATE_SOCKET -u "$TEROK_GATE_TOKEN:" http://gate/{target}; '
+        f'{ask} -H "Authorization: Bearer $TEROK_GATE_TOKEN" http://127.0.0.1:9418/{target}; '
+        f"{ask} http://127.0.0.1:9418/{target}; {ask} -u wrong: http://127.0.0.1:9418/{target}; "
+        f'{ask} -u "$TEROK_GATE_TOKEN:" http://127.0.0.1:9418/{target.replace("online", "keeping")}',
+    )
+    assert out.split() == ["200", "200", "401", "401", "404"]
+
+
+def test_without_a_gate_git_finds_nobody(house: House, https: HttpsForge, name: str) -> None:
+    out = run(house, name, "online", "env; git ls-remote http://127.0.0.1:9418/online.git || echo nobody", "--no-gate")
+    assert "nobody" in out and "TEROK_GATE_TOKEN" not in out
+
+
+def test_over_ssh(house: House, name: str) -> None:
+    root = house.base / "ssh-forge"
+    root.mkdir()
+    repo = make_upstream(root / "deep.git")
+    key = Ed25519PrivateKey.generate()
+    seed, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+    blob = text(b"ssh-ed25519") + text(public)
+    with Store.open(house.layout.vault_db) as store:
+        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
+        meta = {"scopes": ["deep"], "type": "ssh-ed25519", "public": base64.b64encode(blob).decode()}
+        store.put("ssh-key", "", "deploy", blob + text(seed + public), meta)
+    forge = SshForge(root, house.base / "sshd", "ssh-ed25519 " + base64.b64encode(blob).decode())
+    try:
+        options = ["--mode", "online", "--host-key", forge.host_key]
+        house.terok("gate", "add", "deep", f"{forge.url}/deep.git", *options)
+        out = run(
+            house,
+            name,
+            "deep",
+            f"git clone -q http://127.0.0.1:9418/deep.git w; cd w; git checkout -q -b {name}/x; "
+            "echo hello >new; git add new; git commit -q -m new; git push origin HEAD",
+        )
+        assert "[new branch]" in out
+        assert git("show", f"{name}/x:new", cwd=repo).stdout == "hello\n"
+    finally:
+        forge.close()
