@@ -99,9 +99,10 @@ def test_two_hundred_megabytes_both_ways(house: House, https: HttpsForge, name: 
         name,
         "keeping",
         f"git clone -q http://127.0.0.1:9418/keeping.git w; cd w; git checkout -q -b {name}/big; "
-        "git config core.bigFileThreshold 1m; "
-        "for n in 1 2 3 4; do head -c 52428800 /dev/urandom >big$n; done; git add .; git commit -q -m big; sha1sum big3; "
-        f"git push -q origin HEAD; rm -rf /tmp/w; git clone -q -b {name}/big http://127.0.0.1:9418/keeping.git /tmp/v; "
+        "git config core.bigFileThreshold 1m; git config core.compression 0; "
+        "for n in 1 2 3 4; do head -c 52428800 /dev/urandom >big$n; done; git add .; git commit -q -m big; "
+        f"sha1sum big3; git push -q origin HEAD; cd /tmp; rm -rf w; "
+        f"git clone -q -b {name}/big http://127.0.0.1:9418/keeping.git /tmp/v; "
         "cd /tmp/v; sha1sum big3",
     )
     sums = [line.split()[0] for line in out.splitlines() if line.endswith("big3")]
@@ -115,7 +116,8 @@ def test_gatekeeping_review(house: House, https: HttpsForge, name: str) -> None:
         name,
         "keeping",
         f"git clone -q --depth 1 http://127.0.0.1:9418/keeping.git w; cd w; git checkout -q -b {name}/x; "
-        "echo hello >new; git add new; git commit -q -m new; git push origin HEAD; git tag t; git push origin t || true",
+        "echo hello >new; git add new; git commit -q -m new; git push origin HEAD; "
+        "git tag t; git push origin t || true",
     )
     assert "waits for 'terok gate approve keeping" in out
     assert "[remote rejected] t -> t" in out
