@@ -200,7 +200,7 @@ def _decide(
     identity: Identity, rules: policy.Policy, request: wire.Sign, bindings: policy.Bindings
 ) -> tuple[str, policy.Verdict]:
     """The algorithm and the verdict on one sign request; WireError or KeyFormatError when it is nothing to sign."""
-    algorithm = keys.algorithm_for(keys.kind_of(identity.blob), request.flags)
+    algorithm = keys.algorithm_for(identity.kind, request.flags)
     signable = wire.parse_signable(request.data)
     if type(signable) is wire.SshSig:
         return algorithm, policy.decide_sshsig(rules, signable, bindings)

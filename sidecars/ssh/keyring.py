@@ -32,11 +32,13 @@ class Unavailable(Exception):
 class Identity(NamedTuple):
     """One key of the scope without its secret.
 
+    kind: the key's type.
     policy: None when it is not understood; `problem` says why then.
     """
 
     name: str
     blob: bytes
+    kind: str
     comment: str
     version: int
     policy: policy.Policy | None
@@ -103,7 +105,8 @@ class Keyring:
         except (policy.PolicyError, AttributeError, TypeError) as error:
             problem = f"the key's policy is not understood: {error}"
         comment = str(entry.meta.get("comment", "")) or entry.name
-        return Identity(entry.name, public_of(entry.meta), comment, entry.version, chosen, problem)
+        blob = public_of(entry.meta)
+        return Identity(entry.name, blob, keys.kind_of(blob), comment, entry.version, chosen, problem)
 
     def signer(self, identity: Identity) -> keys.Signer:
         """The private key of `identity`, opened once and kept while the vault stays unlocked.
