@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from demo.places import Places
+from demo.places import DENIED, Places
 from tests.lab import leaks, scope
 from tests.lab.house import House
 from tests.standins.upstream import Upstream
@@ -101,9 +101,7 @@ def show(house: House, demo: Demo, stack: contextlib.ExitStack) -> None:
     terok(house, demo, "setup")
 
     demo.part("stand-in upstreams on the host (this is a demonstration: no real provider is contacted)")
-    provider = stack.enter_context(places.provider())
-    stack.enter_context(places.resolver())
-    allowed, denied = (stack.enter_context(each) for each in places.web_servers())
+    provider, allowed, denied = stack.enter_context(places.serve())
     demo.say(places.description)
 
     demo.part("on the host: a scope with a credential and an SSH key, and what its containers may reach")
@@ -145,8 +143,8 @@ def furnish(house: House, demo: Demo, places: Places) -> list[bytes]:
     """Store a credential and a key; returns the byte strings that no container may ever see."""
     profiles = Path(house.layout.profiles)
     profiles.mkdir(parents=True)
-    (profiles / f"{PROFILE}.txt").write_text("".join(f"{line}\n" for line in places.allowed_lines))
-    demo.say(f"shield profile {PROFILE!r}: {', '.join(places.allowed_lines)}")
+    (profiles / f"{PROFILE}.txt").write_text("".join(f"{line}\n" for line in places.profile))
+    demo.say(f"shield profile {PROFILE!r}: {', '.join(places.profile)}")
     terok(house, demo, *scope.add_words(SCOPE, places.provider_url, places.authority), stdin=scope.SECRET + "\n")
     key = house.base / "id"
     house.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "demo key", "-f", str(key)])
@@ -237,7 +235,7 @@ def use_the_network(demo: Demo, inside: Inside, places: Places, allowed: Upstrea
     demo.part("default-deny network")
     done = inside.run(f"curl -sS -o /dev/null -w '%{{http_code}}\\n' {places.allowed_url}")
     demo.check("the allowed name answers", done.stdout.strip() == "200" and len(allowed.seen) == 1, done.stderr)
-    done = inside.run(f"nslookup {places.denied_name} 127.0.0.1")
+    done = inside.run(f"nslookup {DENIED} 127.0.0.1")
     demo.check(
         "a name that is not allowed does not exist", "NXDOMAIN" in done.stdout + done.stderr, done.stdout + done.stderr
     )

@@ -34,6 +34,10 @@ ENGINE_CONF = """\
 lock_type = "file"
 events_logger = "file"
 """
+LOOPBACK_CONF = """\
+[engine]
+network_cmd_options = ["allow_host_loopback=true"]
+"""
 
 
 def in_lab() -> bool:
@@ -67,7 +71,7 @@ class House:
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
             "XDG_RUNTIME_DIR": str(self.runtime),
-            **({"TEROK_LAB": "1"} if in_lab() else {}),
+            **{name: os.environ[name] for name in ("TEROK_LAB", "DBUS_SESSION_BUS_ADDRESS") if name in os.environ},
         }
 
     @classmethod
@@ -80,13 +84,22 @@ class House:
         conf.mkdir(parents=True)
         if in_lab():
             shutil.copy(LAB / "containers.conf", conf / "containers.conf")
-        else:  # Podman's locks are one shared memory object a uid: keep away from the caller's own containers
-            (conf / "containers.conf").write_text(ENGINE_CONF)
+        else:
+            own = Path.home() / ".config/containers/containers.conf"
+            if own.exists():
+                shutil.copy(own, conf / "containers.conf")
+            # Podman's locks are one shared memory object a uid: keep away from the caller's own containers
+            (conf / "containers.conf.d").mkdir()
+            (conf / "containers.conf.d/10-house.conf").write_text(ENGINE_CONF)
         (conf / "storage.conf").write_text(STORAGE_CONF.format(home=house.home, runtime=house.runtime))
         house.run(["podman", "import", "--quiet", "--change", 'CMD ["/bin/sh"]', "-", cls.image], stdin=image.build())
         if setup:
             house.terok("setup")
         return house
+
+    def share_loopback(self) -> None:
+        """Without the lab: containers behind slirp4netns reach the host's loopback interface as 10.0.2.2."""
+        (self.home / ".config/containers/containers.conf.d/20-loopback.conf").write_text(LOOPBACK_CONF)
 
     def destroy(self) -> None:
         """Remove every container, Podman's own helper process and the files."""
