@@ -80,6 +80,8 @@ def _runtime(env: Env) -> Check:
         path = podman.which(name, env.environ)
         if path:
             result = process.run([path, "--version"], timeout=10, env=env.environ)
+            if result.code:
+                return Check("podman", "OCI runtime", WARN, f"`{name} --version` failed: {result.error}")
             version = ".".join(map(str, podman.parse_version(result.out.decode(errors="replace"))))
             return Check("podman", "OCI runtime", OK, f"{name} {version}")
     return Check("podman", "OCI runtime", FAIL, "neither crun nor runc is installed", install_hint("crun"))

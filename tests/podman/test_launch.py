@@ -104,7 +104,7 @@ def test_everything_in_the_bundle_is_the_operators_alone(house: House, name: str
     plan = WiringPlan.from_dict(json.loads((root / "meta.json").read_text()))
     assert plan == WiringPlan(scope=SCOPE, shield=True, gate=True, broker=True, ssh=True)
     wiring = schema.load(str(root / "sidecar.json"))
-    assert [each.name for each in wiring.sidecars] == ["vault", "ssh", "gate"]
+    assert [each.name for each in wiring.sidecars] == ["vault", "ssh", "gate", "audit"]
 
 
 def test_no_token_stands_on_a_command_line(house: House, name: str) -> None:
