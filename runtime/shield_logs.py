@@ -11,7 +11,7 @@ from typing import Any
 from ..supervisor.errors import Exit
 from .env import Env
 
-_SOURCES = frozenset({"shield", "audit"})
+_SOURCES = frozenset({"shield", "hook", "supervisor"})
 _PAUSE = 0.2
 
 
@@ -54,16 +54,17 @@ def coming(path: str) -> Iterator[dict[str, Any] | None]:
 
 def line(entry: dict[str, Any]) -> str:
     """One entry for people."""
-    known = {"time", "source", "event", "container"}
+    known = {"time", "source", "event", "container", "verdict"}
     where = ""
     if entry.get("address"):
         name = f"{entry['name']} " if entry.get("name") else ""
-        where = f"{name}{entry['address']}:{entry.get('port', '')}/{entry.get('protocol', '')}"
-        known |= {"address", "port", "protocol", "name"}
+        where = f"{name}{entry['address']}:{entry.get('port', '')}/{entry.get('proto', '')}"
+        known |= {"address", "port", "proto", "name"}
     rest = " ".join(
         f"{key}={value}" for key, value in entry.items() if key not in known and value not in (None, [], "")
     )
-    return f"{entry.get('time', '')}  {entry.get('event', ''):<10} {where} {rest}".rstrip()
+    what = " ".join(str(entry[key]) for key in ("event", "verdict") if entry.get(key))
+    return f"{entry.get('time', '')}  {what:<15} {where} {rest}".rstrip()
 
 
 def show_logs(name: str | None, count: int, env: Env, *, follow: bool) -> int:

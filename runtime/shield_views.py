@@ -171,11 +171,10 @@ def least_profile(name: str, env: Env) -> int:
     """The profile that the connections recorded by `learn` need."""
     seen: dict[str, None] = {}
     for entry in read_log(env.layout.bundle(name).audit):
-        if entry.get("source") == "audit" and entry.get("event") == "learn":
+        if entry.get("event") == "packet" and entry.get("verdict") == "learn":
             target = entry.get("name") or entry.get("address")
-            if not target:
-                continue
-            seen.setdefault(_suggest(str(target), str(entry.get("protocol")), int(entry.get("port") or 0)))
+            if target and entry.get("proto") in ("tcp", "udp"):
+                seen.setdefault(_suggest(str(target), str(entry["proto"]), int(entry.get("port") or 0)))
     env.out.emit({"container": name, "profile": list(seen)}, "\n".join(seen) or "# nothing was recorded")
     return Exit.OK
 

@@ -11,7 +11,7 @@ import tty
 from collections.abc import Callable
 from typing import Any
 
-from ..sidecars.shield.targets import HOST, NAME, WEB, WEB_PORTS, Ports, Target
+from ..sidecars.shield.targets import HOST, NAME, WEB, WEB_PORTS, Ports, Target, parse
 from ..supervisor.errors import Exit, TerokError
 from . import shield_live
 from .env import Env
@@ -28,11 +28,22 @@ _PAUSE = 0.1
 def target_of(entry: dict[str, Any]) -> Target | None:
     """What an entry of the audit log is about: the name when one is known, else the address; with its port."""
     name, address = entry.get("name"), entry.get("address")
-    port, protocol = entry.get("port"), entry.get("protocol")
-    if not (name or address) or protocol not in ("tcp", "udp") or not isinstance(port, int):
+    port, protocol = entry.get("port"), entry.get("proto")
+    if entry.get("event") == "dns" and name:
+        return _name_target(str(name))
+    if not (name or address) or protocol not in ("tcp", "udp") or not isinstance(port, int) or not port:
         return None
     ports = WEB if protocol == "tcp" and port in WEB_PORTS else Ports(str(protocol), port, port)
-    return Target(NAME, str(name), ports) if name else Target(HOST, str(address), ports)
+    return _name_target(str(name), ports) if name else Target(HOST, str(address), ports)
+
+
+def _name_target(name: str, ports: Ports = WEB) -> Target | None:
+    """The target of a name that the container chose; None when it is no domain name."""
+    try:
+        found = parse(name)
+    except TerokError:
+        return None
+    return Target(NAME, found.value, ports) if found.kind == NAME else None
 
 
 def decide(key: str, refused: Target | None, seen: Target | None) -> tuple[str, Target, float | None] | None:
@@ -65,13 +76,13 @@ def _watch(name: str, env: Env, pressed: Callable[[], str]) -> int:
     seen: Target | None = None
     for entry in coming(bundle.audit):
         if entry is not None:
-            if entry.get("source") not in ("shield", "audit"):
+            if entry.get("source") != "shield":
                 continue
             env.out.stream.write((json.dumps(entry) if env.out.json_output else line(entry)) + "\n")
             env.out.stream.flush()
             target = target_of(entry)
             seen = target or seen
-            refused = target if target and entry.get("event") == "refused" else refused
+            refused = target if target and entry.get("verdict") == "refused" else refused
             continue
         key = pressed()
         if key == "q":

@@ -116,7 +116,7 @@ def prepare(
     fixed = sum(not each.is_name for each in (*model.allowed, *model.denied))
     if fixed > ADDRESSES_MAX:
         raise TerokError(
-            f"{fixed} addresses and ranges are more than one transaction of an ordinary user can carry ({ADDRESSES_MAX}).",
+            f"{fixed} addresses and ranges are more than one transaction can carry ({ADDRESSES_MAX}).",
             fix="join them into larger ranges",
             code=Exit.USAGE,
         )

@@ -104,6 +104,11 @@ def port(protocol: str, where: str, values: Iterable[tuple[int, int]], *, unequa
     )
 
 
+def ipv6() -> Statement:
+    """The packet is IPv6, by its first byte: nft leaves `meta nfproto` out when it lists a rule with `tcp reset`."""
+    return Statement("ip6 version 6", _match(_payload("ip6", "version"), 6))
+
+
 def protocol_in(name: str) -> Statement:
     """The address family is an element of the set `name`."""
     return Statement(f"meta nfproto @{name}", _match({"meta": {"key": "nfproto"}}, f"@{name}"))

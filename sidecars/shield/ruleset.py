@@ -274,10 +274,14 @@ def _grant(model: Model) -> Iterator[Rule]:
 
 
 def _refuse(model: Model) -> Iterator[Rule]:
-    """A TCP connection that was open gets a reset and ends at once; all else gets an ICMP error."""
+    """A TCP connection that was open gets a reset and ends at once; all else gets an ICMP error.
+
+    Opening one over IPv6 gets a reset too: the kernel takes an ICMPv6 error there as a hint, and tries for a second.
+    """
     if model.audit_group is not None:
         yield rule(nft.limit(_LOG_RATE, _LOG_BURST), nft.log("refused", model.audit_group))
     yield rule(nft.layer4("tcp"), nft.state("established"), RESET)
+    yield rule(nft.ipv6(), nft.layer4("tcp"), RESET)
     yield rule(PROHIBIT)
 
 

@@ -173,11 +173,18 @@ def services_at_the_gateway_are_reached(scene: Scene) -> bool:
 
 @probe
 def refusals_come_at_once(scene: Scene) -> bool:
+    return [_refusal(scene, address) for address in ("198.51.100.200", "2001:db8:9::9")] == [
+        errno.EHOSTUNREACH,
+        errno.ECONNREFUSED,
+    ]
+
+
+def _refusal(scene: Scene, address: str) -> int | None:
     try:
-        scene.world.connect("198.51.100.200", 443, timeout=0.4).close()
+        scene.world.connect(address, 443, timeout=0.4).close()
     except OSError as error:
-        return error.errno == errno.EHOSTUNREACH
-    return False
+        return error.errno
+    return None
 
 
 def _carries(client: socket.socket) -> str:

@@ -51,8 +51,9 @@ def test_verbs(house: House, box: str) -> None:
     house.terok("shield", "reset", box)
     assert resolves(house, box, "allowed.test")
     house.terok("shield", "resolve", box)
-    events = [each["event"] for each in json.loads(house.terok("shield", "logs", "--container", box, "--json").stdout)]
-    assert events[-7:] == ["allow", "deny", "forget", "down", "up", "quarantine", "reset"]
+    log = json.loads(house.terok("shield", "logs", "--container", box, "-n", "99", "--json").stdout)
+    verbs = ["allow", "deny", "forget", "down", "up", "quarantine", "reset"]
+    assert [each["event"] for each in log if each["event"] in verbs] == verbs
     with pytest.raises(CommandFailed, match="never reachable"):
         house.terok("shield", "allow", box, "169.254.169.254")
 
@@ -90,3 +91,17 @@ def test_table_that_is_flushed_comes_back(house: House, box: str) -> None:
     assert wait_until(back, 5)
     log = json.loads(house.terok("shield", "logs", "--container", box, "--json").stdout)
     assert any(each["event"] == "restored" for each in log)
+
+
+def test_learn_prints_the_least_profile(house: House, box: str) -> None:
+    house.terok("shield", "learn", box)
+    assert resolves(house, box, "denied.test")
+    house.podman("exec", box, "nc", "-w", "1", "192.88.99.66", "443", check=False)
+    house.podman("exec", box, "nc", "-w", "1", "192.88.99.77", "8022", check=False)
+    house.terok("shield", "up", box)
+
+    def said() -> list[str]:
+        profile: list[str] = json.loads(house.terok("shield", "learn", box, "--print", "--json").stdout)["profile"]
+        return profile
+
+    assert wait_until(lambda: said() == ["denied.test", "192.88.99.77:8022"], 5), said()
