@@ -54,7 +54,7 @@ POOL_IDLE_MAX = 64
 POOL_IDLE_SECONDS = 45.0
 REPLAY_MAX = 1 << 20
 RESOLVED_SECONDS = 30.0
-STOP_SECONDS = 0.2
+STOP_SECONDS = 0.1
 EXPIRY_SECONDS = 5.0
 """An access token that ends sooner is not used any more: the upstream's clock may be ahead."""
 RENEW_SECONDS = 60.0

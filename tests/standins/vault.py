@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +276,14 @@ def read_all(sock: socket.socket) -> bytes:
         if not data:
             return received
         received += data
+
+
+def wait_line(vault: Vault, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The audit line that comes; a client may see an end before the other end was noticed."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for line in vault.audit():
+            if wanted(line):
+                return line
+        time.sleep(0.01)
+    raise AssertionError(vault.audit())

@@ -9,21 +9,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from terok_host.sidecars.store import keys
-from terok_host.sidecars.store.store import Store
-from terok_host.sidecars.vault import main as vault_main
-from terok_host.sidecars.vault.keeper import Keeper
 from terok_host.sidecars.vault.ledger import Ledger, Limit
-from terok_host.supervisor import kernel, process
-from tests.standins.behaviours import secret_of
+from terok_host.supervisor import process
 from tests.standins.upstream import Upstream
-from tests.standins.vault import Vault, auth, provider, read_all
+from tests.standins.vault import Vault, provider, read_all
 from tests.unit.conftest import Authority
 
 Make = Callable[..., Vault]
@@ -220,120 +215,6 @@ def test_an_operator_may_want_service_without_audit(make_vault: Make) -> None:
     assert "audit" in vault.log()
 
 
-# --- logins ---
-
-
-class TokenServer:
-    """A token endpoint with single-use refresh tokens, on the upstream."""
-
-    def __init__(self, upstream: Upstream) -> None:
-        self.count = 0
-        self.refused = False
-        self.valid = "refresh-token-number-0"
-        self.upstream = upstream
-        upstream.handlers["/oauth/token"] = self.handle
-
-    def handle(self, upstream: Upstream, talk: Any, request: Any) -> bool:
-        """Exchange the one valid refresh token."""
-        talk.read_body(request)
-        asked = json.loads(request.body)
-        if self.refused or asked["refresh_token"] != self.valid:
-            talk.answer(b'{"error": "invalid_grant"}', "400 Bad Request")
-            return True
-        self.count += 1
-        self.valid = f"refresh-token-number-{self.count}"
-        upstream.accepted = f"access-token-number-{self.count}".encode()
-        fresh = {"access_token": upstream.accepted.decode(), "refresh_token": self.valid, "expires_in": 3600}
-        talk.answer(json.dumps(fresh).encode(), headers="Content-Type: application/json\r\n")
-        return True
-
-
-@pytest.fixture
-def tokens(upstream: Upstream) -> TokenServer:
-    """The token endpoint."""
-    return TokenServer(upstream)
-
-
-@pytest.fixture
-def login(make_vault: Make, upstream: Upstream) -> Callable[..., tuple[Vault, str]]:
-    """A vault with a login that ends in so many seconds, and a phantom token for it."""
-
-    def make(seconds: float, **changes: Any) -> tuple[Vault, str]:
-        spec = {
-            "url": f"https://localhost:{upstream.port}/oauth/token", "client_id": "c", "scopes": [], "format": "json",
-            "margin": 300,
-        }  # fmt: skip
-        vault = make_vault(refresh=spec, **changes)
-        expires = time.time() + seconds
-        secret = {
-            "access_token": "access-token-number-0",
-            "refresh_token": "refresh-token-number-0",
-            "expires_at": expires,
-        }
-        return vault, vault.add("p", json.dumps(secret), auth="oauth", expires_at=expires)
-
-    return make
-
-
-Login = Callable[..., tuple[Vault, str]]
-
-
-def test_a_login_that_has_ended_is_refreshed_first(login: Login, tokens: TokenServer, upstream: Upstream) -> None:
-    vault, token = login(-10)
-    assert vault.get("/unauthorized", token).body == b"welcome"
-    assert vault.get("/unauthorized", token).body == b"welcome"
-    assert tokens.count == 1
-    assert [secret_of(r) for r in upstream.seen if r.path == "/unauthorized"] == [b"access-token-number-1"] * 2
-
-
-def test_a_login_is_refreshed_before_it_ends_without_waiting(
-    login: Login, tokens: TokenServer, upstream: Upstream
-) -> None:
-    vault, token = login(60)
-    assert vault.get("/small", token).status == 200
-    assert secret_of(upstream.seen[0]) == b"access-token-number-0"
-    deadline = time.monotonic() + 20
-    while tokens.count == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    while secret_of(upstream.seen[-1]) != b"access-token-number-1":
-        assert time.monotonic() < deadline
-        assert vault.get("/small", token).status == 200
-
-
-def test_a_401_refreshes_once_and_sends_the_body_again(login: Login, tokens: TokenServer, upstream: Upstream) -> None:
-    vault, token = login(7200)
-    reply = vault.get("/unauthorized", token, "POST", b"the body")
-    assert reply.body == b"welcome"
-    assert [r.body for r in upstream.seen if r.path == "/unauthorized"] == [b"the body"] * 2
-    upstream.accepted = b"nothing"
-    assert vault.get("/unauthorized", token).status == 401
-
-
-def test_a_login_that_cannot_be_refreshed_says_what_to_do(login: Login, tokens: TokenServer) -> None:
-    tokens.refused = True
-    vault, token = login(-10)
-    reply = vault.get("/small", token)
-    assert (reply.status, reply.json()["reason"]) == (401, "login")
-    assert "terok" in reply.json()["allow"]
-    assert vault.store.describe("credential", "work")[0].meta["refresh"]["state"] == "lost"
-
-
-def test_requests_that_come_together_share_one_refresh(login: Login, tokens: TokenServer) -> None:
-    vault, token = login(-10)
-    vault.up()
-    replies: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: replies.append(vault.get("/unauthorized", token).status)) for _ in range(6)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert replies == [200] * 6
-    assert tokens.count == 1
-
-
 # --- life ---
 
 
@@ -431,88 +312,3 @@ def test_the_client_goes_and_the_upstream_is_told(vault: Vault, upstream: Upstre
     assert client.getresponse().read(3) == b"xxx"
     client.close()
     assert gone.wait(10)
-
-
-# --- confinement ---
-
-
-def test_the_process_gave_up_its_privileges(vault: Vault) -> None:
-    assert vault.get("/small", vault.add("p")).status == 200
-    status = dict(
-        line.split(":\t", 1) for line in Path(f"/proc/{vault.pid}/status").read_text().splitlines() if ":\t" in line
-    )
-    assert status["NoNewPrivs"] == "1"
-    assert {status[name].strip("0") for name in ("CapEff", "CapPrm", "CapInh")} == {""}
-
-
-@pytest.fixture
-def confined(make_vault: Make, tmp_path: Path) -> Iterator[Callable[[Callable[[], object]], str]]:
-    """Runs a function in a child that is confined as the vault is; returns how it ended: `done` or the error's name."""
-    vault = make_vault()
-    vault.add("p")
-    files = keys.key_files(vault.layout)
-
-    def run(work: Callable[[], object]) -> str:
-        read, write = os.pipe()
-
-        def child() -> int:
-            keys.prepare(files)
-            store = Store.open(vault.layout.vault_db, read_only=True)
-            keeper = Keeper(store, vault.layout.vault_routes, files, "box")
-            keeper.look()
-            assert vault_main.confine_vault(keeper, vault.layout.vault_routes, files) == kernel.landlock_abi()
-            try:
-                work()
-                os.write(write, b"done")
-            except OSError as error:
-                os.write(write, type(error).__name__.encode())
-            return 0
-
-        pid = process.fork(child)
-        os.waitpid(pid, 0)
-        os.close(write)
-        with open(read, "rb") as pipe:
-            return pipe.read().decode()
-
-    yield run
-
-
-def test_it_cannot_read_ssh_keys_nor_run_a_program(
-    confined: Callable[[Callable[[], object]], str], tmp_path: Path, vault: Vault
-) -> None:
-    key = tmp_path / ".ssh" / "id_ed25519"
-    key.parent.mkdir()
-    key.write_text("private")
-    assert confined(lambda: key.read_text()) == "PermissionError"
-    assert confined(lambda: os.listdir(Path.home())) == "PermissionError"
-    assert confined(lambda: Path("/etc/passwd").read_text()) == "PermissionError"
-    assert confined(lambda: Path("/proc/1/environ").read_bytes()) == "PermissionError"
-    assert confined(lambda: os.execv("/bin/true", ["true"])) == "PermissionError"  # noqa: S606 - it must fail
-    assert confined(lambda: (tmp_path / "new").write_text("x")) == "PermissionError"
-    assert confined(lambda: Path(vault.layout.vault_db).open("r+b")) == "PermissionError"
-    assert confined(lambda: Path(vault.layout.vault_key).unlink()) == "PermissionError"
-    assert confined(lambda: Path("/etc/resolv.conf").read_text()) == "done"
-
-
-@pytest.mark.skipif(kernel.landlock_abi() < 4, reason="TCP ports are confined from Landlock ABI 4 on")
-def test_it_connects_to_the_ports_of_its_routes_only(
-    confined: Callable[[Callable[[], object]], str], upstream: Upstream
-) -> None:
-    assert confined(lambda: socket.create_connection(("127.0.0.1", upstream.port)).close()) == "done"
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        assert confined(lambda: socket.create_connection(("127.0.0.1", port)).close()) == "PermissionError"
-    assert confined(lambda: socket.create_server(("127.0.0.1", 0)).close()) == "PermissionError"
-
-
-def test_headers_of_a_route_are_merged(make_vault: Make, upstream: Upstream) -> None:
-    oauth = {
-        **auth("Authorization", "Bearer "),
-        "headers": {"X-Extra": "1"},
-        "merge": {"anthropic-beta": "oauth-2025-04-20"},
-    }
-    vault = make_vault(auth={"api-key": oauth}, headers={"X-All": "2"})
-    assert vault.get("/", vault.add("p"), anthropic_beta="mine,oauth-2025-04-20", X_All="9").status == 200
-    seen = upstream.seen[-1]
-    assert seen.header("anthropic-beta") == "mine,oauth-2025-04-20"
-    assert (seen.header("x-extra"), seen.header("x-all")) == ("1", "2")
