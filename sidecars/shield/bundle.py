@@ -148,7 +148,8 @@ def write(bundle: Bundle, state: State) -> Rendered:
     What a start begins with lies under the plain names. Where the present differs, its ruleset lies beside it, and
     what dnsmasq may answer at a start lies beside what it may answer now (see `supervisor/firewall.py`).
     """
-    now, start = render(state, bundle), render(at_start(state), bundle)
+    now = render(state, bundle)
+    start = now if at_start(state) == state else render(at_start(state), bundle)
     write_file(bundle.ruleset, start.ruleset)
     write_file(bundle.expected, start.expected)
     differs = now.ruleset != start.ruleset
@@ -164,7 +165,8 @@ def write(bundle: Bundle, state: State) -> Rendered:
 
 def write_dns(bundle: Bundle, state: State) -> None:
     """Write what dnsmasq reads on SIGHUP."""
-    now, start = dnsmasq.servers(state.model), dnsmasq.servers(at_start(state).model)
+    now = dnsmasq.servers(state.model)
+    start = now if at_start(state) == state else dnsmasq.servers(at_start(state).model)
     _beside(bundle.dnsmasq_servers + firewall.START, start if now != start else None)
     write_file(bundle.dnsmasq_servers, now)
     write_file(bundle.dnsmasq_hosts, dnsmasq.hosts(state.generation))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from .targets import BELOW, HOST, WEB, Ports, Target
 
@@ -98,6 +99,10 @@ class Model:
 
     def names(self) -> tuple[Target, ...]:
         """The allowed names that no denial takes back."""
+        return self._names
+
+    @cached_property
+    def _names(self) -> tuple[Target, ...]:
         return tuple(each for each in self.allowed if each.is_name and not self.denies(each))
 
     def denies(self, target: Target) -> bool:
