@@ -1,4 +1,4 @@
-"""A real sshd on loopback that lets the calling user in with given keys."""
+"""A real sshd that lets the calling user in with given keys."""
 
 from __future__ import annotations
 
@@ -35,22 +35,23 @@ class Sshd:
     Args:
         base: an empty directory.
         authorized: lines of authorized_keys.
+        address, port: where it listens; by default on loopback and a free port.
 
     Attributes:
-        port: where it listens on 127.0.0.1.
         user: whom it lets in: the caller.
     """
 
-    def __init__(self, base: Path, authorized: str) -> None:
-        self.base, self.user = base, getpass.getuser()
+    def __init__(self, base: Path, authorized: str, *, address: str = HOST, port: int = 0) -> None:
+        self.base, self.user, self.address = base, getpass.getuser(), address
         with socket.socket() as probe:
-            probe.bind((HOST, 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
             self.port = int(probe.getsockname()[1])
         for path in made_host_keys().iterdir():
             shutil.copy(path, base)
         (base / "authorized_keys").write_text(authorized)
         (base / "sshd_config").write_text(
-            f"ListenAddress {HOST}\nPort {self.port}\nPidFile none\nUsePAM no\nStrictModes no\nLogLevel VERBOSE\n"
+            f"ListenAddress {address}\nPort {self.port}\nPidFile none\nUsePAM no\nStrictModes no\nLogLevel VERBOSE\n"
             f"AuthorizedKeysFile {base}/authorized_keys\nPasswordAuthentication no\nPermitRootLogin yes\n"
             "KbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\nMaxStartups 100\n"
             + "".join(f"HostKey {base}/host_{kind}\n" for kind in HOST_KEYS)
@@ -60,7 +61,7 @@ class Sshd:
     @property
     def name(self) -> str:
         """HOST:PORT."""
-        return f"{HOST}:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def host_key(self, kind: str = "ed25519") -> str:
         """The path of a host key's public half."""
@@ -69,7 +70,7 @@ class Sshd:
     def ssh(self, *options: str) -> list[str]:
         """The ssh client's command line up to the host, with no key and no configuration but the agent."""
         known = self.base / "known_hosts"
-        name = f"[{HOST}]:{self.port}"
+        name = f"[{self.address}]:{self.port}"
         known.write_text("".join(f"{name} {Path(self.host_key(kind)).read_text()}" for kind in HOST_KEYS))
         words = ["ssh", "-F", "none", "-p", str(self.port), "-o", "BatchMode=yes", "-o", "IdentityFile=/nonexistent"]
         words += ["-o", f"UserKnownHostsFile={known}", "-o", "GlobalKnownHostsFile=none", "-o", "LogLevel=ERROR"]
@@ -88,7 +89,7 @@ class Sshd:
         deadline = time.monotonic() + 10
         while True:
             try:
-                socket.create_connection((HOST, self.port), timeout=1).close()
+                socket.create_connection((self.address, self.port), timeout=1).close()
                 return self
             except ConnectionRefusedError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
