@@ -10,6 +10,10 @@ from ..supervisor.errors import Exit, TerokError
 from .config import NETWORK_MODES
 from .env import Env
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .launch.compose import Launch
+
 
 def register(commands: Any) -> None:
     """Add the three verbs."""
@@ -81,43 +85,41 @@ def _request(args: argparse.Namespace, env: Env) -> Any:
     )
 
 
-def run(args: argparse.Namespace, env: Env) -> int:
-    """Compose, then become podman."""
-    from .guard import reject_private_sources
-    from .launch import exec_podman, reject_managed_flags, reject_managed_volumes
-    from .launch.compose import launch
-    from .podman_flags import parse
+def _launch(args: argparse.Namespace, env: Env, words: list[str]) -> Launch:
+    """Check podman's words, then compose; a refused command leaves nothing behind."""
+    from . import guard, podman
 
-    if not args.rest or not parse(args.rest).rest:
-        raise TerokError(
-            "No image was given.",
-            fix=f"terok run {args.name} -- IMAGE [COMMAND...]",
-            code=Exit.USAGE,
-        )
-    # before anything is written: a refused command leaves nothing behind
-    reject_managed_flags(args.rest)
-    reject_managed_volumes(args.rest)
-    reject_private_sources(args.rest, env.layout)
-    made = launch(_request(args, env), env.config, env.environ)
+    guard.reject_managed_flags(words)
+    guard.reject_managed_volumes(words)
+    guard.reject_private_sources(words, env.layout)
+    asked = podman.ask_version(env.environ)  # podman answers while the rest is imported
+    from .launch.compose import launch
+
+    made = launch(_request(args, env), env.config, env.environ, asked=asked)
     for note in made.notes:
         env.note(note)
-    exec_podman(made.flags, args.rest)
+    return made
+
+
+def run(args: argparse.Namespace, env: Env) -> int:
+    """Compose, then become podman."""
+    from .podman_flags import parse
+
+    words = args.rest or []
+    if not parse(words).rest:
+        raise TerokError("No image was given.", fix=f"terok run {args.name} -- IMAGE [COMMAND...]", code=Exit.USAGE)
+    made = _launch(args, env, words)
+    from .launch import exec_podman
+
+    exec_podman(made.flags, words)
 
 
 def prepare(args: argparse.Namespace, env: Env) -> int:
     """Compose and print."""
-    from .guard import reject_managed_flags, reject_managed_volumes, reject_private_sources
+    made = _launch(args, env, args.rest or [])
     from .launch import format_args, formats
-    from .launch.compose import launch
 
-    words = args.rest or []
-    reject_managed_flags(words)
-    reject_managed_volumes(words)
-    reject_private_sources(words, env.layout)
-    made = launch(_request(args, env), env.config, env.environ)
-    for note in made.notes:
-        env.note(note)
-    everything = [*made.flags, *words]
+    everything = [*made.flags, *(args.rest or [])]
     forms = {"compose": formats.compose, "quadlet": formats.quadlet}
     text = forms[args.format](everything) if args.format in forms else format_args(everything, output_json=False)
     env.out.emit(everything, text)

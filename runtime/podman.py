@@ -56,11 +56,27 @@ def parse_version(text: str) -> tuple[int, ...]:
 
 def version(environ: Mapping[str, str]) -> tuple[int, ...]:
     """Podman's version, e.g. (5, 4, 2); raises TerokError when podman is missing or broken."""
-    result = call(["--version"], environ, timeout=10)
-    found = parse_version(result.out.decode(errors="replace"))
-    if result.code or not found:
-        raise TerokError(f"`podman --version` failed: {result.error}", fix="reinstall podman")
-    return found
+    return ask_version(environ).answer()
+
+
+def ask_version(environ: Mapping[str, str]) -> VersionAsked:
+    """Start `podman --version`, which takes as long as our own imports; raises TerokError when podman is missing."""
+    return VersionAsked(process.begin([find(environ), "--version"], timeout=10, env=environ))
+
+
+class VersionAsked:
+    """A `podman --version` that is under way."""
+
+    def __init__(self, job: process.Job) -> None:
+        self._job = job
+
+    def answer(self) -> tuple[int, ...]:
+        """Wait for it, once; raises TerokError when podman is broken."""
+        result = self._job.finish()
+        found = parse_version(result.out.decode(errors="replace"))
+        if result.code or not found:
+            raise TerokError(f"`podman --version` failed: {result.error}", fix="reinstall podman")
+        return found
 
 
 @dataclass(frozen=True)

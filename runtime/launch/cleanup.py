@@ -7,6 +7,7 @@ import shutil
 
 from ...supervisor.layout import Bundle
 from ...supervisor.reap import reap
+from ...supervisor.supervise import remove_runtime_dir
 from ..config import Config
 from . import files, services
 from .live import refuse_if_running
@@ -36,11 +37,19 @@ def tear_down(container: str, *, cfg: Config, force: bool) -> bool:
     with files.locked(os.path.join(cfg.layout.containers, ".lock")):
         if not force:
             refuse_if_running(bundle)
-        had_runtime = os.path.isdir(cfg.layout.runtime_dir(container))
+        reaped = os.path.isdir(cfg.layout.runtime_dir(container))
         reap(bundle, cfg.layout.runtime_dir(container), even_if_running=force)
-        # tokens first: if what follows fails, they are worth nothing already
-        done = _revoke(container, cfg)
-        return _remove_bundle(bundle) or had_runtime or done
+        return take_back(container, cfg) or reaped
+
+
+def take_back(container: str, cfg: Config) -> bool:
+    """Revoke the tokens and delete bundle and runtime directory of a container that does not run.
+
+    The tokens go first: if what follows fails, they are worth nothing already.
+    """
+    done = _revoke(container, cfg)
+    remove_runtime_dir(cfg.layout.runtime_dir(container))
+    return _remove_bundle(cfg.layout.bundle(container)) or done
 
 
 def _revoke(container: str, cfg: Config) -> bool:

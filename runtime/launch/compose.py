@@ -20,6 +20,7 @@ from .. import apparmor, podman
 from ..config import Config
 from ..hooks import require_hooks
 from . import files, identity, restricted, services, tokens, wiring
+from .cleanup import take_back
 from .live import refuse_if_running
 from .plan import PerContainerResources, WiringPlan
 from .request import Request, decide
@@ -82,27 +83,33 @@ def compose(
     return made.flags, made.plan
 
 
-def launch(request: Request, cfg: Config, environ: Mapping[str, str]) -> Launch:
+def launch(
+    request: Request, cfg: Config, environ: Mapping[str, str], *, asked: podman.VersionAsked | None = None
+) -> Launch:
     """`compose` with everything that can be asked for.
 
     Args:
         request: what is wanted.
         cfg: the configuration.
         environ: the operator's environment variables.
+        asked: a question for podman's version that is under way already.
 
     Raises:
         SystemExit, TerokError: as `compose`.
     """
     require_hooks(cfg.layout, environ)
-    return wire(request, cfg, plan_network(request, cfg, environ))
+    version = (asked or podman.ask_version(environ)).answer()
+    return wire(request, cfg, plan_network(request, cfg, environ, version))
 
 
-def plan_network(request: Request, cfg: Config, environ: Mapping[str, str]) -> podman.NetworkPlan:
+def plan_network(
+    request: Request, cfg: Config, environ: Mapping[str, str], version: tuple[int, ...]
+) -> podman.NetworkPlan:
     """The network that the container will have; raises TerokError when it can't or must not have it."""
     return podman.plan_network(
         request.network or cfg.network.mode,
         rootless=outer_uid() != 0,
-        podman=podman.version(environ),
+        podman=version,
         programs=podman.network_programs(environ),
         forwarder=cfg.shield.forwarder,
         host_loopback=cfg.services.mode == "tcp" and request.shield,
@@ -118,40 +125,62 @@ def wire(request: Request, cfg: Config, network: podman.NetworkPlan) -> Launch:
     plan, notes = decide(request, cfg)
     files.make_dir(cfg.layout.containers)
     with files.locked(os.path.join(cfg.layout.containers, ".lock")):
-        refuse_if_running(cfg.layout.bundle(request.container))
-        bundle = Bundle(run_state_dir(cfg, request.container))
-        resources = allocate_per_container_resources(cfg, request.container)
-        profiles = services.profiles_for(request.profiles, cfg, request.scope) if plan.shield else ()
-        made = identity.make(plan, request.agents or cfg.agents.default, cfg=cfg, bundle=bundle)
-        env = {**wiring.service_env(plan, gate_token=made.tokens.get(tokens.GATE)), **made.env}
-        confined = apparmor.confinement(cfg.layout) if plan.shield and cfg.shield.dns != "static" else None
-        if confined:
-            notes.append(f"{confined.summary}. `terok setup` prints how to change that.")
-        works = cfg.shield.dns != "static" and confined is None
-        shield = _shield(plan, cfg, profiles, network, bundle, resources, dnsmasq_works=works)
-        mounts = _home_files(made, bundle, read_only=request.restricted)
-        if shield is not None:
-            mounts.append({"source": bundle.resolv_conf, "target": "/etc/resolv.conf", "read_only": True})
-        if request.restricted:
-            mounts += restricted.write_policies(bundle)
-        files.write(bundle.env, env_file(env))
-        files.write_json(bundle.meta, _meta(request, plan, network, resources, profiles, made))
-        document = wiring.document(
-            bundle,
-            cfg=cfg,
-            plan=plan,
-            resources=resources,
-            settings=services.settings(plan, cfg.layout, bundle),
-            shield=shield,
-            mounts=mounts,
-        )
-        files.write_json(bundle.sidecar, document)
-    flags = _flags(plan, profiles, network, bundle)
+        bundle = cfg.layout.bundle(request.container)
+        refuse_if_running(bundle)
+        anew = not os.path.exists(bundle.root)
+        try:
+            made = _write(request, cfg, plan, network)
+        except BaseException:
+            if anew:  # a launch that is refused leaves nothing
+                take_back(request.container, cfg)
+            raise
+    flags = _flags(plan, made.profiles, network, bundle)
     if cfg.run.init:
         flags.append("--init")
     if request.restricted:
         flags += restricted.flags(cfg.restricted)
-    return Launch(flags, plan, network, bundle, env, [*notes, *made.notes])
+    return Launch(flags, plan, network, bundle, made.env, [*notes, *made.notes])
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What `_write` decided on the way."""
+
+    profiles: tuple[str, ...]
+    env: dict[str, str]
+    notes: list[str]
+
+
+def _write(request: Request, cfg: Config, plan: WiringPlan, network: podman.NetworkPlan) -> _Written:
+    """Write every file of the bundle."""
+    bundle = Bundle(run_state_dir(cfg, request.container))
+    resources = allocate_per_container_resources(cfg, request.container)
+    profiles = services.profiles_for(request.profiles, cfg, request.scope) if plan.shield else ()
+    made = identity.make(plan, request.agents or cfg.agents.default, cfg=cfg, bundle=bundle)
+    env = {**wiring.service_env(plan, gate_token=made.tokens.get(tokens.GATE)), **made.env}
+    confined = apparmor.confinement(cfg.layout) if plan.shield and cfg.shield.dns != "static" else None
+    if confined:
+        made.notes.append(f"{confined.summary}. `terok setup` prints how to change that.")
+    works = cfg.shield.dns != "static" and confined is None
+    shield = _shield(plan, cfg, profiles, network, bundle, resources, dnsmasq_works=works)
+    mounts = _home_files(made, bundle, read_only=request.restricted)
+    if shield is not None:
+        mounts.append({"source": bundle.resolv_conf, "target": "/etc/resolv.conf", "read_only": True})
+    if request.restricted:
+        mounts += restricted.write_policies(bundle)
+    files.write(bundle.env, env_file(env))
+    files.write_json(bundle.meta, _meta(request, plan, network, resources, profiles, made))
+    document = wiring.document(
+        bundle,
+        cfg=cfg,
+        plan=plan,
+        resources=resources,
+        settings=services.settings(plan, cfg.layout, bundle),
+        shield=shield,
+        mounts=mounts,
+    )
+    files.write_json(bundle.sidecar, document)
+    return _Written(profiles, env, made.notes)
 
 
 def _shield(

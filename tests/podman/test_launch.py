@@ -212,6 +212,8 @@ def test_a_wrong_option_says_what_is_right(
     done = house.terok("run", name, *options, "--", house.image, "true", check=False)
     assert done.returncode == code
     assert says in done.stderr
+    assert not os.path.exists(os.path.join(house.layout.containers, name)), "a refused launch leaves nothing"
+    assert not known_digests(house, name)
 
 
 def test_without_a_scope_what_needs_one_stays_away(house: House, name: str) -> None:
