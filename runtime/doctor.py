@@ -50,12 +50,13 @@ def run(args: argparse.Namespace, env: Env) -> int:
 
 def examine(env: Env) -> list[checks.Check]:
     """The results of all checks: the host's first, because what comes later follows from it."""
-    confined = selinux.block(env)
-    return [
-        *checks.run_all(env),
-        *(confined.checks() if confined else []),
-        *(found for check in doctor_checks.CHECKS for found in check(env)),
-    ]
+    with env.slow("Looking at the host, the vault and the containers"):
+        confined = selinux.block(env)
+        return [
+            *checks.run_all(env),
+            *(confined.checks() if confined else []),
+            *(found for check in doctor_checks.CHECKS for found in check(env)),
+        ]
 
 
 def first_cause(results: list[checks.Check]) -> checks.Check | None:

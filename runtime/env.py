@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import contextmanager
 from functools import cached_property
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any, TextIO
 
     from ..supervisor.layout import Layout
@@ -41,6 +42,7 @@ class Output:
         return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
 
 
+PROGRESS_SECONDS = 1.0
 COLOURS = {"good": "32", "warning": "33", "bad": "31", "dim": "2", "bold": "1"}
 
 
@@ -72,6 +74,22 @@ class Env:
     def layout(self) -> Layout:
         """Where everything is, with what the configuration moved."""
         return self.config.layout
+
+    @contextmanager
+    def slow(self, text: str) -> Iterator[None]:
+        """Say on a terminal what is being waited for when it takes longer than a second."""
+        if not self.messages.isatty():
+            yield
+            return
+        from threading import Timer
+
+        timer = Timer(PROGRESS_SECONDS, self.note, [f"{text} ..."])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def note(self, text: str) -> None:
         """Print a message for people to stderr."""

@@ -35,7 +35,8 @@ def register(commands: Any) -> None:
 def setup(args: argparse.Namespace, env: Env) -> int:
     """Install, then report; returns OK, FAILURE or MANUAL."""
     done = [] if args.check else install(env)
-    results = checks.run_all(env)
+    with env.slow("Looking at the host"):
+        results = checks.run_all(env)
     confined = selinux.block(env)
     lines = [
         *done,

@@ -344,6 +344,20 @@ def test_tcp_mode_keeps_its_ports(house: House, name: str) -> None:
         look = ("exec", name, "netstat", "-ltn")
         assert "127.0.0.1:9419" in house.podman(*look).stdout
         listening = [listening_ports(meta["ports"])]
+        ask = "curl --silent --output /dev/null --max-time 9 --write-out %{http_code} http://"
+        gateway = "10.0.2.2" if meta["network"] == "slirp4netns" else "169.254.1.2"
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            answers = [
+                house.podman("exec", name, "sh", "-c", ask + address, check=False).stdout
+                for address in (
+                    f"{gateway}:{meta['ports'][0]}/v1/models",
+                    "127.0.0.1:9419/v1/models",
+                    f"{gateway}:{other.getsockname()[1]}/",
+                )
+            ]
+        assert answers == ["401", "401", "000"], (
+            "the vault asks for a token on both ways; nothing else of the host answers"
+        )
         house.podman("restart", "--time", "0", name)
         listening.append(listening_ports(meta["ports"]))
         assert listening == [set(meta["ports"])] * 2
