@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from terok_host.supervisor.errors import Exit
 from tests.standins.signer import Operator, Signer
 from tests.standins.sshd import HOST, Sshd
 
@@ -209,3 +210,19 @@ def test_a_client_that_does_not_bind(
     log_in()
     agent.close()
     assert signer.audit("sign")[-1]["verdict"] == "allowed"
+
+
+def test_a_scanned_key_is_pinned_only_when_its_fingerprint_was_compared(
+    signer: Signer, operator: Operator, sshd: Sshd
+) -> None:
+    said = operator.terok("ssh", "trust", sshd.name, "--scan", code=Exit.MANUAL)
+    shown = subprocess.run(["ssh-keygen", "-lf", sshd.host_key()], capture_output=True, text=True, check=True)
+    fingerprint = shown.stdout.split()[1]
+    assert fingerprint in said
+    assert "none of these" in operator.terok(
+        "ssh", "trust", sshd.name, "--scan", "--fingerprint", "SHA256:other", code=Exit.REFUSED
+    )
+    words = ["--scan", "--fingerprint", fingerprint, "--user", sshd.user]
+    pinned = operator.json("ssh", "trust", sshd.name, *words)
+    assert [each["fingerprint"] for each in pinned["keys"]] == [fingerprint]
+    assert run(signer, *sshd.ssh(HOST, "true")).returncode == 0
