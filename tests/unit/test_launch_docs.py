@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from terok_host.runtime import launch
-from terok_host.runtime.config import RestrictedConfig
+from terok_host.runtime import config_cli, config_file, launch, project
+from terok_host.runtime.config import Config, RestrictedConfig, keys
 from terok_host.runtime.launch import restricted
+from terok_host.supervisor.layout import Layout
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -39,3 +40,15 @@ def test_every_name_of_the_api_is_documented() -> None:
         assert re.search(rf"\b{name}\b", text), name
     for flag in launch.SANDBOX_MANAGED_FLAGS:
         assert f"`{flag}`" in text, flag
+
+
+def test_the_configuration_page_has_the_defaults_and_what_projects_may_set() -> None:
+    text = (DOCS / "configuration.md").read_text()
+    values = config_file.parse(text.partition("```yaml\n")[2].partition("```")[0], "configuration.md")
+    cfg = Config(Layout("/d", "/r", "/c"))
+    assert values == {name: field.default for name, field in keys().items()}
+    assert config_cli.values_of(cfg).keys() == values.keys()
+    for name, field in keys().items():
+        assert field.metadata["doc"] in text, name
+    for name in project.NARROWER:
+        assert f"`{name}`" in text, name
