@@ -93,6 +93,11 @@ class Model:
         return tuple(sorted({WEB} | open_, key=_web_first))
 
     @property
+    def name_groups(self) -> tuple[Ports, ...]:
+        """The distinct ports of allowed names, and the web: each has sets that dnsmasq fills."""
+        return tuple(sorted({WEB, *(each.ports for each in self.names())}, key=_web_first))
+
+    @property
     def denied_groups(self) -> tuple[Ports, ...]:
         """The distinct ports of denied addresses; WEB stands for every port there."""
         return tuple(sorted({WEB, *(target.ports for target in self.denied if not target.is_name)}, key=_web_first))

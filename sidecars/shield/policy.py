@@ -169,7 +169,7 @@ def cleaning(step: Step, old: State, observed: Mapping[str, Any]) -> tuple[list[
         for line in everyone:
             if line not in forgotten:
                 keep |= held(taught_set(line, family))
-        learned = [learned_set(ports, family, each) for ports in old.model.groups for each in "ab"]
+        learned = [learned_set(ports, family, each) for ports in old.model.name_groups for each in "ab"]
         if step.forget_all:
             gone = set().union(*(held(name) for name in learned)) - keep
         else:

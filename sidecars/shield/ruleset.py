@@ -96,21 +96,28 @@ def _sets(model: Model) -> Iterator[Set]:
     for family in FAMILIES:
         yield Set(f"never{family}", family, tuple(of_family(NEVER, family)), interval=True)
         yield Set(f"special{family}", family, tuple(of_family(SPECIAL, family)), interval=True)
-        for ports in model.denied_groups:
-            yield Set(f"denied{family}_{ports.name}_host", family, tuple(hosts(model.denied, ports, family)))
-            yield Set(
-                f"denied{family}_{ports.name}_net", family, tuple(ranges(model.denied, ports, family)), interval=True
-            )
-        for ports in model.groups:
-            yield Set(f"allow{family}_{ports.name}_host", family, tuple(hosts(model.allowed, ports, family)))
-            yield Set(
-                f"allow{family}_{ports.name}_net", family, tuple(ranges(model.allowed, ports, family)), interval=True
-            )
+        for ports in model.name_groups:
             for generation in "ab":
                 yield Set(learned_set(ports, family, generation), family, None)
         yield Set(f"cut{family}", family, None)
         for domain in (*model.taught, None):
             yield Set(taught_set(domain, family), family, None)
+
+    for _, each in (*_fixed("denied", model), *_fixed("allow", model)):
+        yield each
+
+
+def _fixed(what: str, model: Model) -> Iterator[tuple[Ports, Set]]:
+    """The sets of addresses (`_host`) and ranges (`_net`) that were denied or allowed as such; none that is empty."""
+    targets, groups = (model.denied, model.denied_groups) if what == "denied" else (model.allowed, model.groups)
+    for ports in groups:
+        for family in FAMILIES:
+            name = f"{what}{family}_{ports.name}"
+            single, joined = tuple(hosts(targets, ports, family)), tuple(ranges(targets, ports, family))
+            if single:
+                yield ports, Set(f"{name}_host", family, single)
+            if joined:
+                yield ports, Set(f"{name}_net", family, joined, interval=True)
 
 
 def learned_set(ports: Ports, family: int, generation: str) -> str:
@@ -238,11 +245,9 @@ def _local(model: Model) -> Iterator[Rule]:
 
 
 def _denied(model: Model) -> Iterator[Rule]:
-    for ports in model.denied_groups:
-        for family in FAMILIES:
-            for kind in ("host", "net"):
-                destination = nft.address(family, "daddr", f"@denied{family}_{ports.name}_{kind}")
-                yield rule(destination, *([] if ports == WEB else [_port(ports)]), goto("refuse"))
+    for ports, each in _fixed("denied", model):
+        destination = nft.address(each.family, "daddr", f"@{each.name}")
+        yield rule(destination, *([] if ports == WEB else [_port(ports)]), goto("refuse"))
 
 
 def _port(ports: Ports) -> Statement:
@@ -252,15 +257,12 @@ def _port(ports: Ports) -> Statement:
 
 
 def _named(model: Model) -> Iterator[Rule]:
-    for ports in model.groups:
-        for family in FAMILIES:
-            for kind in ("host", "net"):
-                destination = nft.address(family, "daddr", f"@allow{family}_{ports.name}_{kind}")
-                yield rule(destination, _port(ports), goto("grant"))
+    for ports, each in _fixed("allow", model):
+        yield rule(nft.address(each.family, "daddr", f"@{each.name}"), _port(ports), goto("grant"))
 
 
 def _learned(model: Model) -> Iterator[Rule]:
-    for ports in model.groups:
+    for ports in model.name_groups:
         for family in FAMILIES:
             for generation in "ab":
                 destination = nft.address(family, "daddr", f"@{learned_set(ports, family, generation)}")

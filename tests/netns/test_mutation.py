@@ -60,7 +60,7 @@ class Scene:
         for address in (ALLOW_HOST[4], ALLOW_HOST[6], ALLOW_NET[4], ALLOW_NET[6]):
             world.serve(address, 8443)
         self.shield = world.prepare(
-            *("one.test", ALLOW_HOST[4], ALLOW_HOST[6], "203.0.113.0/24", "2001:db8:2::/47"),
+            *("one.test", "two.test:8443", ALLOW_HOST[4], ALLOW_HOST[6], "203.0.113.0/24", "2001:db8:2::/47"),
             *(f"{ALLOW_HOST[4]}:8443", f"[{ALLOW_HOST[6]}]:8443", "203.0.113.0/24:8443", "[2001:db8:2::/47]:8443"),
             services=[(SERVICE, 8080)],
             published_udp=[PUBLISHED, UNHEARD],
@@ -69,7 +69,7 @@ class Scene:
             f"{DENIED_HOST[4]}\n{DENIED_HOST[6]}\n203.0.113.128/25\n2001:db8:2:1::/64\n"
         )
         self.shield = world.prepare(
-            *("one.test", ALLOW_HOST[4], ALLOW_HOST[6], "203.0.113.0/24", "2001:db8:2::/47"),
+            *("one.test", "two.test:8443", ALLOW_HOST[4], ALLOW_HOST[6], "203.0.113.0/24", "2001:db8:2::/47"),
             *(f"{ALLOW_HOST[4]}:8443", f"[{ALLOW_HOST[6]}]:8443", "203.0.113.0/24:8443", "[2001:db8:2::/47]:8443"),
             services=[(SERVICE, 8080)],
             published_udp=[PUBLISHED, UNHEARD],

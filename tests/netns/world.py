@@ -87,6 +87,7 @@ class World:
         self.path = path
         self.far = Box()
         self.box = Box(inside=self.far)
+        self.dns_log = 2
         self._dns: int | None = None
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []

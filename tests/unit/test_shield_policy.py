@@ -88,7 +88,7 @@ def test_denial_of_a_name_forgets_its_line_alone() -> None:
 def test_addresses_that_go_and_those_that_stay() -> None:
     before = state("one.test", "two.test")
     step = policy.deny(before, [parse("one.test")])
-    sets = {each.name: {"elem": []} for each in ruleset.build(before.model).sets}
+    sets: dict[str, dict[str, list[str]]] = {each.name: {"elem": []} for each in ruleset.build(before.model).sets}
     sets["name4_one.test"]["elem"] = ["192.0.2.1", "192.0.2.2"]
     sets["name4_two.test"]["elem"] = ["192.0.2.2"]
     sets["learned4_web_a"]["elem"] = ["192.0.2.1", "192.0.2.2"]
