@@ -45,6 +45,11 @@ test-wheel: dev ## The tests against the built wheel in a fresh virtual environm
 	$(WHEEL_VENV)/bin/python -m pip install --quiet "$$(echo dist/*.whl)[dev]"
 	$(LAB) $(CURDIR)/$(WHEEL_VENV)/bin/python -m pytest -q -p no:cacheprovider $(TESTS)
 
+test-selinux: dev ## The wheel in an SELinux-enforcing Debian 13 guest, under QEMU's emulation (as root)
+	rm -rf build/selinux-dist build/lib
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/selinux-dist .
+	bash tests/selinux/run.sh build/selinux-dist/*.whl
+
 bench: bytecode ## Measure against the budgets of the design; a miss is marked, not hidden
 	$(LAB) $(CURDIR)/$(BIN)/python -m bench.run
 
@@ -52,4 +57,4 @@ clean: ## Remove what `make` built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(FLOORS) tests bench demo -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo dev bytecode check test-unit test test-wheel bench clean
+.PHONY: help demo dev bytecode check test-unit test test-wheel test-selinux bench clean

@@ -1,0 +1,37 @@
+#!/bin/bash
+# tests/selinux/run.sh WHEEL: the product in an enforcing Debian 13 guest, under emulation (as root; `make test-selinux`).
+#
+# The guest's base is kept in $TEROK_SELINUX_CACHE (default: /var/tmp/terok-selinux). With TEROK_SELINUX_ENFORCING=0
+# the guest boots permissive, and the test must fail.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${TEROK_SELINUX_CACHE:-/var/tmp/terok-selinux}
+enforcing=${TEROK_SELINUX_ENFORCING:-1}
+[[ $(id -u) == 0 ]] || { echo "test-selinux builds a guest's root file system, which needs root." >&2; exit 1; }
+
+missing=()
+declare -A package=(
+  [qemu-system-x86_64]=qemu-system-x86 [mmdebstrap]=mmdebstrap [cpio]=cpio [mke2fs]=e2fsprogs [nc.openbsd]=netcat-openbsd
+  [busybox]=busybox-static [xz]=xz-utils
+)
+for program in "${!package[@]}"; do command -v "$program" >/dev/null || missing+=("${package[$program]}"); done
+if [[ -n ${missing-} ]]; then
+  echo "installing: ${missing[*]}" >&2
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+exec 9>"$cache.lock"
+flock 9
+bash "$here/build.sh" "$cache" "$1"
+bash "$here/policies.sh" "$cache/root/opt/test/policies"
+boot() { # NAME KERNEL-ARGUMENT...
+  local log=$cache/$1.log
+  echo "[${SECONDS}s] booting: ${*:2}" >&2
+  bash "$here/boot.sh" "$cache" "$log" "${@:2}" terok.test=1 || echo "the guest was killed" >&2
+  grep -a '^TEROK' "$log" | tr -d '\r' | sed 's/^TEROK //'
+  grep -aq '^TEROK RESULT PASS' "$log"
+}
+boot selinux security=selinux "enforcing=$enforcing"
+boot apparmor security=apparmor
+echo "[${SECONDS}s] done" >&2
