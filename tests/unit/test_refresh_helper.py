@@ -92,6 +92,14 @@ def test_the_helper_refreshes_and_reports(layout: Layout, server: TokenServer, h
     assert helper.receive() == []
 
 
+def test_the_helper_is_confined(layout: Layout, server: TokenServer, helper: Helper) -> None:
+    assert helper.ask("work", "nothing")
+    receive(helper)
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{helper.pid}/status").read_text().splitlines())
+    assert status["NoNewPrivs"] == "1"
+    assert int(status["CapEff"], 16) == 0
+
+
 def test_the_helper_reports_a_locked_vault(layout: Layout, server: TokenServer, helper: Helper) -> None:
     os.unlink(layout.vault_key)
     assert helper.ask("work", "anthropic")
@@ -125,6 +133,7 @@ def test_an_exchange_outlives_the_container(layout: Layout, server: TokenServer)
     ready, told = os.pipe()
 
     def vault() -> int:
+        os.setpgid(0, 0)
         helper = start_helper(layout)
         helper.ask("work", "anthropic")
         os.write(told, helper.pid.to_bytes(4, "big"))
@@ -137,7 +146,7 @@ def test_an_exchange_outlives_the_container(layout: Layout, server: TokenServer)
     os.close(told)
     gone = process.pidfd(helper_pid)
     assert server.asked.wait(20)
-    os.kill(pid, signal.SIGKILL)
+    os.killpg(pid, signal.SIGKILL)
     assert ended(pid) == -signal.SIGKILL
     assert process.wait_gone(gone, 20)
     os.close(gone)

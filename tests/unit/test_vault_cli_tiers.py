@@ -44,6 +44,8 @@ def test_passphrase_replaces_the_key_file_and_running_vaults_do_not_notice(terok
         assert terok("vault", "passphrase", "set", stdin=PASSPHRASE).code == Exit.OK
         assert not Path(terok.layout.vault_key).exists()
         keys.ensure_unlocked(sidecar, paths)
+        with Store.open(terok.layout.vault_db, read_only=True) as started_later:
+            keys.ensure_unlocked(started_later, paths)
         changed = terok("vault", "passphrase", "change", stdin=f"{PASSPHRASE}\nanother passphrase\n")
         assert changed.code == Exit.OK
         keys.ensure_unlocked(sidecar, paths)

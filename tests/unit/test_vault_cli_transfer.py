@@ -167,6 +167,31 @@ def test_clean_does_not_delete_what_was_swapped(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere/secret").exists()
 
 
+def test_clean_does_not_delete_another_file_of_the_same_name(tmp_path: Path) -> None:
+    file = vendor_file(tmp_path, "secret", "real-secret-value")
+    (found,) = leaks.Scan({}, {"work/x": [b"real-secret-value"]}).walk(str(tmp_path))
+    file.rename(tmp_path / "moved")
+    file.write_text("precious")
+    assert not leaks.delete(found)
+    assert file.read_text() == "precious"
+
+
+def test_clean_follows_no_link_even_to_the_same_file(tmp_path: Path) -> None:
+    file = vendor_file(tmp_path, "mount/a/secret", "real-secret-value")
+    (tmp_path / "elsewhere").mkdir()
+    os.link(file, tmp_path / "elsewhere/secret")
+    (found,) = leaks.Scan({}, {"work/x": [b"real-secret-value"]}).walk(str(tmp_path / "mount"))
+    (tmp_path / "mount/a").rename(tmp_path / "mount/b")
+    (tmp_path / "mount/a").symlink_to(tmp_path / "elsewhere")
+    assert not leaks.delete(found)
+    assert (tmp_path / "elsewhere/secret").exists()
+
+
+def test_clean_sees_a_secret_across_the_border_of_two_reads(tmp_path: Path) -> None:
+    vendor_file(tmp_path, "large", "x" * (leaks.CHUNK - 5) + "real-secret-value" + "x" * 99)
+    assert len(list(leaks.Scan({}, {"work/x": [b"real-secret-value"]}).walk(str(tmp_path)))) == 1
+
+
 def test_clean_without_mounts_and_with_a_locked_vault(terok: Operator, tmp_path: Path) -> None:
     assert terok("vault", "clean").code == Exit.OK
     terok.add()
