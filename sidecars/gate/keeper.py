@@ -140,7 +140,7 @@ class Keeper:
 
     def refresh(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
         """News from upstream, unless another one asks for them right now or has just done so."""
-        from . import sync
+        from . import mirror, sync
 
         settings = config.load(self._site.home)
         with state.State(self._site.home) as kept:
@@ -148,7 +148,11 @@ class Keeper:
                 return {}
             kept.tried = time.time()
             kept.save()
-        sync.synchronise(self._site, settings)
+        try:
+            sync.synchronise(self._site, settings)
+        finally:
+            job.answer({})
+        mirror.tidy(self._site.home)  # nobody waits for it
         return {}
 
 

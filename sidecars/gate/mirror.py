@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from ...supervisor import process
@@ -71,8 +72,20 @@ def remove(home: GateHome) -> None:
 def tidy(home: GateHome) -> bool:
     """Put many packs together into one with a bitmap, which makes clones fast; True when that was done.
 
-    Only objects that no ref reaches for two weeks are dropped: a push that is just arriving has none yet.
+    Only objects that no ref reaches for two weeks are dropped: a push that is just arriving has none yet. One process
+    at a time does it; killed in the middle it leaves the mirror as it was.
     """
+    fd = os.open(home.repo, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _tidy(home)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _tidy(home: GateHome) -> bool:
     packs = [name for name in os.listdir(os.path.join(home.objects, "pack")) if name.endswith(".idx")]
     loose = len(os.listdir(os.path.join(home.objects, "17"))) if os.path.isdir(os.path.join(home.objects, "17")) else 0
     bitmaps = [name for name in os.listdir(os.path.join(home.objects, "pack")) if name.endswith(".bitmap")]

@@ -195,10 +195,17 @@ def show(home: GateHome, config: GateConfig, proposal: Proposal) -> tuple[str, s
     if refs.is_zero(tip):
         return "\n".join(lines), ""
     empty = "4b825dc642cb6eb9a060e54bf8d69288fbee4904" if len(tip) == 40 else _EMPTY_SHA256
-    patch = git.check(
-        home, "diff", "--no-ext-diff", "--no-textconv", "--no-color", base or empty, tip, "--", timeout=DIFF_SECONDS
-    )
-    return "\n".join(lines), patch.decode("utf-8", "replace")
+    return "\n".join(lines), _patch(home, base or empty, tip)
+
+
+def _patch(home: GateHome, base: str, tip: str) -> str:
+    """The changes between two commits; instead of a patch that is too large, how to see it."""
+    arguments = ["diff", "--no-ext-diff", "--no-textconv", "--no-color", base, tip, "--"]
+    try:
+        return git.check(home, *arguments, timeout=DIFF_SECONDS).decode("utf-8", "replace")
+    except TerokError as error:
+        command = f"git -C {home.repo} diff --no-ext-diff --no-textconv --stat {base} {tip}"
+        return f"The patch can't be shown here: {error.what}\nLook at parts of it with: {command}\n"
 
 
 _EMPTY_SHA256 = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
