@@ -147,6 +147,8 @@ class Rig:
         Path(bundle.sidecar).write_text(json.dumps(document))
         Path(bundle.sidecar).chmod(0o600)
         self.run_process()
+        if not os.path.exists(self.home.config):
+            return  # it leaves a second after its last client: the test's own shall be the first
         with socket.socket(socket.AF_UNIX) as client:  # it serves now
             client.connect(self.unix_path)
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
