@@ -50,6 +50,9 @@ test-selinux: dev ## The wheel in an SELinux-enforcing Debian 13 guest, under QE
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/selinux-dist .
 	bash tests/selinux/run.sh build/selinux-dist/*.whl
 
+test-debian13: dev ## The built wheel and the tests inside Debian 13 (podman 5, pasta, Python 3.13); as root
+	bash tests/lab/debian13.sh
+
 bench: bytecode ## Measure against the budgets of the design; a miss is marked, not hidden
 	$(LAB) $(CURDIR)/$(BIN)/python -m bench.run
 
@@ -57,4 +60,4 @@ clean: ## Remove what `make` built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(FLOORS) tests bench demo -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo dev bytecode check test-unit test test-wheel test-selinux bench clean
+.PHONY: help demo dev bytecode check test-unit test test-wheel test-debian13 test-selinux bench clean

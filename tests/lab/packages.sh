@@ -8,9 +8,10 @@ tests=("${demo[@]}" openssh-server conntrack strace nginx-light gh)
 programs=(podman crun nft dnsmasq slirp4netns newuidmap catatonit busybox ssh-keygen curl git ip python3)
 
 case ${1-} in
+  list) (IFS=,; echo "${tests[*]}"); exit;;
   demo) wanted=("${demo[@]}");;
   test) wanted=("${tests[@]}");;
-  *) echo "usage: tests/lab/packages.sh demo|test" >&2; exit 2;;
+  *) echo "usage: tests/lab/packages.sh demo|test|list" >&2; exit 2;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

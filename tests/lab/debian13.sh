@@ -1,0 +1,59 @@
+#!/bin/bash
+# tests/lab/debian13.sh [COMMAND...]: the built wheel and the tests inside Debian 13 (podman 5, pasta, Python 3.13), as root.
+#
+# The system lies in a directory (TEROK_DEBIAN13, default /var/tmp/terok-debian13; about 700 MB), made once by mmdebstrap from
+# this machine's own package source. The checkout is copied into it, and the wheel is installed in a virtual environment
+# there, so nothing of this machine's Python takes part. COMMAND runs in the copy, inside the lab; default: every test.
+# Everything runs in namespaces of its own and ends with the command.
+set -euo pipefail
+[[ $(id -u) == 0 ]] || { echo "tests/lab/debian13.sh needs root, to make a system in a directory." >&2; exit 1; }
+cd "$(dirname "$0")/../.."
+root=${TEROK_DEBIAN13:-/var/tmp/terok-debian13}
+checkout=$PWD
+source_=/opt/terok
+
+build() {
+  command -v mmdebstrap >/dev/null || apt-get install -y -qq --no-install-recommends mmdebstrap >/dev/null
+  local mirror keys=() key
+  mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources 2>/dev/null | head -1)
+  [[ -n $mirror ]] || mirror=$(awk '$1 == "deb" {for (i = 2; i <= NF; i++) if ($i ~ /^http/) {print $i; exit}}' /etc/apt/sources.list)
+  for key in /usr/share/keyrings/debian-archive-*.gpg; do keys+=(--keyring="$key"); done
+  rm -rf "$root.new"
+  echo "debian13: making $root (once; about a minute)" >&2
+  mmdebstrap -q --variant=minbase --mode=root "${keys[@]}" --aptopt='APT::Install-Recommends "false"' \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --include="$(bash tests/lab/packages.sh list),dnsutils" trixie "$root.new" "deb $mirror trixie main"
+  install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$root.new/etc/ssl/certs/ca-certificates.crt"
+  rm -rf "$root"
+  mv "$root.new" "$root"
+}
+
+[[ -x $root/usr/bin/podman ]] || build
+
+# the package index that this machine's pip uses serves the other Python too
+for conf in /etc/pip.conf "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf"; do
+  if [[ -e $conf ]]; then install -D -m 644 "$conf" "$root/etc/pip.conf"; fi
+done
+cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+rm -rf "${root:?}$source_"
+mkdir -p "$root$source_"
+tar -cf - --exclude=./.git --exclude=./.venv --exclude=./build --exclude=./dist --exclude=__pycache__ . | tar -C "$root$source_" -xf -
+chmod -R a+rX "$root$source_"
+
+export root source_ CMD
+CMD=$(printf '%q ' "${@:-/opt/venv/bin/python -m pytest -q -p no:cacheprovider tests}")
+[[ $# -gt 0 ]] || CMD="/opt/venv/bin/python -m pytest -q -p no:cacheprovider tests"
+exec unshare --mount --pid --fork --kill-child --propagation private -- /bin/bash -ec '
+  mount --bind "$root" "$root"
+  mount -t proc proc "$root/proc"; mount -t sysfs sysfs "$root/sys"; mount --rbind /dev "$root/dev"
+  mount -t tmpfs -o mode=1777 tmp "$root/tmp"; mount -t tmpfs -o mode=755 run "$root/run"
+  cd "$root"; mkdir -p .old; pivot_root . .old; umount -l /.old
+  cd "$source_"
+  export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+  [[ -x /opt/venv/bin/python ]] || python3 -m venv /opt/venv
+  rm -rf dist
+  /opt/venv/bin/python -m pip install --quiet --disable-pip-version-check build setuptools wheel 2>/dev/null
+  /opt/venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . 2>/dev/null
+  /opt/venv/bin/python -m pip uninstall --quiet --yes terok-host 2>/dev/null || true
+  /opt/venv/bin/python -m pip install --quiet --disable-pip-version-check "$(echo dist/*.whl)[dev]" 2>/dev/null
+  exec bash tests/lab/lab.sh -- /bin/bash -c "$CMD"'
