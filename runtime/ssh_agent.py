@@ -75,8 +75,12 @@ def _serve(
     with open(fd, "w", encoding="utf-8") as file:
         json.dump(wiring, file)
     boot = os.path.join(package_root(), "sidecars", "boot.py")
+    # in a session of its own: the terminal's interrupt is for the command
     signer = process.spawn(
-        [sys.executable, "-I", "-S", boot, "ssh", temporary], fds={2: 2, 3: listener}, die_with_parent=True
+        [sys.executable, "-I", "-S", boot, "ssh", temporary],
+        fds={2: 2, 3: listener},
+        die_with_parent=True,
+        new_session=True,
     )
     try:
         if not command:
@@ -86,6 +90,7 @@ def _serve(
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             _wait(signer)
             raise TerokError("The signer ended by itself; its message is above.")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         variables = {**env.environ, "SSH_AUTH_SOCK": path}
         child = process.spawn(command, env=variables, fds={0: 0, 1: 1, 2: 2}, cwd=cwd)
         return _wait(child)

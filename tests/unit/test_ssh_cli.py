@@ -262,3 +262,17 @@ def test_agent_for_the_operators_shell(operator: Operator) -> None:
     code = operator.terok("ssh", "agent", "--scope", "work", "--", "sh", "-c", "echo no >&2; exit 7", code=7)
     assert code == "no\n"
     assert [path.name for path in (operator.data / "agents/work").iterdir() if "sidecar" in path.name] == []
+
+
+def test_agent_serves_until_it_is_stopped(operator: Operator) -> None:
+    public = operator.terok("ssh", "generate", "work", "--scope", "work")
+    words = [operator.program, "ssh", "agent", "--scope", "work"]
+    with subprocess.Popen(words, env=operator.env, stdout=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        variable = serving.stdout.readline().split(";")[0]
+        env = {**operator.env, "SSH_AUTH_SOCK": variable.removeprefix("SSH_AUTH_SOCK=")}
+        listed = subprocess.run(["ssh-add", "-L"], env=env, capture_output=True, text=True, timeout=30)
+        assert listed.stdout == public
+        serving.terminate()
+        assert serving.wait(10) == 0
+    assert not Path(env["SSH_AUTH_SOCK"]).exists()
