@@ -93,11 +93,11 @@ class Books:
         """The upstream said 401: refresh the login and send the request again, when it is one."""
         return self.renewal is not None and self.renewal(exchange)
 
-    def begins(self, exchange: Exchange, answer: Answer) -> Refusal | None:
+    def begins(self, exchange: Exchange, answer: Answer, came: bytes) -> Refusal | None:
         """The answer's head is there: refuse one that cannot be looked into or carries the secret itself."""
         route = exchange.plan.route
         guard = self._guard(exchange)
-        if guard is not None and guard.inside(answer.raw):
+        if guard is not None and guard.inside(came):
             return Refusal(502, "echo", _LEAK, "", route.name, exchange.plan.scope)
         coding = answer.coding
         if coding and not readable(coding):
@@ -117,7 +117,7 @@ class Books:
             wanted = self._patterns[secrets] = patterns(secrets)
         return Guard(wanted) if wanted else None
 
-    def passes(self, exchange: Exchange, payload: bytes, *, last: bool) -> bytes:
+    def passes(self, exchange: Exchange, payload: bytes, *, last: bool, seen: bool = False) -> bytes:
         """Payload on its way to the client."""
         notes = exchange.state
         if not isinstance(notes, _Notes):
@@ -127,7 +127,7 @@ class Books:
                 return self._passes_inflated(notes, notes.inflater, payload, last=last)
             if notes.counter is not None:
                 notes.counter.feed(payload)
-            return notes.guard.feed(payload, last=last) if notes.guard is not None else payload
+            return payload if seen or notes.guard is None else notes.guard.feed(payload, last=last)
         except Leak:
             raise Refused(502, "echo", _LEAK) from None
 

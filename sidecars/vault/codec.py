@@ -17,15 +17,15 @@ CHUNKED = -1
 UNTIL_CLOSE = -2
 """Body length of an answer that ends with its connection (RFC 9112, section 6.3, rule 8)."""
 
-Header = tuple[bytes, bytes, bytes]
-"""Name in lower case, name as it came, value without surrounding whitespace."""
+Header = tuple[bytes, bytes, bytes, bytes]
+"""Name in lower case, name as it came, value without surrounding whitespace, and the line to send, with its CRLF."""
 
 _TCHAR = rb"!#$%&'*+.^_`|~0-9A-Za-z-"
 _TOKEN = re.compile(rb"[" + _TCHAR + rb"]+")
 _REQUEST_LINE = re.compile(rb"([" + _TCHAR + rb"]{1,24}) ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _HOST = re.compile(rb"(?:[0-9A-Za-z._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
+_DIGITS_MAX = 18
 _TEXT = bytes(byte for byte in range(256) if byte == 9 or 32 <= byte != 127)
 _LINES: dict[bytes, Header] = {}
 """Header lines seen before, taken apart: clients and servers repeat most of theirs in every message."""
@@ -134,7 +134,8 @@ def _field(line: bytes) -> Header:
         raise Refused(400, "header-line", "A header line has no colon, or is folded.")
     if not _TOKEN.fullmatch(name):
         raise Refused(400, "header-name", "A header line is folded, or its name is not a token.")
-    header = (name.lower(), name, value.strip(b" \t"))
+    value = value.strip(b" \t")
+    header = (name.lower(), name, value, b"%b: %b\r\n" % (name, value))
     if len(line) <= _LINE_KEPT_MAX:
         if len(_LINES) >= _LINES_MAX:
             _LINES.clear()
@@ -167,7 +168,7 @@ def _frame_request(request: Request) -> None:
     length: bytes | None = None
     coding: bytes | None = None
     upgrade = connection = b""
-    for lower, _, value in request.headers:
+    for lower, _, value, _ in request.headers:
         if lower == b"host":
             if host is not None:
                 raise Refused(400, "host-twice", "There are two Host headers.")
@@ -215,7 +216,7 @@ def connection_options(value: bytes) -> list[bytes]:
 
 
 def _number(value: bytes, status: int) -> int:
-    if not _DIGITS.fullmatch(value):
+    if not value.isdigit() or len(value) > _DIGITS_MAX:
         raise Refused(status, "content-length", "Content-Length is not one decimal number.")
     return int(value)
 
@@ -244,7 +245,7 @@ def _frame_answer(answer: Answer, method: bytes) -> None:
     length: bytes | None = None
     coding: bytes | None = None
     connection = b""
-    for lower, _, value in answer.headers:
+    for lower, _, value, _ in answer.headers:
         if lower == b"content-length":
             if length is not None and length != value:
                 raise Refused(502, "content-length-twice", "It has two Content-Length headers.")

@@ -48,12 +48,14 @@ class Plan(NamedTuple):
 
     Attributes:
         route: the provider's rules.
-        scope: whose credential is used.
+        grant: what the token stands for: whose credential is used.
+        scope: the grant's.
         target: the upstream for this path.
         path: what stands in the upstream's request line.
     """
 
     route: Route
+    grant: Grant
     scope: str
     target: Target
     path: bytes
@@ -130,7 +132,7 @@ def _by_path(request: Request, route: Route, grant: Grant, path: bytes, query: b
     def refuse(rule: str, why: str, allow: str, status: int = 403) -> Refusal:
         return Refusal(status, rule, why, allow, grant.provider, grant.scope)
 
-    if _DOTS.search(path) or _BAD_ESCAPE.search(path):
+    if (b"/." in path or b"%" in path) and (_DOTS.search(path) or _BAD_ESCAPE.search(path)):
         return refuse(
             "path-form", "The path has dot segments or broken escapes.", "send the path in its plain form", 400
         )
@@ -153,12 +155,12 @@ def _by_path(request: Request, route: Route, grant: Grant, path: bytes, query: b
         return refuse(
             "upstream", f"The route {route.name} has no upstream for this path.", "add an upstream with this prefix"
         )
-    return Plan(route, grant.scope, target, target.rewrite(path) + query)
+    return Plan(route, grant, grant.scope, target, target.rewrite(path) + query)
 
 
 def host_of(request: Request) -> bytes:
     """The Host header without its port, in lower case."""
-    for lower, _, value in request.headers:
+    for lower, _, value, _ in request.headers:
         if lower == b"host":
             return value.rpartition(b":")[0].lower() if value[-1:].isdigit() and b":" in value else value.lower()
     return b""

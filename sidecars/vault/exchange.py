@@ -205,7 +205,8 @@ class Exchange:
                 reason = answer.reason or b"Continue"
                 self._caller.wire.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, reason, answer_lines(answer)))
             self._buffer = self._buffer[end:]
-        rest, self._buffer = self._buffer[end:], b""
+        came = self._buffer
+        rest, self._buffer = came[end:], b""
         if answer.status == 101:
             self._switch(answer, rest)
             return
@@ -214,12 +215,12 @@ class Exchange:
             self._first = self._replay or b""
             self._drop_upstream(reusable=False)
             return
-        self._begin(answer, rest)
+        self._begin(answer, came, rest)
 
-    def _begin(self, answer: Answer, rest: bytes) -> None:
+    def _begin(self, answer: Answer, came: bytes, rest: bytes) -> None:
         self.answer_head = answer
         self.status = answer.status
-        refusal = self._watcher.begins(self, answer)
+        refusal = self._watcher.begins(self, answer, came)
         if refusal is not None:
             self._fail(refusal)
             return
@@ -233,7 +234,7 @@ class Exchange:
     def _framing(self, answer: Answer) -> bytes:
         if self.request.method == b"HEAD" or answer.status in (204, 304):
             return b"".join(
-                b"Content-Length: %b\r\n" % value for lower, _, value in answer.headers if lower == b"content-length"
+                b"Content-Length: %b\r\n" % value for lower, _, value, _ in answer.headers if lower == b"content-length"
             )
         if answer.length >= 0:
             return b"Content-Length: %d\r\n" % answer.length
@@ -250,7 +251,9 @@ class Exchange:
         assert reader is not None and answer is not None
         self.got += len(payload)
         if payload or reader.done:
-            payload = self._watcher.passes(self, payload, last=reader.done)
+            # a whole answer that came at once was seen with its head
+            seen = bool(head) and reader.done and answer.length >= 0
+            payload = self._watcher.passes(self, payload, last=reader.done, seen=seen)
         if answer.length < 0 and self.request.minor:
             payload = bodies.chunk(payload)
             if reader.done:
@@ -293,7 +296,7 @@ class Exchange:
         if not self.request.upgrade:
             raise Refused(502, "upstream-switch", "The upstream switched protocols without being asked.")
         self.answer_head, self.status = answer, 101
-        refusal = self._watcher.begins(self, answer)
+        refusal = self._watcher.begins(self, answer, answer.raw)
         if refusal is not None:
             self._fail(refusal)
             return

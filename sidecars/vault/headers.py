@@ -57,7 +57,7 @@ _CODINGS = (b"gzip", b"x-gzip", b"deflate", b"identity")
 
 def candidates(headers: Iterable[Header], places: frozenset[bytes]) -> Iterator[bytes]:
     """Everything in a request head that may be a token, in order of appearance; `places`: lower-case header names."""
-    for lower, _, value in headers:
+    for lower, _, value, _ in headers:
         if lower in places and value:
             scheme, space, rest = value.partition(b" ")
             if not space:
@@ -79,7 +79,7 @@ def _basic(value: bytes) -> Iterator[bytes]:
 def nominated(headers: Iterable[Header]) -> frozenset[bytes]:
     """Header names that a Connection header makes hop-by-hop."""
     named: set[bytes] = set()
-    for lower, _, value in headers:
+    for lower, _, value, _ in headers:
         if lower == b"connection":
             named.update(connection_options(value))
     return frozenset(named)
@@ -109,7 +109,7 @@ def request_lines(request: Request, added: Added) -> bytes:
     more = dict(added.merged) if added.merged else None
     lines: list[bytes] = []
     named: frozenset[bytes] = frozenset()
-    for lower, name, value in request.headers:
+    for lower, name, value, line in request.headers:
         if lower in drops:
             if lower == b"accept-encoding":
                 lines.append(b"%b: %b\r\n" % (name, readable_codings(value)))
@@ -118,7 +118,7 @@ def request_lines(request: Request, added: Added) -> bytes:
         elif more is not None and lower in more:
             lines.append(b"%b: %b\r\n" % (name, merge_list(value, more.pop(lower)[1])))
         else:
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(line)
     if named:
         lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
     if more:
@@ -149,9 +149,9 @@ def answer_lines(answer: Answer) -> bytes:
     """The header lines of an answer that cross the vault, each with its CRLF; framing is the caller's."""
     named: frozenset[bytes] = frozenset()
     lines = []
-    for lower, name, value in answer.headers:
+    for lower, _, value, line in answer.headers:
         if lower not in _ANSWER_DROPS:
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(line)
         elif lower == b"connection" and value.lower() not in _PLAIN_CONNECTION:
             named = nominated(answer.headers)
     if named:
@@ -161,4 +161,4 @@ def answer_lines(answer: Answer) -> bytes:
 
 def trailer_lines(trailers: Iterable[Header]) -> bytes:
     """Trailers that may follow a body (RFC 9110, section 6.5.1), each line with its CRLF."""
-    return b"".join(b"%b: %b\r\n" % (name, value) for lower, name, value in trailers if lower not in _TRAILER_DROPS)
+    return b"".join(line for lower, _, _, line in trailers if lower not in _TRAILER_DROPS)

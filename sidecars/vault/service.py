@@ -10,7 +10,7 @@ from . import limits
 from .books import Books
 from .client import Client
 from .codec import Refused, Request
-from .decide import Grant, Refusal, decide
+from .decide import Refusal, decide
 from .dial import Dialer
 from .exchange import Exchange
 from .keeper import Keeper, Loaded
@@ -145,7 +145,7 @@ class Service:
         plan = decide(request, keeper.places, keeper.lookup, keeper.route)
         if isinstance(plan, Refusal):
             return plan
-        grant = Grant(plan.scope, plan.route.name)
+        grant = plan.grant
         loaded = keeper.credential(grant)
         if isinstance(loaded, Refusal):
             return loaded

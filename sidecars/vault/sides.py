@@ -29,11 +29,14 @@ class Caller(Protocol):
 class Watcher(Protocol):
     """Looks at an exchange and keeps the books."""
 
-    def begins(self, exchange: Exchange, answer: Answer) -> Refusal | None:
-        """The answer's head is there; a refusal is sent instead of it."""
+    def begins(self, exchange: Exchange, answer: Answer, came: bytes) -> Refusal | None:
+        """The answer's head is there, `came` is it and what came with it; a refusal is sent instead of it."""
 
-    def passes(self, exchange: Exchange, payload: bytes, *, last: bool) -> bytes:
-        """Payload is about to go to the client; returns what may go. Raises Refused when none may any more."""
+    def passes(self, exchange: Exchange, payload: bytes, *, last: bool, seen: bool = False) -> bytes:
+        """Payload is about to go to the client; returns what may go. Raises Refused when none may any more.
+
+        `last`: nothing follows. `seen`: it was in what `begins` was given, as it is here.
+        """
 
     def ends(self, exchange: Exchange) -> None:
         """The answer is complete: write it down, then call the exchange's `audited`."""

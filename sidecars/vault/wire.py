@@ -237,7 +237,10 @@ class TlsWire(Wire):
             self._flush()  # a write may have waited for a record to be read (SSL_get_error(3))
             if self._dead:
                 return
-        super()._ready(events)
+        if events & READ and self._mask & READ and not events & WRITE:
+            self._read()
+        else:
+            Wire._ready(self, events)
 
     def _read(self) -> None:
         sock = self._sock

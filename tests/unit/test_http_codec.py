@@ -38,7 +38,7 @@ def test_a_request_is_read() -> None:
     head = b"POST /a%2Fb?c=d HTTP/1.1\r\nHost: api.test:443\r\nContent-Length: 12\r\nX-Odd:\t two words \t\r\n\r\n"
     found = parse_request(head)
     assert (found.method, found.target, found.minor, found.length) == (b"POST", b"/a%2Fb?c=d", 1, 12)
-    assert found.headers[2] == (b"x-odd", b"X-Odd", b"two words")
+    assert found.headers[2] == (b"x-odd", b"X-Odd", b"two words", b"X-Odd: two words\r\n")
     assert found.keep
     assert repr(found) == "<Request POST '/a%2Fb?c=d' length=12>"
 
@@ -215,7 +215,7 @@ def test_chunked_bodies() -> None:
     body = bodies.Chunked()
     assert body.feed(wire) == b"hello0123456789"
     assert body.done and body.rest == b"GET /"
-    assert body.trailers == [(b"x-sum", b"X-Sum", b"1")]
+    assert body.trailers == [(b"x-sum", b"X-Sum", b"1", b"X-Sum: 1\r\n")]
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ def test_what_is_accepted_h11_reads_the_same_way(data: bytes) -> None:
     event = theirs.next_event()
     assert isinstance(event, h11.Request)
     assert (event.method, event.target) == (request.method, request.target)
-    assert [name for name, _ in event.headers] == [lower for lower, _, _ in request.headers]
-    assert all(b"\r" not in value and b"\n" not in value for _, _, value in request.headers)
+    assert [name for name, _ in event.headers] == [lower for lower, _, _, _ in request.headers]
+    assert all(b"\r" not in value and b"\n" not in value for _, _, value, _ in request.headers)
 
 
 @settings(max_examples=400, deadline=None)
@@ -88,7 +88,7 @@ def test_what_goes_upstream_reads_as_one_request_without_the_clients_credentials
     head = b"GET / HTTP/1.1\r\nHost: u\r\n" + request_lines(request, added) + framing + b"\r\n"
     assert split_head(head, limits.HEAD_MAX) == len(head)
     forwarded = parse_request(head)
-    names = [lower for lower, _, _ in forwarded.headers]
+    names = [lower for lower, _, _, _ in forwarded.headers]
     assert names.count(b"authorization") == 1
     assert not set(names) & ((HOP_BY_HOP | CLIENT_AUTH) - {b"authorization", b"transfer-encoding"})
     assert names.count(b"transfer-encoding") == (request.length == CHUNKED)
@@ -153,6 +153,6 @@ def test_answers_never_crash_the_parser(data: bytes) -> None:
 def test_token_places_never_crash(value: bytes) -> None:
     places = frozenset((b"authorization",))
     for scheme in (b"", b"Basic ", b"Bearer ", b"token "):
-        list(candidates([(b"authorization", b"Authorization", scheme + value)], places))
+        list(candidates([(b"authorization", b"Authorization", scheme + value, b"")], places))
     assert strip_query(value, frozenset()) == value
     assert not any(each.startswith(b"key=") for each in strip_query(value, frozenset((b"key",))).split(b"&"))
