@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ..sidecars.shield import bundle as files
 from ..sidecars.shield import dnsmasq, policy, ruleset
@@ -128,6 +129,11 @@ def forget(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -
     return _apply(bundle, running, lambda state: policy.forget(state, targets), "forget", targets)
 
 
+def refresh(bundle: Bundle, running: Running | None) -> policy.Step:
+    """Resolve names again where no dnsmasq does it; raises TerokError."""
+    return _apply(bundle, running, policy.refresh, "resolve", [])
+
+
 def set_mode(bundle: Bundle, running: Running | None, mode: str, until: float | None = None) -> policy.Step:
     """Change the mode; `until` (seconds since the epoch) is when a bypass ends."""
     return _apply(bundle, running, lambda state: policy.set_mode(state, mode, until), mode, [])
@@ -149,6 +155,7 @@ def _apply(
     with locked(bundle):
         old = files.read_state(bundle)
         step = decide(old)
+        step = replace(step, state=files.with_addresses(step.state))
         try:
             if running is not None:
                 _carry_out(bundle, running, old, step)

@@ -16,7 +16,7 @@ from ..supervisor import firewall, process, resolver, schema, sockets
 from ..supervisor.errors import Exit, TerokError
 from ..supervisor.layout import Bundle
 from .env import Env
-from .shield_live import Running
+from .shield_live import Running, refresh
 from .shield_logs import read as read_log
 
 
@@ -144,6 +144,10 @@ def show_resolved(bundle: Bundle, running: Running | None, env: Env) -> int:
     """Ask dnsmasq for every allowed exact name, so that its answers are learned anew, and show the sets."""
     running = _needs(running, bundle)
     state = files.read_state(bundle)
+    if not state.features.usable:
+        hosts = refresh(bundle, running).state.hosts
+        env.out.emit({"names": hosts, "unanswered": []}, "\n".join(f"{k:<40} {' '.join(v)}" for k, v in hosts.items()))
+        return Exit.OK
     names = [each.value for each in state.model.names() if each.kind == NAME]
     _, (fd,) = process.call_in(running.namespaces, lambda: (b"", [sockets.connect_udp("127.0.0.1", 53)]), timeout=5)
     unanswered = []

@@ -101,6 +101,7 @@ class Bundle:
     dnsmasq_conf = property(lambda self: self.file("dnsmasq.conf"))
     dnsmasq_servers = property(lambda self: self.file("dnsmasq.servers"))
     dnsmasq_hosts = property(lambda self: self.file("dnsmasq.hosts"))
+    hosts = property(lambda self: self.file("hosts"))
     resolv_conf = property(lambda self: self.file("resolv.conf"))
     live_allowed = property(lambda self: self.file("live.allowed"))
     deny_list = property(lambda self: self.file("deny.list"))

@@ -166,6 +166,8 @@ def _write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netw
     mounts = _home_files(made, bundle, read_only=request.restricted)
     if shield is not None:
         mounts.append({"source": bundle.resolv_conf, "target": "/etc/resolv.conf", "read_only": True})
+        if shield["dnsmasq_conf"] is None:  # names are resolved on the host, or not at all
+            mounts.append({"source": bundle.hosts, "target": "/etc/hosts", "read_only": True})
     if request.restricted:
         mounts += restricted.write_policies(bundle)
     files.write(bundle.env, env_file(env))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...supervisor import firewall
 from ...supervisor.errors import Exit, TerokError
 from ...supervisor.layout import Bundle
-from . import dnsmasq, ruleset
+from . import dnsmasq, ruleset, static
 from .dnsmasq import Features
 from .model import QUARANTINE, UP, Forwarder, Model, unique
 from .profiles import load, parse_lines
@@ -34,6 +34,7 @@ class State:
         features: of the dnsmasq that was found; `usable` False: names are resolved statically.
         fresh: those among `lines` that were added since; the running dnsmasq may not know them.
         generation: number of the last change of dnsmasq's files.
+        hosts: addresses by name, where names are resolved statically.
         until: when (seconds since the epoch) a mode ends by itself; None: never.
     """
 
@@ -44,6 +45,7 @@ class State:
     features: Features
     fresh: tuple[str, ...] = ()
     generation: int = 0
+    hosts: dict[str, list[str]] = field(default_factory=dict)
     until: float | None = None
 
 
@@ -120,7 +122,7 @@ def prepare(
             fix="join them into larger ranges",
             code=Exit.USAGE,
         )
-    state = with_lines(State(tuple(profiles), base, model, {}, features))
+    state = with_addresses(with_lines(State(tuple(profiles), base, model, {}, features)))
     write(bundle, state)
     return {
         "ruleset": bundle.ruleset,
@@ -134,6 +136,14 @@ def with_lines(state: State) -> State:
     """The state for a dnsmasq that starts now: every allowed name gets its line."""
     lines = dnsmasq.lines(state.model)
     return replace(state, lines=lines, model=replace(state.model, taught=tuple(lines)))
+
+
+def with_addresses(state: State) -> State:
+    """The state with the present addresses of its names, where no dnsmasq teaches them; else as it is."""
+    if state.features.usable or state.model.forwarder is None:
+        return state
+    model, found = static.resolve(state.model, static.lookup)
+    return replace(state, model=model, hosts=found)
 
 
 def at_start(state: State) -> State:
@@ -156,6 +166,8 @@ def write(bundle: Bundle, state: State) -> Rendered:
     _beside(bundle.ruleset + firewall.NOW, now.ruleset if differs else None)
     _beside(bundle.expected + firewall.NOW, now.expected if differs else None)
     write_file(bundle.resolv_conf, now.resolv_conf, mode=0o644)
+    if now.dnsmasq_conf is None:
+        _write_in_place(bundle.hosts, static.hosts(state.hosts))
     write_dns(bundle, state)
     if now.dnsmasq_conf is not None:
         write_file(bundle.dnsmasq_conf, now.dnsmasq_conf)
@@ -170,6 +182,14 @@ def write_dns(bundle: Bundle, state: State) -> None:
     _beside(bundle.dnsmasq_servers + firewall.START, start if now != start else None)
     write_file(bundle.dnsmasq_servers, now)
     write_file(bundle.dnsmasq_hosts, dnsmasq.hosts(state.generation))
+
+
+def _write_in_place(path: str, content: str) -> None:
+    """Change a file that is mounted into the container: a mount stays with the file that it was made of."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with open(fd, "w", encoding="utf-8") as file:
+        os.fchmod(fd, 0o644)  # whatever the umask says
+        file.write(content)
 
 
 def _beside(path: str, content: str | None) -> None:
@@ -228,6 +248,7 @@ def encode(state: State) -> str:
         "model": {
             "allowed": [str(each) for each in model.allowed],
             "denied": [str(each) for each in model.denied],
+            "resolved": [str(each) for each in model.resolved],
             "forwarder": str(model.forwarder) if model.forwarder else None,
             "mode": model.mode,
             "services": model.services,
@@ -243,6 +264,7 @@ def encode(state: State) -> str:
         "features": [state.features.version, state.features.nftset, state.features.conntrack],
         "fresh": state.fresh,
         "generation": state.generation,
+        "hosts": state.hosts,
         "until": state.until,
     }
     return json.dumps(document, indent=1) + "\n"
@@ -262,6 +284,7 @@ def decode(text: str) -> State:
             model=Model(
                 allowed=tuple(parse(each) for each in model["allowed"]),
                 denied=tuple(parse(each) for each in model["denied"]),
+                resolved=tuple(parse(each) for each in model["resolved"]),
                 forwarder=Forwarder.parse(model["forwarder"]) if model["forwarder"] else None,
                 mode=model["mode"],
                 taught=tuple(lines),
@@ -276,6 +299,7 @@ def decode(text: str) -> State:
             features=Features(tuple(version), nftset, conntrack),
             fresh=tuple(data["fresh"]),
             generation=data["generation"],
+            hosts=data["hosts"],
             until=data["until"],
         )
     except (ValueError, KeyError, TypeError) as error:

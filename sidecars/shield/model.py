@@ -51,6 +51,7 @@ class Model:
         mode: one of `MODES`.
         taught: domains that have a set of their own for the addresses that they taught, those with a line in the
             running dnsmasq's configuration; all other names share the set `live`.
+        resolved: addresses of allowed names, where no dnsmasq can teach them.
         services: (address, port) of TCP services of ours at the network's gateway.
         published_udp: UDP ports that the container publishes.
         audit_group: NFLOG group that gets a copy of noteworthy packets; None: no log.
@@ -64,6 +65,7 @@ class Model:
     forwarder: Forwarder | None = None
     mode: str = UP
     taught: tuple[str, ...] = ()
+    resolved: tuple[Target, ...] = ()
     services: tuple[tuple[str, int], ...] = ()
     published_udp: tuple[int, ...] = ()
     audit_group: int | None = None

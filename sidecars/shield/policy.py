@@ -90,6 +90,11 @@ def forget(state: State, targets: Sequence[Target]) -> Step:
     return Step(_settled(after, True), restrictive=True, restart=True, forget=frozenset(gone))
 
 
+def refresh(state: State) -> Step:
+    """The same policy again, for names that are resolved statically."""
+    return Step(_settled(state, False), restrictive=False)
+
+
 def set_mode(state: State, mode: str, until: float | None = None) -> Step:
     """Change the mode.
 
@@ -174,6 +179,8 @@ def cleaning(step: Step, old: State, observed: Mapping[str, Any]) -> tuple[list[
             gone = set().union(*(held(name) for name in learned)) - keep
         else:
             gone = set().union(*(held(taught_set(line, family)) for line in forgotten)) - keep
+        kept = {each.value for each in step.state.model.resolved}
+        gone |= {each.value for each in old.model.resolved if (":" in each.value) == (family == 6)} - kept
         single += _elements("add", f"cut{family}", gone - held(f"cut{family}"))
         for name in learned:
             single += _elements("delete", name, held(name) & gone)

@@ -103,13 +103,19 @@ def _sets(model: Model) -> Iterator[Set]:
         for domain in (*model.taught, None):
             yield Set(taught_set(domain, family), family, None)
 
-    for _, each in (*_fixed("denied", model), *_fixed("allow", model)):
+    for _, each in (*_fixed("denied", model), *_fixed("allow", model), *_fixed("static", model)):
         yield each
 
 
 def _fixed(what: str, model: Model) -> Iterator[tuple[Ports, Set]]:
-    """The sets of addresses (`_host`) and ranges (`_net`) that were denied or allowed as such; none that is empty."""
-    targets, groups = (model.denied, model.denied_groups) if what == "denied" else (model.allowed, model.groups)
+    """The sets of addresses (`_host`) and ranges (`_net`) that were denied or allowed as such, or that allowed names
+    had when they were resolved; none that is empty.
+    """
+    targets, groups = {
+        "denied": (model.denied, model.denied_groups),
+        "allow": (model.allowed, model.groups),
+        "static": (model.resolved, model.groups),
+    }[what]
     for ports in groups:
         for family in FAMILIES:
             name = f"{what}{family}_{ports.name}"
@@ -262,6 +268,8 @@ def _named(model: Model) -> Iterator[Rule]:
 
 
 def _learned(model: Model) -> Iterator[Rule]:
+    for ports, each in _fixed("static", model):
+        yield rule(nft.address(each.family, "daddr", f"@{each.name}"), _port(ports), goto("grant"))
     for ports in model.name_groups:
         for family in FAMILIES:
             for generation in "ab":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,30 @@ def test_learn_prints_the_least_profile(house: House, box: str) -> None:
         return profile
 
     assert wait_until(lambda: said() == ["denied.test", "192.88.99.77:8022"], 5), said()
+
+
+@pytest.fixture
+def static(house: House) -> Iterator[None]:
+    """Meanwhile names are resolved on the host, as where dnsmasq cannot teach the firewall."""
+    house.terok("config", "set", "shield.dns", "static")
+    yield
+    house.terok("config", "set", "shield.dns", "auto")
+
+
+def test_names_without_a_capable_dnsmasq(house: House, static: None, name: str, resolver: Resolver) -> None:
+    os.makedirs(house.layout.profiles, exist_ok=True)
+    (Path(house.layout.profiles) / "shieldtest.txt").write_text("allowed.test\n*.wild.test\n")
+    house.terok("run", name, "--profiles", "shieldtest", "--", "--detach", house.image, "sh", "-c", PATIENT)
+    known = house.podman("exec", name, "cat", "/etc/hosts").stdout
+    assert "192.88.99.10 allowed.test" in known and "denied" not in known
+    said = json.loads(house.terok("shield", "status", name, "--json").stdout)
+    assert said["names"].startswith("static") and said["enforced"] is True
+    house.terok("shield", "allow", name, "denied.test")
+    assert "192.88.99.66 denied.test" in house.podman("exec", name, "cat", "/etc/hosts").stdout
+    sets = json.loads(house.terok("shield", "rules", name, "--json").stdout)["sets"]
+    assert sets["static4_web_host"]["elem"] == ["192.88.99.10", "192.88.99.66"]
+    house.terok("shield", "deny", name, "denied.test")
+    assert "denied" not in house.podman("exec", name, "cat", "/etc/hosts").stdout
+    sets = json.loads(house.terok("shield", "rules", name, "--json").stdout)["sets"]
+    assert sets["static4_web_host"]["elem"] == ["192.88.99.10"]
+    assert "allowed.test" in house.terok("shield", "resolve", name).stdout
