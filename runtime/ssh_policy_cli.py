@@ -37,6 +37,10 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _selection(verb)
     verb.set_defaults(run=untrust)
 
+    verb = verbs.add_parser("known-hosts", help="print the pins as a known_hosts file, for programs in the container")
+    _selection(verb)
+    verb.set_defaults(run=known_hosts)
+
     verb = verbs.add_parser("policy", help="show or change what a key may sign")
     verb.add_argument("name", metavar="NAME")
     verb.add_argument("--scope", help="for this scope (default: the key's only one)")
@@ -167,6 +171,18 @@ def untrust(args: argparse.Namespace, env: Env) -> int:
         for key in had:
             shelf.save(key)
     env.out.emit({"host": host, "scope": scope, "names": [key.name for key in had]}, "")
+    return Exit.OK
+
+
+def known_hosts(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh known-hosts"""
+    from .ssh_shelf import Shelf
+
+    with Shelf(env) as shelf:
+        scope, chosen = _select(shelf, args)
+        hosts = [key.policy(scope).get("hosts", {}) for key in chosen]
+    lines = dict.fromkeys(f"{host} {line}" for each in hosts for host, entry in each.items() for line in entry["keys"])
+    env.out.emit(list(lines), "\n".join(lines))
     return Exit.OK
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from ..supervisor.layout import Layout
 
+SIZE_MAX = 16 << 10
+TEXT_MAX = 512
+
 
 class Waiting(NamedTuple):
     """One signature that waits; `shown` is what is known about it."""
@@ -62,10 +65,27 @@ def _of(bundle: Bundle) -> Iterator[Waiting]:
         path = os.path.join(bundle.confirm, name.removesuffix(QUESTION))
         try:
             with open(path + QUESTION, encoding="utf-8") as file:
-                shown = json.load(file)
+                shown = _checked(json.loads(file.read(SIZE_MAX)))
         except (OSError, ValueError):
-            continue  # answered in this moment
-        yield Waiting(shown["id"], path + ANSWER, {**shown, "container": bundle.name})
+            continue  # answered in this moment, or not written by an honest signer
+        yield Waiting(os.path.basename(path), path + ANSWER, {**shown, "container": bundle.name})
+
+
+def _checked(document: object) -> dict[str, Any]:
+    """A question with just the fields that are shown; ValueError when one is missing or could confuse a terminal."""
+    if not isinstance(document, dict):
+        raise ValueError("not an object")
+    shown: dict[str, Any] = {}
+    for field in ("id", "key", "fingerprint", "host", "user", "namespace"):
+        value = document.get(field)
+        if value is not None and not (isinstance(value, str) and value.isprintable() and len(value) <= TEXT_MAX):
+            raise ValueError(field)
+        shown[field] = value
+    for field in ("asked", "expires"):
+        if not isinstance(document.get(field), int | float):
+            raise ValueError(field)
+        shown[field] = float(document[field])
+    return shown
 
 
 def answer(question: Waiting, *, yes: bool) -> None:

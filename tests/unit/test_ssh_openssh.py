@@ -110,6 +110,13 @@ def test_another_user_name_is_refused(signer: Signer, operator: Operator, sshd: 
     assert run(signer, *sshd.ssh(HOST, "true")).returncode == 0
 
 
+def test_the_pins_are_a_known_hosts_file(signer: Signer, operator: Operator, trusted: Sshd, tmp_path: Path) -> None:
+    words = trusted.ssh("-o", "StrictHostKeyChecking=yes", HOST, "true")
+    (trusted.base / "known_hosts").write_text(operator.terok("ssh", "known-hosts"))
+    done = run(signer, *words)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_changed_policy_holds_for_the_running_process(signer: Signer, operator: Operator, trusted: Sshd) -> None:
     assert run(signer, *trusted.ssh(HOST, "true")).returncode == 0
     operator.terok("ssh", "untrust", trusted.name)
