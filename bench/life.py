@@ -135,6 +135,7 @@ def hooks(house: House, ours: list[str]) -> list[Figure]:
         wrapper.chmod(0o755)
         descriptor["hook"] = {"path": str(wrapper), "args": [wrapper.name]}
         path.write_text(json.dumps(descriptor))
+    empty = statistics.median(nothing(house) for _ in range(ROUNDS))
     try:
         for _ in range(ROUNDS):
             house.podman("run", "--detach", *ours, house.image, *SLEEP)
@@ -146,9 +147,18 @@ def hooks(house: House, ours: list[str]) -> list[Figure]:
     for entry in log.read_text().splitlines():
         stage, nanoseconds = entry.split()
         times.setdefault(stage, []).append(int(nanoseconds) / 1e6)
-    medians = {stage: statistics.median(each) for stage, each in times.items()}
+    medians = {stage: statistics.median(each) - empty for stage, each in times.items()}
     detail = ", ".join(f"{stage} {value:.0f} ms" for stage, value in sorted(medians.items()))
     return [Figure("hook at start (createRuntime)", medians["createRuntime"], "ms", 40, detail=detail)]
+
+
+def nothing(house: House) -> float:
+    """Milliseconds that the wrapper itself adds."""
+    log, wrapper = house.base / "empty-times", house.base / "hook-empty"
+    wrapper.write_text(WRAPPER.format(command=":", stage="empty", log=log))
+    wrapper.chmod(0o755)
+    house.run([str(wrapper)])
+    return int(log.read_text().split()[-1]) / 1e6
 
 
 def idle(house: House, ours: list[str]) -> list[Figure]:

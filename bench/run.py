@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -39,6 +40,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of: {', '.join(names())}")
     args = parser.parse_args()
+    load = os.getloadavg()[0]
+    if load > 1:
+        print(f"The machine is busy (load {load:.1f}): times are longer than they are; ratios hold.", file=sys.stderr)
     figures: list[Figure] = []
     house = House.build()
     try:
