@@ -123,7 +123,7 @@ class Rig:
         os.makedirs(bundle.root, mode=0o700, exist_ok=True)
         runtime_dir = self.layout.runtime_dir(self.container)
         os.makedirs(runtime_dir, mode=0o700, exist_ok=True)
-        self.tcp = socket.create_server(("127.0.0.1", self.port))
+        self.tcp = socket.create_server(("127.0.0.1", 0))
         self.port = self.tcp.getsockname()[1]
         self.unix_path = f"{runtime_dir}/gate.sock"
         Path(self.unix_path).unlink(missing_ok=True)
