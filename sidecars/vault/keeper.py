@@ -84,6 +84,7 @@ class Keeper:
             }
             self._routes.clear()
             self._loaded.clear()
+            self._set_places()
         stamp = self._stat()
         if stamp != self._stamp:
             self._read_routes(stamp)
@@ -105,10 +106,18 @@ class Keeper:
         self.generation += 1
         self._routes.clear()
         self._loaded.clear()
+        self._set_places()
+
+    def _set_places(self) -> None:
+        """Where clients put tokens: what the catalogue says, and the headers that credentials bring themselves."""
         named = {name.lower().encode("ascii") for name in self._catalog.get("token_headers", ())}
+        for scope in {grant.scope for grant in self._grants.values()}:
+            for entry in self._store.describe(credential.KIND, scope):
+                if entry.meta.get("auth_header"):
+                    named.add(str(entry.meta["auth_header"]).lower().encode("ascii"))
         query = {
             name.encode("ascii")
-            for each in self._catalog["providers"].values()
+            for each in self._catalog.get("providers", {}).values()
             for name in each.get("token_query") or ()
         }
         self.places = Places((headers.CLIENT_AUTH | named) - headers.NO_TOKENS, frozenset(query))
