@@ -26,6 +26,8 @@ SIZE_MAX = 1 << 20
 SIDECARS = ("vault", "ssh", "gate", "audit")
 """The services that the supervisor can start, each `sidecars/<name>`; dnsmasq is not ours and stands beside them."""
 LISTENER_KINDS = ("unix", "netns", "tcp", "nflog", "dnslog")
+SOURCES = ("nflog", "dnslog")
+"""Kinds that nobody connects to: they are only read."""
 PORT_MAX = 0xFFFF
 """The largest TCP port, and the largest NFLOG group."""
 

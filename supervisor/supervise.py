@@ -18,6 +18,7 @@ from .errors import TerokError
 from .guard import Guard
 from .loop import Loop
 from .quick import signal
+from .schema import SOURCES
 from .service import Service, signal_pidfd
 
 TYPE_CHECKING = False
@@ -108,6 +109,7 @@ class Supervisor:
                 said = opened.read_dns_log().strip()
                 os.write(2, said.encode() + b"\n")
                 raise TerokError(f"{error.what} It said: {(said.splitlines() or ['nothing'])[-1][:200]}") from error
+            opened.read_dns_log()  # of its own start and our question: nothing that the reader should start for
         os.close(opened.probe)
 
     # --- life --------------------------------------------------------------------------------------------
@@ -266,6 +268,7 @@ class Supervisor:
                 listener.path if listener.kind == "unix" else f"{listener.kind}:127.0.0.1:{listener.port}"
                 for sidecar in self.wiring.sidecars
                 for listener in sidecar.listeners
+                if listener.kind not in SOURCES
             ],
             "sidecars": {service.name: service.describe() for service in self.services},
         }

@@ -36,7 +36,7 @@ class Context:
         self.settings: dict[str, Any] = sidecar.settings
         self.idle_seconds = sidecar.idle_seconds
         held = list(zip(sidecar.listeners, fds, strict=True))
-        self.sources = [(listener, fd) for listener, fd in held if listener.kind in ("nflog", "dnslog")]
+        self.sources = [(listener, fd) for listener, fd in held if listener.kind in schema.SOURCES]
         self.listeners = [
             (listener, socket.socket(fileno=fd)) for listener, fd in held if (listener, fd) not in self.sources
         ]

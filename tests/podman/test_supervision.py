@@ -143,6 +143,12 @@ def test_a_resolver_that_cannot_start_refuses_the_container_with_its_own_words(h
     assert "bad option at line" in Path(house.bundle(name).hook_error).read_text()
 
 
+def test_a_container_that_asks_for_nothing_has_no_reader(house: House, shielded: str) -> None:
+    services = record(house, shielded)["sidecars"]
+    assert (services["audit"]["state"], services["audit"]["pid"]) == ("waiting", None)
+    assert services["dnsmasq"]["state"] == "running"
+
+
 def test_the_audit_names_what_was_refused(house: House, shielded: str) -> None:
     house.podman("exec", shielded, "nslookup", "exfiltrate.example", check=False)
     line = until(lambda: [each for each in audit(house, shielded) if each.get("name") == "exfiltrate.example"])[0]
