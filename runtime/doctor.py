@@ -18,6 +18,10 @@ MENDS: dict[str, Callable[[Env], list[str]]] = {
 """What --fix does, by the check's name: nothing that loses a secret, stops a container or needs another user."""
 
 
+ADVICE = frozenset({"protection"})
+"""Checks that say how something could be better while nothing is wrong: reported, never the cause."""
+
+
 def register(commands: Any) -> None:
     """Add `doctor`."""
     parser = commands.add_parser(
@@ -62,7 +66,7 @@ def examine(env: Env) -> list[checks.Check]:
 def first_cause(results: list[checks.Check]) -> checks.Check | None:
     """The first failure, else the first warning: checks stand in the order in which one causes the next."""
     for state in (checks.FAIL, checks.WARN):
-        found = next((each for each in results if each.state == state), None)
+        found = next((each for each in results if each.state == state and each.what not in ADVICE), None)
         if found:
             return found
     return None

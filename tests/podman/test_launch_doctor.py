@@ -182,7 +182,7 @@ def test_a_locked_vault_and_an_expired_login_are_named(house: House) -> None:
     found = cause(house)
     assert found is not None
     assert (found["what"], found["state"]) == ("login", "WARN")
-    assert "p/github expired 10 minutes ago" in found["detail"]
+    assert "p/github: it ended on" in found["detail"]
     with Store.open(house.layout.vault_db) as store:
         store.remove("credential", "p", "github")
 
