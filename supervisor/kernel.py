@@ -28,6 +28,7 @@ RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 15, 24, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAP = 63
+CAP_SETGID, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN = 6, 10, 12
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -138,6 +139,21 @@ def drop_capabilities() -> None:
     _check(_libc.capset(header, data), "capset")
 
 
+def keep_capabilities(*kept: int) -> None:
+    """Give up every capability but `kept`, here and in what is executed from here as uid 0 (capabilities(7))."""
+    mask = sum(1 << each for each in kept)
+    for capability in range(_LAST_CAP + 1):
+        if capability in kept:
+            continue
+        try:
+            _prctl(_PR_CAPBSET_DROP, capability, "PR_CAPBSET_DROP")
+        except OSError:
+            break  # past the last capability of this kernel
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    header, data = struct.pack("Ii", _CAPABILITY_VERSION_3, 0), struct.pack("6I", low, low, low, high, high, high)
+    _check(_libc.capset(header, data), "capset")
+
+
 # --- Landlock (landlock(7)) ------------------------------------------------------------------------------
 
 _FS_EXECUTE, _FS_WRITE_FILE, _FS_READ_FILE, _FS_READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -159,6 +175,7 @@ def landlock(
     write: Iterable[str] = (),
     execute: Iterable[str] = (),
     connect_ports: Iterable[int] | None = None,
+    bind: bool = False,
 ) -> int:
     """Confine the calling thread to the given paths and TCP ports, for good. Call it before any thread starts.
 
@@ -166,7 +183,8 @@ def landlock(
         read: files and directories (whole trees) that stay readable; missing ones are passed over.
         write: the same, readable and writable: files may be created, renamed and removed below directories.
         execute: trees from which programs may be executed and read.
-        connect_ports: TCP ports that may be connected to; None leaves connecting free. Binding is refused.
+        connect_ports: TCP ports that may be connected to; None leaves connecting free.
+        bind: TCP ports may be bound; otherwise binding is refused.
 
     Returns:
         The ABI that was used; 0 means that the kernel has no Landlock and nothing was confined.
@@ -176,7 +194,7 @@ def landlock(
     if abi == 0:
         return 0
     handled = next(_FS_ALL_ABI[level] for level in (5, 3, 2, 1) if abi >= level)
-    net = _NET_BIND_TCP | (0 if connect_ports is None else _NET_CONNECT_TCP) if abi >= 4 else 0
+    net = (0 if bind else _NET_BIND_TCP) | (0 if connect_ports is None else _NET_CONNECT_TCP) if abi >= 4 else 0
     scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if abi >= 6 else 0
     attributes = struct.pack("QQQ", handled, net, scoped)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = _check(

@@ -11,10 +11,13 @@ import select
 import time
 from _socket import socket
 
+from . import kernel
 from .errors import TerokError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .schema import Shield
 
 _TYPE_A, _CLASS_IN = 1, 1
@@ -30,6 +33,26 @@ def argv(shield: Shield) -> list[str]:
     assert shield.dnsmasq_conf is not None
     stay = "--no-daemon" if _groups_denied() else "--keep-in-foreground"
     return ["dnsmasq", stay, f"--conf-file={shield.dnsmasq_conf}", "--user=root", "--group=root", "--pid-file="]
+
+
+def confinement(shield: Shield) -> Callable[[], None]:
+    """What dnsmasq's process gives up before it starts: it parses what the container and the internet say.
+
+    It keeps the capabilities to bind port 53, to write to the firewall's sets and to change its group, and can read
+    the system's programs and the bundle; it can write nothing and execute nothing else.
+    """
+
+    def confine() -> None:
+        kernel.keep_capabilities(kernel.CAP_SETGID, kernel.CAP_NET_BIND_SERVICE, kernel.CAP_NET_ADMIN)
+        kernel.forbid_new_privileges()
+        kernel.landlock(
+            read=["/etc", "/dev/urandom", os.path.dirname(shield.ruleset)],
+            write=["/dev/null"],
+            execute=["/usr", "/lib", "/lib64", "/bin", "/sbin", "/nix/store"],
+            bind=True,
+        )
+
+    return confine
 
 
 def _groups_denied() -> bool:

@@ -30,6 +30,7 @@ class Service:
         eager: started before the first connection, and again whenever it ends.
         survives: True when it goes on while a killed supervisor is replaced (it is found again by its record).
         namespaces: entered before the exec.
+        prepare: called in the child right before the exec.
         stderr: its standard output and error; -1: the supervisor's log.
         changed: called after every change of state.
     """
@@ -43,11 +44,13 @@ class Service:
         eager: bool,
         survives: bool = False,
         namespaces: Namespaces | None = None,
+        prepare: Callable[[], None] | None = None,
         stderr: int = -1,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.name, self.argv, self.fds, self.eager = name, argv, fds, eager
         self.survives, self.namespaces, self.changed = survives, namespaces, changed
+        self._prepare = prepare
         self.stderr = 2 if stderr < 0 else stderr
         self.state = services.WAITING
         self.since = time.time()
@@ -164,6 +167,7 @@ class Service:
             self.argv,
             fds={1: self.stderr, 2: self.stderr, **fds},
             namespaces=self.namespaces,
+            prepare=self._prepare,
             die_with_parent=not self.survives,
         )
         self.pidfd = process.pidfd(self.pid)

@@ -96,6 +96,7 @@ class Supervisor:
                 eager=True,
                 survives=True,
                 namespaces=self.container.network,
+                prepare=resolver.confinement(shield),
                 stderr=opened.dns_log,
                 changed=self.write_record,
             )

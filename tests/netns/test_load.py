@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from terok_host.runtime import shield_live as live
 from terok_host.sidecars.shield.targets import parse
-from terok_host.supervisor import firewall
+from terok_host.supervisor import firewall, kernel, process, resolver
 
 from .nameserver import NameServer, addresses, ask, ask_stream
 from .world import FORWARDER, World, counted
@@ -163,3 +164,25 @@ def test_dnsmasq_that_dies_leaves_everything_closed(world: World, names: NameSer
     assert not world.reaches(TWO, 443)
     world.start_dns(shield)
     assert ask(world, "one.test").addresses == (ONE,)
+
+
+def test_dnsmasq_is_confined(world: World, names: NameServer) -> None:
+    """It parses what strangers say: three capabilities in its namespace, no new privileges, no file but its own."""
+    names.know("one.test", ONE)
+    shield = world.shield("one.test")
+    assert ask(world, "one.test").addresses == (ONE,)
+    lines = Path(f"/proc/{world.dns_pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    kept = 1 << kernel.CAP_SETGID | 1 << kernel.CAP_NET_BIND_SERVICE | 1 << kernel.CAP_NET_ADMIN
+    for which in ("CapEff", "CapPrm", "CapBnd"):
+        assert int(status[which], 16) & ~kept == 0, which
+    assert status["NoNewPrivs"].strip() == "1"
+    secret = world.path / "secret"
+    secret.write_text("secret")
+
+    def may_read(path: str) -> bool:
+        pid = process.spawn(["cat", path], namespaces=world.box.namespaces, prepare=resolver.confinement(shield))
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    assert may_read(world.bundle.dnsmasq_conf)
+    assert not may_read(str(secret))

@@ -136,7 +136,11 @@ class World:
         """Start dnsmasq and wait for its first answer."""
         self._shield = shield
         self._dns = process.spawn(
-            resolver.argv(shield), namespaces=self.box.namespaces, die_with_parent=True, fds={2: 2}
+            resolver.argv(shield),
+            namespaces=self.box.namespaces,
+            die_with_parent=True,
+            fds={2: self.dns_log},
+            prepare=resolver.confinement(shield),
         )
         with self.box.make(lambda: socket.socket(fileno=sockets.connect_udp("127.0.0.1", 53))) as probe:
             resolver.probe(probe.fileno(), shield.probe, 5)
