@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SIZE_MAX = 256 << 10
 """Bytes of a roster file. The bundled ones have up to 4 KiB."""
 
+DEPTH_MAX = 20
+"""Levels of nesting; the bundled files have up to ten."""
+
 # libyaml's loader composes the same tree several times faster; a Python without it has the other one
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -47,6 +50,11 @@ def read(path: str) -> Node:
     if len(text) > SIZE_MAX:
         raise RosterError(f"{path}:1: the file has more than {SIZE_MAX >> 10} KiB")
     try:
+        # an alias could stand inside of what it names, or multiply itself; no roster needs one
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise RosterError(f"{path}:{line}: aliases (*name) are not taken here")
         tree = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -65,10 +73,16 @@ class Node:
         node: PyYAML's node.
         file: its file, for messages.
         key: the dotted path of keys that leads to it; empty for the document.
+        depth: how many levels are above it.
+
+    Raises:
+        RosterError: it is more than `DEPTH_MAX` levels deep.
     """
 
-    def __init__(self, node: yaml.Node, file: str, key: str) -> None:
-        self.node, self.file, self.key = node, file, key
+    def __init__(self, node: yaml.Node, file: str, key: str, depth: int = 0) -> None:
+        self.node, self.file, self.key, self.depth = node, file, key, depth
+        if depth > DEPTH_MAX:
+            self.fail("this is nested too deep")
 
     def __repr__(self) -> str:
         return f"Node({self.place})"
@@ -90,7 +104,7 @@ class Node:
         found: dict[str, Node] = {}
         for key, value in self.node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
-            child = Node(value, self.file, f"{self.key}.{name}" if self.key else str(name))
+            child = Node(value, self.file, f"{self.key}.{name}" if self.key else str(name), self.depth + 1)
             if name is None:
                 Node(key, self.file, self.key).fail("a key must be a word")
             if name in found:
@@ -118,7 +132,9 @@ class Node:
         """The members of a sequence."""
         if not isinstance(self.node, yaml.SequenceNode):
             self.fail("a list is wanted here")
-        return [Node(each, self.file, f"{self.key}[{index}]") for index, each in enumerate(self.node.value)]
+        return [
+            Node(each, self.file, f"{self.key}[{index}]", self.depth + 1) for index, each in enumerate(self.node.value)
+        ]
 
     def text(self, pattern: str | None = None, what: str = "") -> str:
         """A scalar as it was written (`2fa` and `1.10` stay text).
@@ -130,6 +146,8 @@ class Node:
         if not isinstance(self.node, yaml.ScalarNode) or self.node.tag == "tag:yaml.org,2002:null":
             self.fail(f"{what or 'a text'} is wanted here")
         value = str(self.node.value)
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            self.fail("half of a surrogate pair is no character")
         if pattern is not None and not re.fullmatch(pattern, value):
             self.fail(f"{value[:60]!r} is not {what or 'usable here'}")
         return value
