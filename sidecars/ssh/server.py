@@ -34,6 +34,9 @@ ANSWERS_MAX = 128 << 10
 TURN_MAX = 64
 """Messages of one connection that are answered before another connection's turn."""
 
+TURN_SECONDS = 0.02
+"""How long a turn may take before that; one signature with a large RSA key takes longer already."""
+
 MESSAGE_SECONDS = 10.0
 """How long a message may take to arrive once it has begun, and a client to take an answer."""
 
@@ -190,6 +193,7 @@ class Server:
         answers: list[bytes] = []
         size = 0
         busy = False
+        end = time.monotonic() + TURN_SECONDS
         try:
             while (message := client.framer.next()) is not None:
                 answer = self._agent.handle(client.connection, message)
@@ -200,7 +204,7 @@ class Server:
                     answer = refused
                 answers.append(answer)
                 size += len(answer)
-                if len(answers) >= TURN_MAX or size >= ANSWERS_MAX:
+                if len(answers) >= TURN_MAX or size >= ANSWERS_MAX or time.monotonic() > end:
                     busy = True
                     break
         except wire.WireError as error:
