@@ -7,9 +7,9 @@ import select
 import sys
 import time
 
-from ..supervisor import audit, layout, process, schema
+from ..supervisor import audit, layout, schema
 from ..supervisor.errors import Exit, TerokError
-from ..supervisor.quick import dumps, loads
+from ..supervisor.quick import dumps, loads, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
         arguments: the stage, then the operator's data, runtime and configuration directories as `terok setup` knew
             them (without them, as the environment says).
     """
-    process.reset_signals()  # crun runs hooks with every signal blocked
+    reset_signals()  # crun runs hooks with every signal blocked
     os.umask(0o077)
     stages: dict[str, Callable[[dict[str, Any], layout.Layout], None]] = {
         "createRuntime": create_runtime,
@@ -85,16 +85,20 @@ def compose(state: dict[str, Any], places: layout.Layout) -> str:
     Raises:
         TerokError: with the sentence that the program printed.
     """
+    from ..supervisor import process
+
     program = os.path.join(layout.package_root(), "runtime", "annotated.py")
     command = [sys.executable, "-I", "-S", program, places.data, places.runtime, places.config]
-    done = process.run(command, stdin=dumps(state).encode(), timeout=COMPOSE_DEADLINE, env=_environment())
+    done = process.run(
+        command, stdin=dumps(state).encode(), timeout=COMPOSE_DEADLINE, env={**process.CLEAN_ENV, **_own_places()}
+    )
     path = done.out.decode(errors="replace").strip()
     if done.code != 0 or not path.startswith("/"):
         raise TerokError(f"The wiring could not be composed from the annotations: {done.error}")
     return path
 
 
-def _environment() -> dict[str, str]:
+def _own_places() -> dict[str, str]:
     # HOME and its like as the user database has them: the hook's own environment may be the container's
     from pwd import getpwuid
 
@@ -103,7 +107,7 @@ def _environment() -> dict[str, str]:
         home = getpwuid(uid).pw_dir
     except KeyError:
         home = "/"
-    return {**process.CLEAN_ENV, "HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"}
+    return {"HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"}
 
 
 def poststop(state: dict[str, Any], places: layout.Layout) -> None:

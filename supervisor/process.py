@@ -9,6 +9,11 @@ import time
 
 from . import kernel
 from .errors import TerokError
+from .pids import open_same as open_same
+from .pids import pidfd as pidfd
+from .pids import start_time as start_time
+from .pids import wait_gone as wait_gone
+from .quick import reset_signals as reset_signals
 from .quick import signal
 from .sockets import receive_fds, send_fds, socketpair
 
@@ -52,14 +57,6 @@ class Result:
         """The first line of stderr, for a message; or how it ended."""
         lines = self.err.decode(errors="replace").strip().splitlines()
         return lines[0] if lines else f"exit code {self.code}"
-
-
-def reset_signals() -> None:
-    """Default dispositions and an empty mask: crun starts hooks with every signal blocked, and children inherit it."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def spawn(
@@ -382,44 +379,3 @@ def call_in(
     if answer[:1] != b"+":
         raise TerokError(answer[1:].decode(errors="replace") or "A helper in the container's namespaces died.")
     return answer[1:], fds
-
-
-def pidfd(pid: int) -> int:
-    """A descriptor that becomes readable when the process ends (pidfd_open(2)); ProcessLookupError when it has."""
-    return os.pidfd_open(pid)
-
-
-def wait_gone(fd: int, timeout: float) -> bool:
-    """True when the process behind the pidfd has ended within `timeout` seconds."""
-    waiting = select.poll()
-    waiting.register(fd, select.POLLIN)
-    return bool(waiting.poll(timeout * 1000))
-
-
-def start_time(pid: int) -> int:
-    """When the process started, in clock ticks since boot (proc_pid_stat(5), field 22); ProcessLookupError if gone.
-
-    The command name may hold spaces and parentheses: fields are counted from the last ')'.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[19])
-    except FileNotFoundError:
-        raise ProcessLookupError(f"no process {pid}") from None
-
-
-def open_same(pid: int, started: int) -> int | None:
-    """A pidfd of the process that had this pid and start time; None when it has ended (its pid may be another's)."""
-    if pid <= 0:
-        return None
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    try:
-        if start_time(pid) == started:
-            return fd
-    except ProcessLookupError:
-        pass
-    os.close(fd)
-    return None

@@ -18,7 +18,7 @@ else:
     except ImportError:
         import signal
 
-__all__ = ["dumps", "loads", "signal"]
+__all__ = ["dumps", "loads", "reset_signals", "signal"]
 
 _WHITESPACE = " \t\n\r"
 
@@ -113,3 +113,11 @@ def _bracket(pair: str, members: list[str], indent: str | None) -> str:
     if indent is None:
         return pair[0] + ", ".join(members) + pair[1]
     return f"{pair[0]}\n{indent} " + f",\n{indent} ".join(members) + f"\n{indent}{pair[1]}"
+
+
+def reset_signals() -> None:
+    """Default dispositions and an empty mask: crun starts hooks with every signal blocked, and children inherit it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-from . import process, record
+from . import pids, record
+from .pids import signal_pidfd
 from .quick import signal
-from .service import signal_pidfd
-from .supervise import remove_runtime_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +31,9 @@ def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> 
     known = record.read(bundle.record) or {}
     pid, started = known.get("container_pid"), known.get("container_start_time")
     if not even_if_running and isinstance(pid, int) and isinstance(started, int):
-        alive = process.open_same(pid, started)
+        alive = pids.open_same(pid, started)
         if alive is not None:
-            ended = process.wait_gone(alive, 0)
+            ended = pids.wait_gone(alive, 0)
             os.close(alive)
             if not ended:
                 return False
@@ -48,19 +47,31 @@ def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> 
 
 def end_processes(known: dict[str, Any]) -> list[str]:
     """Ask the recorded supervisor to end, then kill what is left of its processes; returns the names still alive."""
-    found = [(name, process.open_same(pid, started)) for name, pid, started in record.processes(known)]
+    found = [(name, pids.open_same(pid, started)) for name, pid, started in record.processes(known)]
     fds = {name: fd for name, fd in found if fd is not None}
     try:
         if "supervisor" in fds:
             signal_pidfd(fds["supervisor"], signal.SIGTERM)
         deadline = time.monotonic() + (GRACE if "supervisor" in fds else 0)
         for fd in fds.values():
-            process.wait_gone(fd, max(0.0, deadline - time.monotonic()))
+            pids.wait_gone(fd, max(0.0, deadline - time.monotonic()))
         # the supervisor first: its standby would start what it finds missing
         for name in sorted(fds, key=lambda name: name not in ("supervisor", "standby")):
             signal_pidfd(fds[name], signal.SIGKILL)
-        left = [name for name, fd in fds.items() if not process.wait_gone(fd, 1.0)]
+        left = [name for name, fd in fds.items() if not pids.wait_gone(fd, 1.0)]
     finally:
         for fd in fds.values():
             os.close(fd)
     return left
+
+
+def remove_runtime_dir(path: str) -> None:
+    """Remove the flat runtime directory of a container; links in it are removed, never followed."""
+    try:
+        for name in os.listdir(path):
+            os.unlink(os.path.join(path, name))
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        os.write(2, f"supervisor: {path} could not be removed: {error.strerror}\n".encode())

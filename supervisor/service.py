@@ -8,6 +8,7 @@ import time
 
 from . import layout, process, services
 from .errors import TerokError
+from .pids import signal_pidfd
 from .quick import signal
 
 TYPE_CHECKING = False
@@ -211,11 +212,3 @@ def _describe_end(code: int | None) -> str:
     if code is None:
         return "ended"
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def signal_pidfd(fd: int, number: int) -> None:
-    """Signal the process behind the pidfd; harmless when it has ended."""
-    try:
-        signal.pidfd_send_signal(fd, number)
-    except ProcessLookupError:
-        pass

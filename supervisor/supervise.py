@@ -17,9 +17,11 @@ from .container import check_enforceable
 from .errors import TerokError
 from .guard import Guard
 from .loop import Loop
+from .pids import signal_pidfd
 from .quick import signal
+from .reap import remove_runtime_dir
 from .schema import SOURCES
-from .service import Service, signal_pidfd
+from .service import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -273,18 +275,6 @@ class Supervisor:
             ],
             "sidecars": {service.name: service.describe() for service in self.services},
         }
-
-
-def remove_runtime_dir(path: str) -> None:
-    """Remove the flat runtime directory of a container; links in it are removed, never followed."""
-    try:
-        for name in os.listdir(path):
-            os.unlink(os.path.join(path, name))
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        os.write(2, f"supervisor: {path} could not be removed: {error.strerror}\n".encode())
 
 
 def _trim_log() -> None:

@@ -6,8 +6,7 @@ import os
 import shutil
 
 from ...supervisor.layout import Bundle
-from ...supervisor.reap import reap
-from ...supervisor.supervise import remove_runtime_dir
+from ...supervisor.reap import reap, remove_runtime_dir
 from ..config import Config
 from . import files, services
 from .live import refuse_if_running
