@@ -65,14 +65,21 @@ def config_files(environ: Mapping[str, str], *, uid: int | None = None) -> list[
     return [path for path in found if os.path.isfile(path)]
 
 
-def hook_dirs_of(path: str) -> list[str] | None:
-    """The `hooks_dir` that one containers.conf file sets; None when it says nothing or can't be read."""
+def hook_dirs_of(path: str) -> tuple[list[str], bool] | None:
+    """The `hooks_dir` that one containers.conf file sets, and whether it adds to the files before it.
+
+    None when the file says nothing about it or can't be read. Podman 5 and newer take `{append=true}` at the end of a
+    list (containers.conf(5), "Appending to string arrays").
+    """
     try:
         with open(path, "rb") as file:
             value = tomllib.load(file).get("engine", {}).get("hooks_dir")
     except (OSError, tomllib.TOMLDecodeError, AttributeError):
         return None
-    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else None
+    if not isinstance(value, list):
+        return None
+    append = any(isinstance(each, dict) and each.get("append") is True for each in value)
+    return [each for each in value if isinstance(each, str)], append
 
 
 def effective_hook_dirs(
@@ -85,11 +92,12 @@ def effective_hook_dirs(
         without: a file to leave out of account.
     """
     dirs, decided = list(SYSTEM_HOOK_DIRS), ""
-    override = environ.get("CONTAINERS_CONF")
-    for path in [override] if override else config_files(environ, uid=uid):
-        value = hook_dirs_of(path) if path != without else None
-        if value is not None:
-            dirs, decided = value, path
+    only, last = environ.get("CONTAINERS_CONF"), environ.get("CONTAINERS_CONF_OVERRIDE")
+    for path in [*([only] if only else config_files(environ, uid=uid)), *([last] if last else [])]:
+        found = hook_dirs_of(path) if path != without else None
+        if found is not None:
+            value, append = found
+            dirs, decided = [*dirs, *value] if append else value, path
     return dirs, decided
 
 
@@ -131,6 +139,8 @@ def mend(layout: Layout, environ: Mapping[str, str], *, uid: int | None = None) 
     ours = containers_conf_dropin(environ, uid=uid)
     if environ.get("CONTAINERS_CONF"):
         return "unset CONTAINERS_CONF, which makes Podman read no other file"
+    if decided and decided == environ.get("CONTAINERS_CONF_OVERRIDE"):
+        return "unset CONTAINERS_CONF_OVERRIDE, or name our directory in that file too"
     later = decided and decided != ours and os.path.dirname(decided) == os.path.dirname(ours)
     if later and os.path.basename(decided) > os.path.basename(ours):
         return f"remove hooks_dir from {decided}, or add {layout.hooks} to it; then terok setup"
