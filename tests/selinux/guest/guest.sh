@@ -37,13 +37,14 @@ places() { # for uid: where the product keeps things
   else who=user run=/run/user/1000/terok data=/home/lab/.local/share/terok config=/home/lab/.config/terok; fi
 }
 setup() { as terok setup >/tmp/setup.$uid 2>&1; }
-start() { as terok run "$1" --scope demo -- -d "$image" sleep 600; }
+start() { as terok run "$1" --scope demo -- -d "$image" sleep 600 || { cat "$data/containers/$1/hook-error.log"; false; }; }
 stop() { as podman rm -f -t 0 "$@" && as terok cleanup "$1"; }
 inside() { local name=$1; shift; as podman exec "$name" "$@" </dev/null; }
-# commands for `ask`; an answer of the signer is at least five bytes, to five that ask for its keys (draft-miller-ssh-agent)
+# commands for `ask`; a sidecar's cold start is slow in here. The signer answers five bytes that ask for its keys with at
+# least five (draft-miller-ssh-agent).
 connect() { echo "nc.openbsd -w 5 -N -U $1"; }
-reach() { echo "nc.openbsd -w 5 -z 127.0.0.1 $1"; }
-answer() { echo "[ \$(printf '\\0\\0\\0\\1\\13' | nc.openbsd -w 10 -N -U $1 | wc -c) -ge 5 ]"; }
+http() { echo "printf 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' | nc.openbsd -w 40 $* | grep -q '^HTTP/1.1 '"; }
+agent() { echo "[ \$(printf '\\0\\0\\0\\1\\13' | nc.openbsd -w 40 -N -U $1 | wc -c) -ge 5 ]"; }
 
 ask() { # CONTAINER [works|refused WHAT COMMAND]...: at most six commands in one exec, whose exit code has a bit for each
   local name=$1 script=code=0 bit=1 code wanted got
@@ -86,8 +87,10 @@ load() { # a policy by name, into the kernel
 
 prepare() {
   works "the test image" as podman import -q /opt/test/image.tar "$image"
+  works "a credential" add_credential
   setup
 }
+add_credential() { echo sk-ant-test | as terok vault add demo anthropic; }
 
 plain() {
   setup
@@ -99,14 +102,12 @@ plain() {
   ask one \
     works "it sees its runtime directory" "ls /run/terok/vault.sock" \
     works "it reads its resolv.conf" "cat /etc/resolv.conf" \
-    works "own label: it connects to its vault" "$(connect /run/terok/vault.sock)" \
+    works "own label: its vault answers" "$(http -U /run/terok/vault.sock)" \
     works "own label: it connects to its gate" "$(connect /run/terok/gate.sock)" \
-    works "own label: its signer answers" "$(answer /run/terok/ssh-agent.sock)"
-  ask one \
-    works "a listener in its network namespace: the vault" "$(reach 9419)" \
-    works "a listener in its network namespace: the gate" "$(reach 9418)"
-  local superv; superv=$(pgrep -u "$uid" -x terok-superv | head -1)
-  check "the supervisor's later sockets are its own" "" "$(cat "/proc/$superv/attr/sockcreate" | tr -d '\0')"
+    works "own label: its signer answers" "$(agent /run/terok/ssh-agent.sock)" \
+    works "a listener in its network namespace: the vault" "$(http 127.0.0.1 9419)"
+  local supervisor; supervisor=$(pgrep -u "$uid" -x terok-superv | head -1)
+  check "the supervisor's later sockets are its own" "''" "'$(tr -d '\0' <"/proc/${supervisor:-none}/attr/sockcreate" || echo unreadable)'"
 
   as python3 serve.py "$run/one/unlabelled.sock" >"/tmp/serve.$uid" 2>&1 &
   local server=$!
@@ -135,9 +136,7 @@ tcp() {
   setup
   shows "tcp is in use" "sockets          ok (not used: services.mode is tcp)"
   works "tcp: a container starts" start tcp
-  ask tcp \
-    works "tcp: it reaches its vault" "$(reach 9419)" \
-    works "tcp: it reaches its gate" "$(reach 9418)"
+  ask tcp works "tcp: its vault answers" "$(http 127.0.0.1 9419)"
   stop tcp >/dev/null 2>&1
   mode socket
 }
@@ -154,7 +153,7 @@ refusing() {
   stop no >/dev/null 2>&1
   mode tcp
   works "tcp where sockets are refused: a container starts" start tcp
-  ask tcp works "tcp where sockets are refused: it reaches its vault" "$(reach 9419)"
+  ask tcp works "tcp where sockets are refused: its vault answers" "$(http 127.0.0.1 9419)"
   stop tcp >/dev/null 2>&1
   mode socket
 }
@@ -169,8 +168,8 @@ module_only() { # own labels refused, the module loaded
   local server=$!
   await "$run/mod/unlabelled.sock"
   ask mod \
-    works "module: it connects to its vault" "$(connect /run/terok/vault.sock)" \
-    works "module: its signer answers" "$(answer /run/terok/ssh-agent.sock)" \
+    works "module: its vault answers" "$(http -U /run/terok/vault.sock)" \
+    works "module: its signer answers" "$(agent /run/terok/ssh-agent.sock)" \
     refused "module: an unlabelled socket" "$(connect /run/terok/unlabelled.sock)"
   stop mod >/dev/null 2>&1
   kill $server
