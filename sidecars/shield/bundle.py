@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...supervisor import firewall
+from ...supervisor import audit, firewall
 from ...supervisor.errors import Exit, TerokError
 from ...supervisor.layout import Bundle
 from . import dnsmasq, ruleset, static
 from .dnsmasq import Features
 from .model import QUARANTINE, UP, Forwarder, Model, unique
 from .profiles import load, parse_lines
+from .special import check_allowed
 from .targets import Ports, Target, parse
 
 VERSION = 1
@@ -124,6 +125,9 @@ def prepare(
         )
     state = with_addresses(with_lines(State(tuple(profiles), base, model, {}, features)))
     write(bundle, state)
+    notes = [note for each in base for note in check_allowed(each)]
+    if notes:
+        audit.append(bundle.audit, "shield", "profiles", profiles=list(profiles), notes=notes)
     return {
         "ruleset": bundle.ruleset,
         "expected": bundle.expected,

@@ -155,6 +155,11 @@ class Answer:
     ttl: int
 
 
+def question(name: str, kind: int = A) -> bytes:
+    """A question, with the number 0x3141."""
+    return b"\x31\x41\x01\x00\x00\x01" + bytes(6) + _encode(name) + struct.pack(">HH", kind, 1)
+
+
 def ask(
     world: World, name: str, kind: int = A, *, server: str = "127.0.0.1", port: int = 53, timeout: float = 2
 ) -> Answer:
@@ -162,13 +167,13 @@ def ask(
     with world.box.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(timeout)
         client.connect((server, port))
-        client.send(b"\x31\x41\x01\x00\x00\x01" + bytes(6) + _encode(name) + struct.pack(">HH", kind, 1))
+        client.send(question(name, kind))
         return decode(client.recv(65535))
 
 
 def ask_stream(client: socket.socket, name: str, kind: int = A) -> Answer:
     """Ask over an open TCP connection."""
-    query = b"\x31\x41\x01\x00\x00\x01" + bytes(6) + _encode(name) + struct.pack(">HH", kind, 1)
+    query = question(name, kind)
     client.sendall(struct.pack(">H", len(query)) + query)
     head = client.recv(2, socket.MSG_WAITALL)
     if len(head) < 2:
