@@ -29,7 +29,11 @@ def unlocked(env: Env, *, create: bool = False) -> Store:
         TerokError: there is no vault.
     """
     if create and not exists(env):
-        show_recovery_key(env, keys.create_vault(env.layout))
+        try:
+            show_recovery_key(env, keys.create_vault(env.layout))
+        except TerokError:
+            if not exists(env):  # else another verb made it meanwhile, and showed its recovery key
+                raise
     store = closed(env)
     try:
         keys.ensure_unlocked(store, keys.key_files(env.layout))

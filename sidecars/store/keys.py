@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -166,12 +167,20 @@ def create_vault(layout: Layout) -> str:
     from .recovery import RECOVERY_TIER, new_recovery_key, recovery_kek
     from .store import Store
 
-    with Store.open(layout.vault_db, create=True) as store:
-        if store.setting("check") is not None:
-            raise TerokError("The vault has a data key already.", code=Exit.REFUSED)
-        data_key, recovery = os.urandom(KEY_SIZE), new_recovery_key()
-        add_key_file(store, layout.vault_key, data_key)
-        wrap(store, RECOVERY_TIER, recovery_kek(recovery), data_key)
-        # last: a vault whose creation was cut off has no data key yet, and is created again
-        store.initialise(data_key)
+    os.makedirs(layout.vault, mode=0o700, exist_ok=True)
+    # two first `add`s at a time must not mix their keys; the lock is on the directory, since closing another descriptor
+    # of the database would drop SQLite's own locks (fcntl(2))
+    directory = os.open(layout.vault, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        with Store.open(layout.vault_db, create=True) as store:
+            if store.setting("check") is not None:
+                raise TerokError("The vault has a data key already.", code=Exit.REFUSED)
+            data_key, recovery = os.urandom(KEY_SIZE), new_recovery_key()
+            add_key_file(store, layout.vault_key, data_key)
+            wrap(store, RECOVERY_TIER, recovery_kek(recovery), data_key)
+            # last: a vault whose creation was cut off has no data key yet, and is created again
+            store.initialise(data_key)
+    finally:
+        os.close(directory)
     return recovery

@@ -117,6 +117,28 @@ def test_many_writers_lose_nothing(layout: Layout) -> None:
         assert len(store.tokens("box")) == 50
 
 
+def test_one_of_many_creators_makes_the_vault_and_its_keys_fit(layout: Layout, tmp_path: Path) -> None:
+    fresh = Layout(str(tmp_path / "second"), layout.runtime, layout.config)
+    ready, go = os.pipe()
+
+    def creator() -> int:
+        os.read(ready, 1)
+        try:
+            keys.create_vault(fresh)
+        except TerokError:
+            return 1
+        return 0
+
+    pids = [process.fork(creator) for _ in range(6)]
+    os.write(go, b"x" * 6)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    os.close(ready)
+    os.close(go)
+    assert sorted(codes) == [0, 1, 1, 1, 1, 1]
+    with unlocked(fresh) as store:
+        assert not store.locked
+
+
 def test_a_killed_writer_leaves_a_whole_row(layout: Layout) -> None:
     with unlocked(layout) as store:
         store.put("credential", "work", "mistral", b"before", {})
