@@ -105,7 +105,7 @@ def unwrap(store: Store, tier: str, key: bytes) -> bytes:
 
 
 def write_key_file(path: str, key: bytes, *, data_key: bool) -> None:
-    """Write a key file: 0600, complete or not at all.
+    """Write a key file: 0600, complete or not at all, durable on return.
 
     Args:
         data_key: True for the unlocked data key, False for the key of the key-file tier.
@@ -123,6 +123,12 @@ def write_key_file(path: str, key: bytes, *, data_key: bool) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+    # a power cut must not leave a tier in the database without its file
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def add_key_file(store: Store, path: str, data_key: bytes) -> None:
