@@ -33,6 +33,7 @@ class Audit:
         self.path, self.source = path, source
         self._fd = _open(path, os.O_APPEND)
         self._old = -1
+        self._left = 0
 
     def open_old(self) -> None:
         """Open `<name>.1` too; before a process confines itself, since it opens no file by its path afterwards."""
@@ -54,8 +55,12 @@ class Audit:
 
     def append(self, data: bytes) -> None:
         """Append whole lines that are JSON already, with one write(2); raises OSError as `write` does."""
-        if os.fstat(self._fd).st_size + len(data) > SIZE_MAX:
-            self._rotate()
+        self._left -= len(data)
+        if self._left < 0:
+            # others write too: the size is looked up again after each part of the whole
+            if os.fstat(self._fd).st_size + len(data) > SIZE_MAX:
+                self._rotate()
+            self._left = SIZE_MAX // 64
         if os.write(self._fd, data) != len(data):
             raise OSError(28, "short write to the audit log")
 

@@ -42,19 +42,17 @@ class Endpoint:
         tls: whether to speak TLS.
         ca: file of the CA bundle that is trusted instead of the system's; empty: the system's.
         allow_private: whether private addresses may be connected to.
+        authority: the value of the Host header.
+        key: equal for endpoints that can share connections.
     """
 
-    __slots__ = ("host", "port", "tls", "ca", "allow_private", "key")
+    __slots__ = ("host", "port", "tls", "ca", "allow_private", "key", "authority")
 
     def __init__(self, host: str, port: int, *, tls: bool, ca: str = "", allow_private: bool = False) -> None:
         self.host, self.port, self.tls, self.ca, self.allow_private = host, port, tls, ca, allow_private
         self.key = (host, port, tls, ca, allow_private)
-
-    @property
-    def authority(self) -> str:
-        """The value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+        shown = f"[{host}]" if ":" in host else host
+        self.authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
 
 
 Connected = Callable[[Wire | None, DialError | None], None]

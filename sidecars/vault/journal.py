@@ -61,6 +61,7 @@ class Journal:
         self._log = os.open(path, flags | os.O_APPEND, 0o600)
         self._head = os.open(path + ".head", flags, 0o600)
         self._old = os.open(path + ".1", flags, 0o600)
+        self._known = (b"", Head(START, 0, 0))
 
     def append(self, bodies: Sequence[bytes]) -> None:
         """Write lines, all or none. A body is a JSON object without its closing brace.
@@ -80,7 +81,9 @@ class Journal:
                 lines.append(body + _TAIL % chain.encode())
             data = b"".join(lines)
             self._write(data, head.size)
-            os.pwrite(self._head, Head(chain, head.lines + len(lines), head.size + len(data)).encode(), 0)
+            head = Head(chain, head.lines + len(lines), head.size + len(data))
+            self._known = (head.encode(), head)
+            os.pwrite(self._head, self._known[0], 0)
         finally:
             flock(self._head, LOCK_UN)
 
@@ -95,7 +98,10 @@ class Journal:
     def _find_head(self) -> Head:
         """Where the chain stands; a writer that was killed between its two writes is made good."""
         size = os.fstat(self._log).st_size
-        head = Head.decode(os.pread(self._head, _HEAD_SIZE, 0)) or Head(START, 0, 0)
+        written = os.pread(self._head, _HEAD_SIZE, 0)
+        known, head = self._known
+        if written != known:
+            head = Head.decode(written) or Head(START, 0, 0)
         if head.size == size:
             return head
         chain, count = head.chain, head.lines

@@ -30,7 +30,7 @@ class Tokens(NamedTuple):
     cached: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.input or self.output)
+        return self.input > 0 or self.output > 0
 
 
 NO_TOKENS = Tokens()
@@ -55,6 +55,8 @@ class Counter:
     @classmethod
     def fitting(cls, content_type: bytes) -> Counter | None:
         """A counter for an answer of this Content-Type; None when it can have no usage in it."""
+        if content_type == b"application/json":
+            return cls(events=False)
         kind = content_type.partition(b";")[0].strip().lower()
         if kind == b"text/event-stream":
             return cls(events=True)
