@@ -56,6 +56,8 @@ class Endpoint:
 
 
 Connected = Callable[[Wire | None, DialError | None], None]
+_Waiting = list[tuple[Endpoint, Connected]]
+"""Who waits for a name: one thread asks for all of them."""
 
 
 class Dialer:
@@ -69,6 +71,7 @@ class Dialer:
         self._reactor = reactor
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._resolved: dict[tuple[str, int], tuple[float, list[Address]]] = {}
+        self._waiting: dict[tuple[str, int], _Waiting] = {}
 
     def context(self, ca: str) -> ssl.SSLContext:
         """The TLS context that trusts `ca` (a file), or the system's authorities when it is empty."""
@@ -85,20 +88,44 @@ class Dialer:
             self._reactor.soon(lambda: self._connect(endpoint, found, done))
             return
 
-        def resolve() -> Callable[[], None]:
-            try:
-                answers = socket.getaddrinfo(endpoint.host.encode("ascii"), endpoint.port, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as error:
-                why = f"The name {endpoint.host} could not be resolved: {error}."
-                return lambda: done(None, DialError(502, "upstream-name", why))
-            found = [(int(family), (str(address[0]), int(address[1]))) for family, _, _, _, address in answers]
-            return lambda: self._learned(endpoint, found, done)
+        key = (endpoint.host, endpoint.port)
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.append((endpoint, done))
+            return
+        self._waiting[key] = waiting = [(endpoint, done)]
+        self._reactor.in_thread(lambda: self._resolve(key, waiting))
+        self._reactor.later(limits.CONNECT_SECONDS, lambda: self._slow(key, waiting))
 
-        self._reactor.in_thread(resolve)
+    def _resolve(self, key: tuple[str, int], waiting: _Waiting) -> Callable[[], None]:
+        """In a thread: ask the resolver, which may block for long."""
+        host, port = key
+        try:
+            answers = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            failure = DialError(502, "upstream-name", f"The name {host} could not be resolved: {error}.")
+            return lambda: self._unresolved(key, waiting, failure)
+        found = [(int(family), (str(address[0]), int(address[1]))) for family, _, _, _, address in answers]
+        return lambda: self._learned(key, waiting, found)
 
-    def _learned(self, endpoint: Endpoint, found: list[Address], done: Connected) -> None:
-        self._resolved[(endpoint.host, endpoint.port)] = (self._reactor.now + limits.RESOLVED_SECONDS, found)
-        self._connect(endpoint, found, done)
+    def _take_waiting(self, key: tuple[str, int], waiting: _Waiting) -> _Waiting:
+        """Who waits for this resolution; nobody when it came too late."""
+        if self._waiting.get(key) is not waiting:
+            return []
+        return self._waiting.pop(key)
+
+    def _slow(self, key: tuple[str, int], waiting: _Waiting) -> None:
+        why = f"The name {key[0]} was not resolved within {limits.CONNECT_SECONDS:g} s."
+        self._unresolved(key, waiting, DialError(504, "upstream-name", why))
+
+    def _unresolved(self, key: tuple[str, int], waiting: _Waiting, error: DialError) -> None:
+        for _, done in self._take_waiting(key, waiting):
+            done(None, error)
+
+    def _learned(self, key: tuple[str, int], waiting: _Waiting, found: list[Address]) -> None:
+        self._resolved[key] = (self._reactor.now + limits.RESOLVED_SECONDS, found)
+        for endpoint, done in self._take_waiting(key, waiting):
+            self._connect(endpoint, found, done)
 
     def _connect(self, endpoint: Endpoint, found: list[Address], done: Connected) -> None:
         usable: list[Address] = []

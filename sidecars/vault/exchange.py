@@ -103,7 +103,8 @@ class Exchange:
         if self.request.length != CHUNKED:
             wired = payload
         elif body.done:
-            wired = b"%b0\r\n%b\r\n" % (bodies.chunk(payload), trailer_lines(body.trailers))
+            # trailers end here (RFC 9110, section 6.5.1 lets them): some servers merge them into the headers
+            wired = bodies.chunk(payload) + b"0\r\n\r\n"
         else:
             wired = bodies.chunk(payload)
         if self._replay is not None:
