@@ -208,8 +208,11 @@ class _Attempts:
         self._stagger = self._reactor.later(limits.NEXT_ADDRESS_SECONDS, self.start)
         try:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        except OSError as error:
-            self._failed(None, DialError(503, "descriptors", f"No socket for the upstream: {error.strerror}."))
+        except OSError:
+            # out of descriptors: one becomes free when a client leaves, and the deadline bounds the wait
+            self._left.insert(0, (family, address))
+            self._stagger.cancel()
+            self._stagger = self._reactor.later(limits.ACCEPT_RETRY_SECONDS, self.start)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:

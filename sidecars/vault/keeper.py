@@ -20,9 +20,6 @@ from .dial import Endpoint
 from .refresh import needed
 from .routes import Route, Target
 
-STAT_SECONDS = 0.02
-"""How long new routes may go unnoticed."""
-
 
 class Loaded(NamedTuple):
     """A credential as the relay uses it."""
@@ -60,7 +57,6 @@ class Keeper:
     def __init__(self, store: Store, routes: str, key_files: list[str], container: str) -> None:
         self._store, self._routes_path, self._key_files, self._container = store, routes, key_files, container
         self._changes = -1
-        self._stat_next = 0.0
         self._looked: float | None = -1.0
         self.generation = 0
         """Grows whenever tokens, routes or credentials were read again."""
@@ -89,11 +85,9 @@ class Keeper:
             self._routes.clear()
             self._loaded.clear()
             self._set_places()
-        if now is None or now >= self._stat_next:
-            self._stat_next = (now or 0.0) + STAT_SECONDS
-            stamp = self._stat()
-            if stamp != self._stamp:
-                self._read_routes(stamp)
+        stamp = self._stat()
+        if stamp != self._stamp:
+            self._read_routes(stamp)
 
     def _stat(self) -> tuple[int, int, int] | None:
         try:
