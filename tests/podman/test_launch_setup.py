@@ -124,7 +124,7 @@ def test_an_old_descriptor_is_brought_up_to_date(house: House) -> None:
         ("podman", "podman is not installed", "podman"),
         ("crun", "neither crun nor runc", "crun"),
         ("newuidmap", "is not installed", "uidmap"),
-        ("slirp4netns pasta", "need slirp4netns", "slirp4netns"),
+        ("slirp4netns pasta", "Rootless containers need", "install"),
     ],
 )
 def test_what_is_missing_is_named_with_the_command(house: House, missing: str, says: str, fix: str) -> None:
