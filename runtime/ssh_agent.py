@@ -13,6 +13,7 @@ from ..sidecars.ssh.settings import settings_for
 from ..supervisor import process, schema, sockets
 from ..supervisor.errors import Exit, TerokError
 from ..supervisor.layout import check_name, check_socket_path, package_root
+from .ssh_shelf import Shelf
 
 if TYPE_CHECKING:
     from .env import Env
@@ -34,9 +35,15 @@ def serve(env: Env, scope: str, command: list[str], cwd: str) -> int:
 
     Returns:
         The command's exit code, or 0.
+
+    Raises:
+        TerokError: there is no vault, or the socket's path is too long.
     """
     layout = env.layout
-    bundle, directory = layout.agent(check_name(scope)), layout.agent_runtime(scope)
+    with Shelf(env) as shelf:
+        if not shelf.of_scope(check_name(scope)):
+            env.note(f"The scope {scope} has no SSH key yet: terok ssh generate --scope {scope}")
+    bundle, directory = layout.agent(scope), layout.agent_runtime(scope)
     for path in (bundle.root, directory):
         os.makedirs(path, mode=0o700, exist_ok=True)
     path = check_socket_path(os.path.join(directory, f"{os.getpid()}.sock"))

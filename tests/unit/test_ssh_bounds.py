@@ -8,6 +8,7 @@ import select
 import shutil
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,23 @@ def test_pipelined_requests_are_answered_in_their_order(signer: Signer, blobs: d
         client.send(*([b"\x0b", b"\x13", sign(blobs["plain"], SSHSIG)] * 30))
         kinds = [client.receive()[0] for _ in range(90)]
     assert kinds == [wire.IDENTITIES_ANSWER, wire.FAILURE, wire.SIGN_RESPONSE] * 30
+
+
+def test_pipelining_faster_than_it_is_answered_costs_no_memory(signer: Signer) -> None:
+    count, batch = 250_000, string(b"\x11" + bytes(99)) * 1000
+    with Client(signer) as client:
+
+        def send() -> None:
+            for _ in range(count // 1000):
+                client.sock.sendall(batch)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        received = 0
+        while received < count * len(string(FAILURE)):
+            received += len(client.sock.recv(1 << 20))
+        sender.join()
+    assert peak_memory(signer) < 36 << 20
 
 
 def test_200_connections_at_once(signer: Signer) -> None:
