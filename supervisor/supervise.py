@@ -10,9 +10,10 @@ from __future__ import annotations
 import gc
 import os
 import select
+import sys
 import time
 
-from . import firewall, kernel, listeners, mounts, process, record, resolver, selinux
+from . import firewall, kernel, layout, listeners, mounts, process, record, resolver, selinux
 from .container import check_enforceable
 from .errors import TerokError
 from .guard import Guard
@@ -144,6 +145,8 @@ class Supervisor:
             loop.watch(self._guard.fd, self._guard.on_news)
         if self._dns is not None:
             loop.after(firewall.ROTATE_SECONDS, self._rotate)
+        elif self.wiring.shield is not None:
+            loop.after(firewall.ROTATE_SECONDS, self._refresh)
         self.write_record()
         gc.freeze()
         loop.run()
@@ -160,6 +163,27 @@ class Supervisor:
         except TerokError as error:
             os.write(2, f"shield: learned addresses could not be forgotten: {error.what}\n".encode(errors="replace"))
         self._loop.after(firewall.ROTATE_SECONDS, self._rotate)
+
+    def _refresh(self) -> None:
+        """Without dnsmasq: have the names resolved again, in a process of its own."""
+        loop = self._loop
+        assert loop is not None
+        script = os.path.join(layout.package_root(), "runtime", "shield_refresh.py")
+        argv = [sys.executable, "-I", "-S", script, self.wiring.bundle.root]
+        loop.after(firewall.ROTATE_SECONDS, self._refresh)
+        try:
+            pid = process.spawn(argv, fds={2: 2}, die_with_parent=True)
+        except TerokError as error:
+            os.write(2, f"shield: names could not be resolved again: {error.what}\n".encode(errors="replace"))
+            return
+        fd = process.pidfd(pid)
+
+        def ended() -> None:
+            loop.forget(fd)
+            os.close(fd)
+            os.waitpid(pid, 0)
+
+        loop.watch(fd, ended)
 
     def _fork_standby(self) -> None:
         gc.freeze()  # keeps the collector off the shared pages

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from terok_host.supervisor.layout import package_root
 from tests.lab.house import CommandFailed, House
 from tests.netns.world import wait_until
 from tests.standins.dns import Resolver
@@ -133,3 +135,9 @@ def test_names_without_a_capable_dnsmasq(house: House, static: None, name: str, 
     sets = json.loads(house.terok("shield", "rules", name, "--json").stdout)["sets"]
     assert sets["static4_web_host"]["elem"] == ["192.88.99.10"]
     assert "allowed.test" in house.terok("shield", "resolve", name).stdout
+    # what the supervisor starts once an hour, in the user namespace in which it would
+    generation = json.loads(Path(house.bundle(name).shield).read_text())["generation"]
+    script = Path(package_root()) / "runtime" / "shield_refresh.py"
+    house.podman("unshare", sys.executable, "-I", "-S", str(script), house.bundle(name).root)
+    assert json.loads(Path(house.bundle(name).shield).read_text())["generation"] == generation + 1
+    assert "192.88.99.10 allowed.test" in house.podman("exec", name, "cat", "/etc/hosts").stdout
