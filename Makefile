@@ -36,14 +36,14 @@ test-unit: dev ## Unit tests: no root, no Podman
 	$(BIN)/python -m pytest -q tests/unit
 
 test: bytecode ## Every test: unit tests, then tests against real rootless Podman (TESTS=path for some)
-	$(LAB) $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider $(TESTS)
+	$(LAB) $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider --durations=15 $(TESTS)
 
 test-wheel: dev ## The tests against the built wheel in a fresh virtual environment
 	rm -rf $(WHEEL_VENV) dist build/lib
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet "$$(echo dist/*.whl)[dev]"
-	$(LAB) $(CURDIR)/$(WHEEL_VENV)/bin/python -m pytest -q -p no:cacheprovider $(TESTS)
+	$(LAB) $(CURDIR)/$(WHEEL_VENV)/bin/python -m pytest -q -p no:cacheprovider --durations=15 $(TESTS)
 
 test-selinux: dev ## The wheel in an SELinux-enforcing Debian 13 guest, under QEMU's emulation (as root)
 	rm -rf build/selinux-dist build/lib
