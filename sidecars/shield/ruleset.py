@@ -190,7 +190,14 @@ def _down(model: Model) -> Iterator[Rule]:
     yield from _refused("never")
     yield rule(jump("named"))
     yield from _refused("special")
+    yield from _recorded(model, "bypassed")
     yield rule(ACCEPT)
+
+
+def _recorded(model: Model, prefix: str, *when: Statement, rate: int = _LOG_RATE) -> Iterator[Rule]:
+    """New connections that are let out although nothing allows them."""
+    if model.audit_group is not None:
+        yield rule(*when, nft.state("new"), nft.limit(rate, rate * 5), nft.log(prefix, model.audit_group))
 
 
 def _bypass(model: Model) -> Iterator[Rule]:
@@ -204,6 +211,7 @@ def _bypass(model: Model) -> Iterator[Rule]:
     yield from _refused("never")
     yield rule(jump("named"))
     yield from _refused("special")
+    yield from _recorded(model, "bypassed", nft.protocol_in("bypass"))
     yield rule(nft.protocol_in("bypass"), ACCEPT)
     yield rule(goto("refuse"))
 
@@ -212,6 +220,7 @@ def _down_all(model: Model) -> Iterator[Rule]:
     yield from _guarded(model)
     yield from _infrastructure(model)
     yield from _refused("never")
+    yield from _recorded(model, "bypassed")
     yield rule(ACCEPT)
 
 
@@ -220,8 +229,7 @@ def _learn(model: Model) -> Iterator[Rule]:
     yield from _guarded(model)
     yield from _infrastructure(model)
     yield from _refused("never")
-    if model.audit_group is not None:
-        yield rule(nft.state("new"), nft.limit(_LOG_RATE * 10, _LOG_BURST * 10), nft.log("learn", model.audit_group))
+    yield from _recorded(model, "learn", rate=_LOG_RATE * 10)
     yield rule(ACCEPT)
 
 
