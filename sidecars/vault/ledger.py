@@ -16,7 +16,8 @@ PERIODS = {"hour": 3600, "day": 86400}
 """Periods of limits, in seconds of UTC."""
 LOOK_SECONDS = 1.0
 """How long a limit, or what other containers of the scope used, may be known late."""
-_BUSY_SECONDS = 0.05
+_OPEN_SECONDS, _BUSY_SECONDS = 5.0, 0.05
+"""How long another process's write is waited for: while opening, and in the relay's loop, which must not stand still."""
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS usage (
   scope TEXT, container TEXT, provider TEXT, hour INTEGER, {" INTEGER NOT NULL, ".join(FIELDS)} INTEGER NOT NULL,
@@ -62,13 +63,15 @@ class Ledger:
     def __init__(self, path: str) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=_OPEN_SECONDS)
         self._db.execute("PRAGMA journal_mode = WAL")
         # counts, no secrets: after a power cut the last seconds may be missing
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.executescript(_SCHEMA)
+        # the first write opens the files that later ones need, which a confined process cannot
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute("COMMIT")
+        self._db.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}").fetchall()
 
     def close(self) -> None:
         """Close the file."""
