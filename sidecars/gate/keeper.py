@@ -7,6 +7,7 @@ process of its own, so that a secret lives only as long as the operation that ne
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -56,11 +57,28 @@ class Keeper:
                         os.close(fd)
                 if front in ready:
                     code = os.waitstatus_to_exitcode(os.waitpid(self._front, 0)[1])
+                    self._front = 0
                     return code if code >= 0 else 128 - code
                 if link in ready:
                     self._start()
         finally:
             os.close(front)
+
+    def end_front(self) -> None:
+        """Kill the front and the jobs, and with them every git process below them; collect all of them.
+
+        In any order: the first process of a pid namespace ends only when all others there are collected, and some
+        of these are our own children (pid_namespaces(7)).
+        """
+        for pid in (self._front, *self._jobs.values()):
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+        self._front, self._jobs = 0, {}
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
 
     def _start(self) -> None:
         _, fds = sockets.receive_fds(self._link)
@@ -73,6 +91,7 @@ class Keeper:
         self._jobs[process.pidfd(pid)] = pid
 
     def _job(self, fd: int) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(self._link)
         job = channel.Job(fd)
         try:

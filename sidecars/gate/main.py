@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 from ...supervisor import kernel, process, sockets
 from ...supervisor.errors import Exit, TerokError
@@ -18,6 +19,8 @@ from .site import Site, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
+
     from ..kit.context import Context
 
 
@@ -34,18 +37,27 @@ def main(context: Context) -> int:
     parent = 0 if own_pids else os.getpid()
 
     def run_front() -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         kernel.die_with_parent(parent, signal.SIGKILL)
         os.close(ours)
         return front.main(context, site, theirs)
 
+    signal.signal(signal.SIGTERM, _leave)
     pid = process.fork(run_front)
     os.close(theirs)
     for _, listener in context.listeners:
         listener.close()
+    keeper = Keeper(site, context.audit, ours, pid)
     try:
-        return Keeper(site, context.audit, ours, pid).run()
+        return keeper.run()
     finally:
+        keeper.end_front()
         remove_tree(site.incoming)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End at once, by way of what `main` does last: half a push's files may be large."""
+    sys.exit(0)
 
 
 def _site(context: Context) -> Site:

@@ -218,6 +218,17 @@ def test_when_the_gate_is_killed_every_git_goes_with_it(rig: Rig) -> None:
     rig.run_process()
 
 
+def test_when_the_gate_is_stopped_half_a_push_leaves_no_file(rig: Rig) -> None:
+    with half_a_push(rig):
+        assert os.listdir(rig.site.incoming)
+        fds = [os.pidfd_open(pid) for pid in children(rig)]
+        rig.stop()
+        assert not os.path.exists(rig.site.incoming)
+        for fd in fds:
+            assert process.wait_gone(fd, 0.3)
+            os.close(fd)
+
+
 def test_a_mirror_that_is_full_takes_nothing_more(rig: Rig) -> None:
     work = rig.base / "work"
     git("clone", "-q", rig.url(), work, cwd=rig.base)
