@@ -17,7 +17,7 @@ PERIODS = {"hour": 3600, "day": 86400}
 LOOK_SECONDS = 1.0
 """How long a limit, or what other containers of the scope used, may be known late."""
 _OPEN_SECONDS, _BUSY_SECONDS = 5.0, 0.05
-"""How long another process's write is waited for: while opening, and in the relay's loop, which must not stand still."""
+"""How long another process's write is waited for: while opening, and in the loop, which must not stand still."""
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS usage (
   scope TEXT, container TEXT, provider TEXT, hour INTEGER, {" INTEGER NOT NULL, ".join(FIELDS)} INTEGER NOT NULL,
