@@ -206,7 +206,12 @@ def _carry_out(bundle: Bundle, running: Running, old: files.State, step: policy.
     if dns:
         running.wait_for_dns(step.state.generation)  # it has finished with whatever answer it was at
     for attempt in range(_TRIES):  # a rotation may empty a set between the reading and the change
-        single, last = policy.cleaning(step, old, firewall.observe(running.namespaces))
+        observed = firewall.observe(running.namespaces)
+        single, last = policy.cleaning(step, old, observed)
+        if policy.crowded(observed, single):
+            step, single, last = policy.judged_anew(step, single, last)
+            after = ruleset.build(step.state.model)
+            files.write(bundle, step.state)
         try:
             for command in single:
                 firewall.load(running.namespaces, command.encode())

@@ -9,7 +9,7 @@ from typing import Any
 from . import dnsmasq
 from .bundle import State
 from .model import BYPASS, OPEN_MODES, QUARANTINE, UP, taught_set, unique
-from .ruleset import FAMILIES, learned_set
+from .ruleset import FAMILIES, LEARNED_MAX, learned_set
 from .targets import WEB, Target
 
 _ELEMENTS_MAX = 2000
@@ -186,6 +186,21 @@ def cleaning(step: Step, old: State, observed: Mapping[str, Any]) -> tuple[list[
             single += _elements("delete", name, held(name) & gone)
         last += [f"flush set inet terok {taught_set(line, family)}" for line in everyone if line in forgotten]
     return single, last
+
+
+def crowded(observed: Mapping[str, Any], single: Sequence[str]) -> bool:
+    """True when the sets `cut` cannot take what `single` (see `cleaning`) would add to them."""
+    added = sum(command.count(",") + 1 for command in single if command.startswith("add element inet terok cut"))
+    held = max(len(observed["sets"].get(f"cut{family}", {"elem": []})["elem"]) for family in FAMILIES)
+    return held + added > LEARNED_MAX
+
+
+def judged_anew(step: Step, single: Sequence[str], last: Sequence[str]) -> tuple[Step, list[str], list[str]]:
+    """The same change by a new epoch: every open connection is judged again, so that no address needs to be in `cut`."""
+    model = replace(step.state.model, epoch=step.state.model.epoch + 1)
+    kept = [command for command in single if not command.startswith("add element inet terok cut")]
+    emptied = [f"flush set inet terok cut{family}" for family in FAMILIES]
+    return replace(step, state=replace(step.state, model=model)), kept, [*last, *emptied]
 
 
 def _elements(verb: str, name: str, elements: set[str]) -> list[str]:

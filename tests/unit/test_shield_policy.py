@@ -100,6 +100,21 @@ def test_addresses_that_go_and_those_that_stay() -> None:
     assert last == ["flush set inet terok name4_one.test", "flush set inet terok name6_one.test"]
 
 
+def test_a_full_cut_set_becomes_a_new_epoch() -> None:
+    step = policy.deny(state("one.test"), [parse("one.test")])
+    single = [
+        "add element inet terok cut4 { 192.0.2.1, 192.0.2.2 }",
+        "delete element inet terok learned4_web_a { 192.0.2.1 }",
+    ]
+    full = {"sets": {"cut4": {"elem": ["x"] * (ruleset.LEARNED_MAX - 1)}, "cut6": {"elem": []}}}
+    assert policy.crowded(full, single)
+    full["sets"]["cut4"]["elem"].pop()
+    assert not policy.crowded(full, single)
+    anew, kept, last = policy.judged_anew(step, single, [])
+    assert anew.state.model.epoch == step.state.model.epoch + 1
+    assert kept == single[1:] and "flush set inet terok cut4" in last
+
+
 def test_allow_takes_a_denial_back_and_says_when_a_wider_one_stays() -> None:
     before = state("one.test", denied=("one.test", "*.two.test"))
     assert policy.allow(before, [parse("one.test")]).state.model.denied == (parse("*.two.test"),)
