@@ -68,12 +68,25 @@ def create_runtime(state: dict[str, Any], places: layout.Layout) -> None:
         raise TerokError("The OCI state on stdin has no pid of a created container.")
     if not isinstance(bundle, str) or not bundle.startswith("/"):
         raise TerokError("The OCI state on stdin has no absolute bundle path.")
-    path = annotations.get(layout.ANNOTATION_SIDECAR) or compose(state, places)
-    wiring = schema.load(path)
-    from ..supervisor.container import Container
+    from ..supervisor import enforceable
+    from ..supervisor.container import Container, read_config
+    from ..supervisor.origin import Origin
     from ..supervisor.start import start
 
-    start(wiring, Container(pid, bundle))
+    config = read_config(bundle)
+    origin = Origin.find(_identity(state), bundle, config)
+    origin.refuse_images_words()
+    path = annotations.get(layout.ANNOTATION_SIDECAR)
+    if path is None:
+        origin.require_known_image()
+        wiring = schema.load(compose(state, places))
+    else:
+        wiring = schema.load(path)
+        origin.require_name(wiring.container)
+    container = Container(pid, bundle, config)
+    if wiring.shield is not None:
+        enforceable.check(container, origin)
+    start(wiring, container)
 
 
 def compose(state: dict[str, Any], places: layout.Layout) -> str:
@@ -126,10 +139,14 @@ def poststop(state: dict[str, Any], places: layout.Layout) -> None:
 
 def annotated_name(state: dict[str, Any]) -> str:
     """What a container is called that was started by annotations alone: its short id, as podman prints it."""
+    return _identity(state)[:12]
+
+
+def _identity(state: dict[str, Any]) -> str:
     identity = state.get("id")
     if not isinstance(identity, str):
         raise TerokError("The OCI state on stdin has no id.")
-    return layout.check_name(identity[:12])
+    return layout.check_name(identity)
 
 
 def _annotations(state: dict[str, Any]) -> dict[str, str]:

@@ -88,13 +88,16 @@ def inspect(name: str, env: Env) -> dict[str, Any]:
 
 def inside(words: list[str]) -> int:
     """The part inside Podman's namespaces: ends what is left of the old services and detaches a new supervisor."""
-    from ..supervisor.container import Container
+    from ..supervisor import enforceable
+    from ..supervisor.container import Container, read_config
     from ..supervisor.reap import end_processes
     from ..supervisor.start import start
 
     path, pid, oci_bundle = words
     wiring = schema.load(path)
-    container = Container(int(pid), oci_bundle)
+    container = Container(int(pid), oci_bundle, read_config(oci_bundle))
+    if wiring.shield is not None:
+        enforceable.check(container, None)
     end_processes(record.read(wiring.bundle.record) or {})
     start(wiring, container, detach=detach, mount=False)
     return Exit.OK

@@ -32,8 +32,8 @@ class Container:
         joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
     """
 
-    def __init__(self, pid: int, bundle: str) -> None:
-        """Look at the container whose OCI state has this `pid` and `bundle` directory.
+    def __init__(self, pid: int, bundle: str, config: dict[str, Any]) -> None:
+        """Look at the container whose OCI state has this `pid` and `bundle` directory, with its config.json read.
 
         Raises:
             TerokError: it has ended already, its configuration cannot be read, or it shares the host's network.
@@ -53,7 +53,6 @@ class Container:
             )
         if same_object(self.mount, "/proc/self/ns/mnt"):
             raise TerokError("The container shares the host's mount namespace, so nothing can be mounted for it alone.")
-        config = read_config(bundle)
         root = config.get("root")
         path = root.get("path") if isinstance(root, dict) else None
         if not isinstance(path, str):
@@ -69,7 +68,6 @@ class Container:
         self.home = _home(init)
         self.owner = _owner(config, init)
         self.joined = _joined_network(config)
-        self.in_pod = _text(config, "annotations", "io.kubernetes.cri-o.ContainerType") == "container"
 
     @property
     def network(self) -> process.Namespaces:
@@ -125,55 +123,6 @@ def _joined_network(config: dict[str, Any]) -> str:
         if isinstance(path, str) and path.startswith("/proc/"):
             return path
     return ""
-
-
-def check_enforceable(container: Container) -> None:
-    """Refuse a container from which the firewall could be changed or gone around.
-
-    NET_ADMIN changes rules and marks, NET_RAW sets marks (kernel >= 5.17) and writes packets past the resolver.
-
-    Raises:
-        TerokError: it holds one of the two, or shares the network of another container.
-    """
-    held = sorted(container.capabilities & {"CAP_NET_ADMIN", "CAP_NET_RAW"})
-    if held:
-        raise TerokError(
-            f"The container may use {' and '.join(held)}, with which it could undo its firewall.",
-            fix="start it without --privileged and --cap-add of these, with --cap-drop NET_ADMIN,NET_RAW",
-        )
-    if container.joined and not alone_in_pod(container):
-        raise TerokError(
-            "The container joins the network of another one, whose firewall is not its own.",
-            fix="give it a pod of its own (`podman kube play` with one container), and no --network=container:...",
-        )
-
-
-def alone_in_pod(container: Container) -> bool:
-    """Whether the network that it joins is its pod's and nobody else runs there: only the pod's pause process.
-
-    A container that is added to the pod later comes under the firewall that is in force then.
-    """
-    holder = container.joined.split("/")[2]
-    if not container.in_pod or not _pauses(holder):
-        return False
-    ours = {str(container.pid), holder}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if pid not in ours and same_object(container.net, f"/proc/{pid}/ns/net"):
-                return False
-        except OSError:
-            continue  # it has ended, or is another user's, who can't be in this namespace
-    return True
-
-
-def _pauses(pid: str) -> bool:
-    """Whether a process is what Podman keeps a pod's namespaces with: `catatonit -P`, or `/pause` of older images."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as words:
-            line = words.read().split(b"\0")
-    except OSError:
-        return False
-    return line[:2] == [b"/catatonit", b"-P"] or line[0] == b"/pause"
 
 
 def same_object(fd: int, path: str) -> bool:

@@ -14,7 +14,6 @@ import sys
 import time
 
 from . import firewall, kernel, layout, listeners, mounts, process, record, resolver, selinux
-from .container import check_enforceable
 from .errors import TerokError
 from .guard import Guard
 from .loop import Loop
@@ -70,8 +69,6 @@ class Supervisor:
     def bring_up(self) -> None:
         """Open, mount, apply and start everything; raises TerokError, and `take_down` undoes what was done."""
         self.write_record()
-        if self.wiring.shield is not None:
-            check_enforceable(self.container)
         shield = self.wiring.shield
         # nft works on the ruleset while the sockets are opened and the mounts made
         loading = firewall.begin(self.container.network, shield) if shield is not None else None
