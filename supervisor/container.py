@@ -28,7 +28,6 @@ class Container:
         capabilities: names (`CAP_...`) that a process in it can get.
         home: the home directory of its user, as its environment says.
         owner: uid and gid of its user, as this process's user namespace counts them.
-        in_pod: Podman made it as a member of a pod.
         joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
     """
 

@@ -64,13 +64,17 @@ def is_infra(name: str) -> bool:
 
 
 def _members(net: int) -> list[int]:
-    """Processes in the network namespace behind the descriptor, as far as this one may see them."""
-    link = f"net:[{os.fstat(net).st_ino}]"
+    """Processes of containers in the network namespace behind the descriptor, as far as this one may see them.
+
+    Podman itself enters a container's network for a moment while it sets it up; what shares our mount namespace is
+    no container.
+    """
+    link, own = f"net:[{os.fstat(net).st_ino}]", os.readlink("/proc/self/ns/mnt")
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                if os.readlink(f"/proc/{name}/ns/net") == link:
+                if os.readlink(f"/proc/{name}/ns/net") == link and os.readlink(f"/proc/{name}/ns/mnt") != own:
                     found.append(int(name))
             except OSError:
                 continue  # it has ended, or is another user's
