@@ -102,11 +102,9 @@ def test_addresses_that_go_and_those_that_stay() -> None:
 
 def test_a_full_cut_set_becomes_a_new_epoch() -> None:
     step = policy.deny(state("one.test"), [parse("one.test")])
-    single = [
-        "add element inet terok cut4 { 192.0.2.1, 192.0.2.2 }",
-        "delete element inet terok learned4_web_a { 192.0.2.1 }",
-    ]
-    full = {"sets": {"cut4": {"elem": ["x"] * (ruleset.LEARNED_MAX - 1)}, "cut6": {"elem": []}}}
+    single = ["add element inet terok cut4 { 192.0.2.1, 192.0.2.2 }"]
+    single += ["delete element inet terok learned4_web_a { 192.0.2.1 }"]
+    full: dict[str, Any] = {"sets": {"cut4": {"elem": ["x"] * (ruleset.LEARNED_MAX - 1)}, "cut6": {"elem": []}}}
     assert policy.crowded(full, single)
     full["sets"]["cut4"]["elem"].pop()
     assert not policy.crowded(full, single)
