@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import leaks
-from tests.lab.house import House
+from tests.lab.house import House, in_lab
 from tests.standins.dns import Resolver
 
 RECORDS = {
@@ -39,6 +39,8 @@ def house() -> Iterator[House]:
 @pytest.fixture(scope="session")
 def resolver() -> Iterator[Resolver]:
     """The DNS server that the lab's /etc/resolv.conf names; see `RECORDS`."""
+    if not in_lab():
+        pytest.fail("This test needs the lab's own network: run `make test` as root, or with sudo that asks nothing.")
     with Resolver(RECORDS) as running:
         yield running
 

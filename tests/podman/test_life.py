@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from tests.lab import leaks, wiring
 from tests.lab.house import House
+from tests.lab.wakeups import woken
 
 PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
 """A container that lives until it is asked to end, and then ends at once."""
@@ -184,25 +184,12 @@ def test_a_container_without_our_annotations_costs_nothing(house: House, name: s
 
 
 def test_an_idle_supervisor_never_wakes_up(house: House, name: str, prepared: str) -> None:
-    """strace counts the system calls of the pair for 15 seconds: a wake-up cannot happen without one returning."""
     start(house, name, prepared)
     known = record(house, name)
     pids = [known["pid"], known["standby"]["pid"]]
-    log = house.base / "wakeups"
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-o", str(log), *(f"-p{pid}" for pid in pids)], stderr=subprocess.PIPE, text=True
-    )
-    assert tracer.stderr is not None
-    attached = [tracer.stderr.readline() for _ in pids]
-    assert all("attached" in line for line in attached), attached
-    with pytest.raises(subprocess.TimeoutExpired):
-        tracer.wait(15)  # strace ends by itself when what it traces ends
-    tracer.terminate()
-    tracer.communicate(timeout=10)
-    calls = [line for line in log.read_text().splitlines() if "detached" not in line]
-    # at most the one call that each was in when strace came, cut off when it left
-    assert len(calls) <= 2, calls
-    assert all(re.search(r"(epoll_wait|poll|restart_syscall)\(.*unfinished", line) for line in calls), calls
-    log.unlink()
-    # the tracer does see calls: the end of the container is one
-    house.podman("stop", "--time", "5", name)
+    assert woken(pids, seconds=15, log=house.base / "calls") == []
+    # the tracer does see calls: a connection is one
+    with pytest.raises(AssertionError, match="ended"), ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(woken, pids, seconds=15, log=house.base / "calls")
+        house.podman("stop", "--time", "5", name)
+        watching.result()

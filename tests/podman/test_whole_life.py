@@ -19,6 +19,7 @@ import trustme
 from terok_host.supervisor import record
 from tests.lab import leaks, scope
 from tests.lab.house import House
+from tests.lab.wakeups import woken
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
@@ -159,6 +160,14 @@ def test_any_process_of_ours_may_be_killed(house: House, name: str, world: Upstr
     all_services_work(house, name, world)
     house.podman("stop", "--time", "0", name)
     gone(house, before)
+
+
+def test_an_idle_container_costs_no_wake_up(house: House, name: str, world: Upstream) -> None:
+    """Supervisor, standby and dnsmasq of a container that asks for nothing."""
+    house.podman("run", "--detach", *flags(house, name), house.image, *LIVE)
+    known = {each: pid for each, pid, _ in record.processes(record.read(house.bundle(name).record) or {})}
+    assert known.keys() == {"supervisor", "standby", "dnsmasq"}
+    assert woken(list(known.values()), seconds=20, log=house.base / "calls") == []
 
 
 def spoil(house: House, name: str, file: str, content: bytes) -> None:
