@@ -196,7 +196,7 @@ def crowded(observed: Mapping[str, Any], single: Sequence[str]) -> bool:
 
 
 def judged_anew(step: Step, single: Sequence[str], last: Sequence[str]) -> tuple[Step, list[str], list[str]]:
-    """The same change by a new epoch: every open connection is judged again, so that no address needs to be in `cut`."""
+    """The same change by a new epoch: every open connection is judged again, so no address needs to be in `cut`."""
     model = replace(step.state.model, epoch=step.state.model.epoch + 1)
     kept = [command for command in single if not command.startswith("add element inet terok cut")]
     emptied = [f"flush set inet terok cut{family}" for family in FAMILIES]
