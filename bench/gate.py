@@ -72,7 +72,6 @@ def push_time(work: Path, url: str, repo: Path, ref: str) -> float:
     """Seconds of pushing everything to a branch of an empty repository; empties it again."""
     taken = timed(lambda: git("push", "-q", url, f"HEAD:{ref}", cwd=work))
     git("update-ref", "-d", ref, cwd=repo)
-    git("for-each-ref", "--format=delete %(refname)", "refs/terok", cwd=repo)
     for pack in (repo / "objects" / "pack").iterdir():
         pack.unlink()
     return taken
