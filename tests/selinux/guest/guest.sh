@@ -110,7 +110,7 @@ plain() {
   local supervisor; supervisor=$(pgrep -u "$uid" -x terok-superv | head -1)
   check "the supervisor's later sockets are its own" "''" "'$(tr -d '\0' <"/proc/${supervisor:-none}/attr/sockcreate" || echo unreadable)'"
 
-  as python3 serve.py "$run/one/unlabelled.sock" >"/tmp/serve.$uid" 2>&1 &
+  as python3 /opt/test/serve.py "$run/one/unlabelled.sock" >"/tmp/serve.$uid" 2>&1 &
   local server=$!
   await "$run/one/unlabelled.sock"
   isolation
@@ -165,7 +165,7 @@ module_only() { # own labels refused, the module loaded
   shows "the module is installed" "terok_socket_t   ok (policy installed)"
   works "module: a container starts" start mod
   works "module: the log says so" grep -qF "they are terok_socket_t" "$data/containers/mod/supervisor.log"
-  as python3 serve.py "$run/mod/unlabelled.sock" >"/tmp/serve.$uid" 2>&1 &
+  as python3 /opt/test/serve.py "$run/mod/unlabelled.sock" >"/tmp/serve.$uid" 2>&1 &
   local server=$!
   await "$run/mod/unlabelled.sock"
   ask mod \
@@ -211,7 +211,11 @@ resolver_of() { # CONTAINER: the AppArmor label of its dnsmasq
   if [[ -n $pid ]]; then cat "/proc/$pid/attr/current"; else echo none; fi
 }
 
-await() { local i; for ((i = 0; i < 100; i++)); do [[ -S $1 ]] && return; sleep 0.1; done; }
+await() { # a host process's socket, without which a refusal would prove nothing
+  local i
+  for ((i = 0; i < 300; i++)); do [[ -S $1 ]] && return; sleep 0.1; done
+  check "a host process listens at $1" yes "no: $(tail -n 1 "/tmp/serve.$uid")"
+}
 
 each() { # STAGE, for root, the user, or both side by side
   local uid who run data config
@@ -256,7 +260,7 @@ main() {
 
 permissive() {
   works "permissive: a container starts" start one >/dev/null
-  as python3 serve.py "$run/one/unlabelled.sock" >"/tmp/serve.$uid" 2>&1 &
+  as python3 /opt/test/serve.py "$run/one/unlabelled.sock" >"/tmp/serve.$uid" 2>&1 &
   local server=$!
   await "$run/one/unlabelled.sock"
   isolation >/tmp/isolation.$uid
