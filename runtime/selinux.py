@@ -176,7 +176,7 @@ def decide(facts: Facts, *, config_file: str, installer: str = "") -> Block:
 _WAYS = {
     OWN: Line("sockets", OK, "own labels: each container reaches its own sockets and no other's"),
     POLICY: Line("sockets", OK, f"policy module: labelled {SOCKET_TYPE}"),
-    TCP: Line("sockets", OK, "not used: services.mode is tcp"),
+    TCP: Line("sockets", OK, "not needed: services.mode is tcp"),
     FREE: Line("sockets", OK, "this policy does not confine containers"),
     UNKNOWN: Line("sockets", WARN, "this login may not ask the kernel; the first start will tell"),
 }

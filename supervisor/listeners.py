@@ -52,8 +52,10 @@ def open_all(container: Container, wiring: Wiring) -> Opened:
     fds = opened.fds
     _make_runtime_dir(wiring.runtime_dir)
     unix = [listener for listener in wanted if listener.kind == "unix"]
+    over_tcp = any(listener.kind == "tcp" for listener in wanted)
     try:
-        fds.update(zip(unix, selinux.listen_unix(container.label, [each.path for each in unix]), strict=True))
+        labelled = selinux.listen_unix(container.label, [each.path for each in unix], spare=over_tcp)
+        fds.update(zip(unix, labelled, strict=True))
     except OSError as error:
         raise TerokError(f"Could not listen on the sockets in {wiring.runtime_dir}: {error.strerror}.") from error
     for listener in wanted:

@@ -57,12 +57,13 @@ def known(context: str, fs: str = FS) -> bool:
     return True
 
 
-def listen_unix(label: str, paths: Sequence[str]) -> list[int]:
+def listen_unix(label: str, paths: Sequence[str], *, spare: bool = False) -> list[int]:
     """Listening Unix sockets at `paths` that the container with the process label `label` may connect to.
 
     Args:
         label: the container's own; "" for a container that SELinux does not confine.
         paths: where; what stands there is replaced.
+        spare: the services can be reached over TCP too: a container that may use no socket starts all the same.
 
     Raises:
         TerokError: neither the container's label nor the policy module's may be used; names the other ways.
@@ -81,6 +82,9 @@ def listen_unix(label: str, paths: Sequence[str]) -> list[int]:
             else:
                 os.write(2, f"supervisor: SELinux refused sockets labelled {label}; they are {SOCKET_TYPE}\n".encode())
                 return opened
+        if spare:
+            os.write(2, b"supervisor: SELinux lets the container use no socket; its services are reached over TCP\n")
+            return _listen_all(paths)
         raise TerokError(
             f"SELinux does not let {current()} create sockets with the container's label {label}.",
             fix=OTHER_WAYS.format(installer=policy_installer()),

@@ -135,7 +135,7 @@ isolation() { # what only an enforcing kernel refuses
 tcp() {
   mode tcp
   setup
-  shows "tcp is in use" "sockets          ok (not used: services.mode is tcp)"
+  shows "tcp is in use" "sockets   ok (not needed: services.mode is tcp)"
   works "tcp: a container starts" start tcp
   ask tcp works "tcp: its vault answers" "$(http 127.0.0.1 9419)"
   stop tcp >/dev/null 2>&1
