@@ -109,7 +109,7 @@ CONTENTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         changed("sidecars.0.listeners.0.path", "/tmp/x.sock"),
         "not a socket in the runtime directory",
     ),
-    "port 0": (changed("sidecars.0.listeners.1.port", 0), "port is not a TCP port"),
+    "port 0": (changed("sidecars.0.listeners.1.port", 0), "port is not a number from 1 to 65535"),
     "an unknown listener": (changed("sidecars.0.listeners.1.kind", "udp"), "kind is unknown"),
     "a negative idle time": (changed("sidecars.0.idle_seconds", -1), "idle_seconds is negative"),
 }
@@ -238,7 +238,7 @@ def test_a_second_container_with_the_same_wiring(house: House, name: str) -> Non
     house.podman("run", "--detach", "--name", name, "--network=none", annotation, house.image, "sleep", "1000")
     first = Path(house.bundle(name).record).read_text()
     try:
-        assert "is in use by another running container" in refused(house, f"{name}-2", annotation)
+        assert f"belongs to a container named {name}" in refused(house, f"{name}-2", annotation)
         assert Path(house.bundle(name).record).read_text() == first
     finally:
         house.podman("rm", "--force", "--time", "0", "--ignore", name, f"{name}-2")
@@ -252,8 +252,9 @@ def test_a_second_supervisor_for_one_container(house: House, name: str) -> None:
     )
     served = json.loads(Path(house.bundle(name).record).read_text())
     before = leaks.take(house)
-    bundle = house.podman("inspect", "--format", "{{.OCIConfigPath}}", name).stdout.strip()
+    identity, bundle = house.podman("inspect", "--format", "{{.Id}} {{.OCIConfigPath}}", name).stdout.split()
     state = {
+        "id": identity,
         "pid": served["container_pid"],
         "bundle": os.path.dirname(bundle),
         "annotations": {layout.ANNOTATION_SIDECAR: str(path)},
