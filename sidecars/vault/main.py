@@ -15,7 +15,7 @@ from ..kit.confine import confine
 from ..kit.context import Context
 from ..store.keys import prepare
 from ..store.store import Store
-from . import limits
+from . import apology, limits
 from .books import Books
 from .dial import Dialer, trust_stores
 from .journal import Journal
@@ -53,8 +53,7 @@ def main(context: Context) -> int:
         keeper = Keeper(Store.open(str(settings["store"]), read_only=True), routes, key_files, context.container)
         books = open_books(reactor, context)
     except (TerokError, OSError, sqlite3.Error) as error:
-        print(f"vault: {error}", file=sys.stderr)
-        return Exit.FAILURE
+        return apologise(context, error)
     keeper.look(reactor.now)
     listeners = [each for _, each in context.listeners]
     renewer = Renewer(reactor, keeper, helper)
@@ -70,6 +69,15 @@ def main(context: Context) -> int:
     books.close()
     if helper is not None:
         helper.close()
+    return Exit.OK
+
+
+def apologise(context: Context, error: Exception) -> int:
+    """Tell every client why the vault does not open; the next connection after that finds another try."""
+    print(f"vault: {error}", file=sys.stderr)
+    known = error if isinstance(error, TerokError) else TerokError(f"The vault does not open: {type(error).__name__}.")
+    confine()
+    apology.serve([each for _, each in context.listeners], known)
     return Exit.OK
 
 
