@@ -71,7 +71,7 @@ class Books:
 
     # --- before ---
 
-    def admit(self, plan: Plan, request: Request) -> Refusal | None:
+    def admit(self, plan: Plan) -> Refusal | None:
         """Whether a planned request may start; what was admitted ends with `ends` or `fails`."""
         if self._failed and self._required and not self._write([self._start().encode()]):
             why = f"{_UNAUDITED}: the disk is full or gone."
@@ -177,10 +177,15 @@ class Books:
             plan.scope, plan.route.name, 1, exchange.sent, exchange.got, *(tokens or NO_TOKENS)
         ):
             self._reactor.later(limits.FLUSH_SECONDS, self._flush)
+        about = exchange.admitted.about
+        if not about:
+            about = exchange.admitted.about = (
+                f'"scope": "{plan.scope}", "provider": "{plan.route.name}",'
+                f' "method": "{exchange.request.method.decode("ascii")}", "path": "{_path(exchange.request)}",'
+                f' "upstream": "{plan.target.endpoint.authority}"'
+            )
         line = (
-            f'{self._start()}, "scope": "{plan.scope}", "provider": "{plan.route.name}",'
-            f' "method": "{exchange.request.method.decode("ascii")}", "path": "{_path(exchange.request)}",'
-            f' "upstream": "{plan.target.endpoint.authority}", "status": {status}, "bytes_in": {exchange.sent},'
+            f'{self._start()}, {about}, "status": {status}, "bytes_in": {exchange.sent},'
             f' "bytes_out": {exchange.got}, "ms": {(self._reactor.now - exchange.started) * 1000:.1f}'
         )
         if tokens:

@@ -6,11 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from . import limits
-from .codec import Refused, Request, parse_request, split_head
+from .codec import Refused, split_head
 from .decide import Refusal
 
 if TYPE_CHECKING:
     from .exchange import Exchange
+    from .heads import Seen
     from .reactor import Timer
     from .service import Service
     from .wire import Wire
@@ -107,19 +108,19 @@ class Client:
                 return
             self._head_since = 0.0
             head, rest, self._buffer = self._buffer[:end], self._buffer[end:], b""
-            request = parse_request(head)
+            seen = self._service.heads.find(head)
         except Refused as refused:
             self._service.refused_head(refused)
             self.refuse(Refusal(refused.status, refused.rule, refused.why, ""), close=True)
             return
-        self._serve(request, rest)
+        self._serve(seen, rest)
 
-    def _serve(self, request: Request, rest: bytes) -> None:
+    def _serve(self, seen: Seen, rest: bytes) -> None:
         self._deciding = True
-        found = self._service.admit(self, request)
+        found = self._service.admit(self, seen)
         self._deciding = False
         if isinstance(found, Refusal):
-            self.refuse(found, close=bool(request.length or rest) or not request.keep)
+            self.refuse(found, close=bool(seen.request.length or rest) or not seen.request.keep)
             return
         self._exchange = found
         try:

@@ -30,6 +30,8 @@ _TEXT = bytes(byte for byte in range(256) if byte == 9 or 32 <= byte != 127)
 _LINES: dict[bytes, Header] = {}
 """Header lines seen before, taken apart: clients and servers repeat most of theirs in every message."""
 _LINES_MAX, _LINE_KEPT_MAX = 512, 160
+_ANSWERS: dict[tuple[bytes, bytes], Answer] = {}
+"""Whole answer heads seen before, with the request's method: within a second, `Date` stays the same."""
 
 
 class Refused(Exception):
@@ -81,15 +83,17 @@ class Answer:
         keep: whether the upstream keeps the connection.
         coding, content_type: Content-Encoding (`several` when there are more) and Content-Type.
         raw: the whole head.
+        crossing: kept by `headers.answer_lines`; None: not made yet.
     """
 
-    __slots__ = ("status", "reason", "minor", "headers", "length", "keep", "coding", "content_type", "raw")
+    __slots__ = ("status", "reason", "minor", "headers", "length", "keep", "coding", "content_type", "raw", "crossing")
 
     def __init__(self, status: int, reason: bytes, minor: int, headers: list[Header]) -> None:
         self.status, self.reason, self.minor, self.headers = status, reason, minor, headers
         self.length = 0
         self.keep = minor == 1
         self.coding = self.content_type = self.raw = b""
+        self.crossing: bytes | None = None
 
     def __repr__(self) -> str:
         return f"<Answer {self.status} length={self.length}>"
@@ -219,6 +223,18 @@ def _number(value: bytes, status: int) -> int:
     if not value.isdigit() or len(value) > _DIGITS_MAX:
         raise Refused(status, "content-length", "Content-Length is not one decimal number.")
     return int(value)
+
+
+def read_answer(head: bytes, method: bytes) -> Answer:
+    """`parse_answer`, for heads that come again: whoever gets the answer must not change it."""
+    answer = _ANSWERS.get((head, method))
+    if answer is None:
+        answer = parse_answer(head, method)
+        if len(head) <= limits.HEAD_KEPT_MAX:
+            if len(_ANSWERS) >= limits.HEADS_KEPT:
+                _ANSWERS.clear()
+            _ANSWERS[head, method] = answer
+    return answer
 
 
 def parse_answer(head: bytes, method: bytes) -> Answer:

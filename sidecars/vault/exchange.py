@@ -12,12 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import bodies, limits
-from .codec import CHUNKED, Answer, Refused, Request, parse_answer, split_head
-from .decide import Grant, Plan, Refusal
+from .codec import CHUNKED, Answer, Refused, read_answer, split_head
+from .decide import Refusal
 from .dial import DialError
-from .headers import Added, answer_lines, request_lines, trailer_lines
+from .headers import Added, answer_lines, trailer_lines
 
 if TYPE_CHECKING:
+    from .heads import Admitted
     from .keeper import Loaded
     from .pool import Pool, Upstream
     from .sides import Caller, Watcher
@@ -31,6 +32,7 @@ class Exchange:
     """Carries one request to its upstream and the answer back.
 
     Attributes:
+        admitted: what was decided about the head; `request`, `plan`, `grant` are parts of it.
         loaded: the credential; its secrets are what the answer must not carry.
         added: what goes into the request; None while the credential is refreshed: `again` gives it.
         status: of the answer; 0 before it.
@@ -38,9 +40,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_caller", "_watcher", "_pool", "request", "plan", "grant", "added", "loaded", "_body", "_first", "_replay",
-        "_upstream", "_buffer", "_reader", "answer_head", "status", "sent", "got", "started", "_begun", "_over",
-        "_last", "_gone", "_tunnel", "_retried", "_renewed", "_request_done", "state",
+        "_caller", "_watcher", "_pool", "admitted", "request", "plan", "grant", "added", "loaded", "_body", "_first",
+        "_replay", "_upstream", "_buffer", "_reader", "answer_head", "status", "sent", "got", "started", "_begun",
+        "_over", "_last", "_gone", "_tunnel", "_retried", "_keep", "_renewed", "_request_done", "state",
     )  # fmt: skip
 
     def __init__(
@@ -48,17 +50,17 @@ class Exchange:
         caller: Caller,
         watcher: Watcher,
         pool: Pool,
-        request: Request,
-        plan: Plan,
-        grant: Grant,
-        loaded: Loaded,
+        admitted: Admitted,
         added: Added | None,
         started: float,
     ) -> None:
         self._caller, self._watcher, self._pool = caller, watcher, pool
-        self.request, self.plan, self.grant, self.added, self.started = request, plan, grant, added, started
-        self.loaded = loaded
-        self._body = bodies.reader(request.length)
+        self.admitted, self.added, self.started = admitted, added, started
+        self.request = request = admitted.request
+        self.plan, self.loaded = admitted.plan, admitted.loaded
+        self.grant = admitted.plan.grant
+        self._keep = request.keep
+        self._body: bodies.Body = bodies.reader(request.length)
         self._first = b""
         self._replay: bytes | None = b""
         self._upstream: Upstream | None = None
@@ -172,7 +174,7 @@ class Exchange:
         if request.upgrade:
             framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
         return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (
-            request.method, plan.path, plan.target.origin, request_lines(request, self.added), framing,
+            request.method, plan.path, plan.target.origin, self.admitted.lines(self.added), framing,
         )  # fmt: skip
 
     # --- the answer ---
@@ -199,7 +201,7 @@ class Exchange:
             end = split_head(self._buffer, limits.ANSWER_HEAD_MAX)
             if not end:
                 return
-            answer = parse_answer(self._buffer[:end], self.request.method)
+            answer = read_answer(self._buffer[:end], self.request.method)
             if answer.status >= 200 or answer.status == 101:
                 break
             if answer.status in _RELAYED_INTERIM and self.request.minor:
@@ -228,7 +230,7 @@ class Exchange:
         self._reader = bodies.reader(answer.length)
         head = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (
             answer.status, answer.reason, answer_lines(answer), self._framing(answer),
-            b"" if self.request.keep else b"Connection: close\r\n",
+            b"" if self._keep else b"Connection: close\r\n",
         )  # fmt: skip
         self._deliver(head, self._reader.feed(rest) if rest else b"")
 
@@ -241,7 +243,7 @@ class Exchange:
             return b"Content-Length: %d\r\n" % answer.length
         if self.request.minor:
             return b"Transfer-Encoding: chunked\r\n"
-        self.request.keep = False
+        self._keep = False
         return b""
 
     def _deliver(self, head: bytes, payload: bytes) -> None:
@@ -277,7 +279,7 @@ class Exchange:
             return
         if refusal is None:
             self._caller.wire.write(self._last)
-            self._caller.answered(self, keep=self.request.keep)
+            self._caller.answered(self, keep=self._keep)
         elif self._begun:
             self._caller.wire.close()
         else:
@@ -341,7 +343,7 @@ class Exchange:
 
     def _end_tunnel(self) -> None:
         self._last = self._watcher.passes(self, b"", last=True)
-        self.request.keep = False
+        self._keep = False
         self._over = True
         self._drop_upstream(reusable=False)
         self._watcher.ends(self)

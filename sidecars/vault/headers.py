@@ -147,6 +147,8 @@ def readable(content_encoding: bytes) -> bool:
 
 def answer_lines(answer: Answer) -> bytes:
     """The header lines of an answer that cross the vault, each with its CRLF; framing is the caller's."""
+    if answer.crossing is not None:
+        return answer.crossing
     named: frozenset[bytes] = frozenset()
     lines = []
     for lower, _, value, line in answer.headers:
@@ -156,7 +158,8 @@ def answer_lines(answer: Answer) -> bytes:
             named = nominated(answer.headers)
     if named:
         lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
-    return b"".join(lines)
+    answer.crossing = b"".join(lines)
+    return answer.crossing
 
 
 def trailer_lines(trailers: Iterable[Header]) -> bytes:

@@ -160,7 +160,12 @@ class Counts:
         first = not self._pending
         key = (scope, self._container, provider, int(time.time()) // 3600)
         entry = self._pending.get(key)
-        self._pending[key] = list(counts) if entry is None else [a + b for a, b in zip(entry, counts, strict=True)]
+        if entry is None:
+            self._pending[key] = list(counts)
+        else:
+            for at, count in enumerate(counts):
+                if count:
+                    entry[at] += count
         return first
 
     def flush(self) -> bool:

@@ -16,6 +16,7 @@
 | `POOL_IDLE_MAX`, `POOL_IDLE_SECONDS` | the connection upstream is closed instead of kept |
 | `REPLAY_MAX` | a request with a larger body is not sent a second time after a refresh |
 | `RESOLVED_SECONDS` | the name is resolved again |
+| `HEADS_KEPT`, `HEAD_KEPT_MAX` | a head that comes again is read again |
 | `STOP_SECONDS` | what still runs after SIGTERM is cut |
 """
 
@@ -50,6 +51,8 @@ CONNECT_SECONDS = 10.0
 NEXT_ADDRESS_SECONDS = 0.3
 """How long one address may take before the next is tried beside it (RFC 8305, section 5)."""
 ANSWER_HEAD_MAX = 256 << 10
+HEADS_KEPT, HEAD_KEPT_MAX = 64, 4096
+"""How many heads of requests, and of answers, are remembered as they were read, and the bytes of the longest one."""
 POOL_IDLE_MAX = 64
 POOL_IDLE_SECONDS = 45.0
 REPLAY_MAX = 1 << 20

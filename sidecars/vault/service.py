@@ -5,19 +5,24 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from . import limits
 from .books import Books
 from .client import Client
-from .codec import Refused, Request
+from .codec import Refused
 from .decide import Refusal, decide
 from .dial import Dialer
 from .exchange import Exchange
+from .heads import Heads, Seen
 from .keeper import Keeper, Loaded
 from .pool import Pool
 from .reactor import READ, Reactor
 from .renew import Renewer
 from .wire import Wire
+
+if TYPE_CHECKING:
+    from .heads import Admitted
 
 
 class Service:
@@ -45,6 +50,7 @@ class Service:
     ) -> None:
         self.reactor, self.keeper, self.books = reactor, keeper, books
         self.pool = Pool(reactor, dialer)
+        self.heads = Heads()
         self.stopping = False
         self._renewer, self._reach, self._generation = renewer, keeper.reach(), keeper.generation
         books.renewal = self._renew
@@ -130,37 +136,41 @@ class Service:
 
     # --- requests ---
 
-    def admit(self, client: Client, request: Request) -> Exchange | Refusal:
+    def admit(self, client: Client, seen: Seen) -> Exchange | Refusal:
         """Decide about a request: an exchange that can start, or why not (audited already)."""
-        found = self._decide(client, request)
-        if isinstance(found, Refusal):
-            self.books.refused(found, request)
-        return found
-
-    def _decide(self, client: Client, request: Request) -> Exchange | Refusal:
         keeper = self.keeper
         keeper.look(self.reactor.now)
         if keeper.generation != self._generation:
             self._changed()
-        plan = decide(request, keeper.places, keeper.lookup, keeper.route)
+        found = seen.admitted(keeper.generation) or self._decide(seen)
+        if isinstance(found, Refusal):
+            self.books.refused(found, seen.request)
+            return found
+        plan, loaded = found.plan, found.loaded
+        refusal = self.books.admit(plan)
+        if refusal is not None:
+            self.books.refused(refusal, seen.request)
+            return refusal
+        wait = self._renewer.must_wait(plan.grant, plan.route, loaded)
+        added = None if wait else keeper.added(loaded, plan.target)
+        exchange = Exchange(client, self.books, self.pool, found, added, self.reactor.now)
+        if wait:
+            self._renewer.ask(plan.grant, None, self._renewed(exchange))
+        return exchange
+
+    def _decide(self, seen: Seen) -> Admitted | Refusal:
+        """Find the plan and the credential for a head, and keep them with it; or why there are none."""
+        keeper = self.keeper
+        plan = decide(seen.request, keeper.places, keeper.lookup, keeper.route)
         if isinstance(plan, Refusal):
             return plan
-        grant = plan.grant
-        loaded = keeper.credential(grant)
+        loaded = keeper.credential(plan.grant)
         if isinstance(loaded, Refusal):
             return loaded
         if not self._reach.covers(plan.target.endpoint):
             why = "The vault starts again, because its routes lead elsewhere now."
             return Refusal(503, "restart", why, "send it again", plan.route.name, plan.scope, 1)
-        refusal = self.books.admit(plan, request)
-        if refusal is not None:
-            return refusal
-        wait = self._renewer.must_wait(grant, plan.route, loaded)
-        added = None if wait else keeper.added(loaded, plan.target)
-        exchange = Exchange(client, self.books, self.pool, request, plan, grant, loaded, added, self.reactor.now)
-        if wait:
-            self._renewer.ask(grant, None, self._renewed(exchange))
-        return exchange
+        return seen.admit(keeper.generation, plan, loaded)
 
     def _renew(self, exchange: Exchange) -> bool:
         """The upstream said 401: have the login refreshed, when it is one."""
@@ -182,6 +192,7 @@ class Service:
     def _changed(self) -> None:
         """Tokens, routes or credentials were read again: go on, or start again when the confinement no longer fits."""
         self._generation = self.keeper.generation
+        self.heads.forget()
         if not self._reach.holds(self.keeper.reach()) or (self._renewer.missing and self.keeper.logins()):
             self.retire()
 
