@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from . import limits
 from .codec import Answer, Refused, Request
 from .decide import Plan, Refusal
-from .guard import Guard, Inflater, Leak, patterns
+from .guard import Guard, Inflater, Leak, cores_of, patterns
 from .headers import readable
 from .ledger import Counts
 from .rates import Rates
@@ -62,7 +62,7 @@ class Books:
         self._reactor, self._container = reactor, container
         self._audit, self._journal, self._counts, self._required = audit, journal, counts, required
         self._rates = Rates()
-        self._patterns: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}
+        self._patterns: dict[tuple[bytes, ...], tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}
         self._failed = False
         self.renewal: Callable[[Exchange], bool] | None = None
         """Set by who can refresh logins."""
@@ -114,8 +114,9 @@ class Books:
         if wanted is None:
             if len(self._patterns) > 64:
                 self._patterns.clear()
-            wanted = self._patterns[secrets] = patterns(secrets)
-        return Guard(wanted) if wanted else None
+            found = patterns(secrets)
+            wanted = self._patterns[secrets] = (found, cores_of(found))
+        return Guard(*wanted) if wanted[0] else None
 
     def passes(self, exchange: Exchange, payload: bytes, *, last: bool, seen: bool = False) -> bytes:
         """Payload on its way to the client."""

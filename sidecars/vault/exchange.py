@@ -82,7 +82,10 @@ class Exchange:
 
     def start(self, data: bytes) -> None:
         """Begin; `data` is what came behind the head. Raises Refused for a body that breaks a rule."""
-        self._first = self._take(data) if data or self._body.done else b""
+        if data or self.request.length:
+            self._first = self._take(data) if data else b""
+        else:
+            self._request_done = True
         if self._over:
             return
         if not self._body.done:

@@ -264,8 +264,8 @@ class TlsWire(Wire):
                 break
             pieces.append(piece)
             size += len(piece)
-            if len(piece) < limits.READ_MIN and not sock.pending():
-                break
+            if len(piece) < limits.READ_MIN:
+                break  # the record is used up; `pending` is asked below
         if pieces:
             self.active = self._reactor.now
             self.owner.received(pieces[0] if len(pieces) == 1 else b"".join(pieces))

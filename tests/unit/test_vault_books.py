@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terok_host.sidecars.vault import journal
-from terok_host.sidecars.vault.guard import HOLD_MIN, Guard, Inflater, Leak, patterns
+from terok_host.sidecars.vault.guard import HOLD_MIN, Guard, Inflater, Leak, cores_of, patterns
 from terok_host.sidecars.vault.journal import Journal, verify
 from terok_host.sidecars.vault.ledger import Counts, Ledger, Limit
 from terok_host.sidecars.vault.usage import Counter, Tokens
@@ -54,6 +54,18 @@ def test_the_guard_finds_every_form(form: str) -> None:
     assert sent([text]) is None
     for size in range(1, 12):
         assert sent([text[at : at + size] for at in range(0, len(text), size)]) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.one_of(st.binary(min_size=8, max_size=60), st.from_regex(rb"[0-9A-Za-z+/_-]{8,60}", fullmatch=True)))
+)
+def test_every_pattern_has_a_core_in_it(secrets: list[bytes]) -> None:
+    wanted = patterns(secrets)
+    cores = cores_of(wanted)
+    assert all(any(core in each for core in cores) for each in wanted)
+    assert all(Guard(wanted).inside(b"." + each + b".") for each in wanted)
+    assert all(len(core) >= HOLD_MIN for core in cores)
 
 
 @settings(max_examples=300, deadline=None)
