@@ -18,9 +18,10 @@ from .dial import DialError
 from .headers import Added, answer_lines, trailer_lines
 
 if TYPE_CHECKING:
+    from .dial import Endpoint
     from .heads import Admitted
     from .keeper import Loaded
-    from .pool import Pool, Upstream
+    from .pool import Carrier, Pool
     from .sides import Caller, Watcher
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
@@ -63,7 +64,7 @@ class Exchange:
         self._body: bodies.Body = bodies.reader(request.length)
         self._first = b""
         self._replay: bytes | None = b""
-        self._upstream: Upstream | None = None
+        self._upstream: Carrier | None = None
         self._buffer = b""
         self._reader: bodies.Body | None = None
         self.answer_head: Answer | None = None
@@ -91,7 +92,12 @@ class Exchange:
         if not self._body.done:
             self._caller.wire.pause()
         if self.added is not None:
-            self._pool.take(self.plan.target.endpoint, self)
+            self._pool.take(self._endpoint, self)
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        endpoint = self.plan.target.endpoint
+        return endpoint.classic if self.request.upgrade else endpoint
 
     def _take(self, data: bytes) -> bytes:
         """The request's body as it goes upstream."""
@@ -151,7 +157,7 @@ class Exchange:
         """Whether the client has sent its whole request."""
         return self._request_done
 
-    def connected(self, upstream: Upstream) -> None:
+    def connected(self, upstream: Carrier) -> None:
         """The upstream is there: send the head and what we have of the body in one write."""
         if self._over:
             upstream.release()
@@ -372,7 +378,7 @@ class Exchange:
         ):
             self._retried = True
             self._first = self._replay or b""
-            self._pool.take(self.plan.target.endpoint, self, fresh=True)
+            self._pool.take(self._endpoint, self, fresh=True)
             return
         what = "ended its answer early" if self._begun else "closed the connection without an answer"
         detail = f" ({error.strerror or error})" if error else ""
@@ -389,7 +395,7 @@ class Exchange:
         """Send the request, for the first or the second time, with a credential that has just been refreshed."""
         if not self._over:
             self.loaded, self.added = loaded, added
-            self._pool.take(self.plan.target.endpoint, self)
+            self._pool.take(self._endpoint, self)
 
     def unreachable(self, error: DialError) -> None:
         """There is no connection to the upstream."""

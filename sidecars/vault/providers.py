@@ -88,7 +88,7 @@ def _base(extends: Node | None, known: Mapping[str, Any]) -> dict[str, Any]:
             "allow_private": False,
             "ca_bundle": None,
             "websocket": False,
-            "http2": True,
+            "http2": False,
             "usage": None,
             "refresh": None,
             "check": None,
