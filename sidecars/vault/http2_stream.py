@@ -224,6 +224,7 @@ class Stream:
             head, self._chunked = answer_head(fields, self._method)
         except Malformed:
             self.fail(ConnectionAbortedError("an answer that HTTP/1.1 cannot express"))
+            self._session.cancel(self.number)
             return
         self._came.append(head)
 

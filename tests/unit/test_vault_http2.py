@@ -56,8 +56,10 @@ def ask(vault: Vault) -> Iterator[Ask]:
         return answers[-1]
 
     yield get
-    for each in (*answers, *clients):
-        each.close()
+    for answer in answers:
+        answer.close()
+    for client in clients:
+        client.close()
 
 
 def in_threads(count: int, work: Callable[[], None]) -> None:
