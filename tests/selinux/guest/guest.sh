@@ -195,7 +195,8 @@ confined() { # AppArmor, with the profile that Debian and Ubuntu have for dnsmas
   setup
   shows "a profile that confines dnsmasq is noticed" "An AppArmor profile confines dnsmasq"
   works "AppArmor: a container starts meanwhile" start static
-  works "AppArmor: ... and says how" grep -qF "resolved once, at the start" "/tmp/out.$uid"
+  cp "/tmp/out.$uid" "/tmp/said.$uid"
+  works "AppArmor: ... and says how" grep -F "resolved once, at the start" "/tmp/said.$uid"
   check "AppArmor: ... without a dnsmasq" none "$(resolver_of static)"
   stop static >/dev/null 2>&1
   sed -n "s/.*fix: \(printf .*\)/\1/p" "/tmp/setup.$uid" | sed 's/sudo //g' >"/tmp/fix.$uid"
@@ -203,6 +204,7 @@ confined() { # AppArmor, with the profile that Debian and Ubuntu have for dnsmas
   setup
   check "setup: the mended profile is fine" no "$(grep -q AppArmor "/tmp/setup.$uid" && echo yes || echo no)"
   works "AppArmor: a container starts with dnsmasq" start live
+  sed 's/^/TEROK      /' "/tmp/out.$uid"
   check "AppArmor: ... which works under the profile" "dnsmasq (enforce)" "$(resolver_of live)"
   stop live >/dev/null 2>&1
 }
