@@ -1,9 +1,10 @@
 """Who asked for a container's annotations: the operator, or the image.
 
 Podman 4 gives a container the annotations of its image's manifest as well as those of the command line, and a hook
-sees one list. An image that carries `terok.scope` would be handed the credentials of that scope by whoever merely runs it.
-So the hook looks into Podman's own storage, which no image can write: an image whose manifest names anything of ours
-is refused, and wiring serves only the container that has its name, which is the operator's choice alone.
+sees one list. An image that carries `terok.scope` would be handed the credentials of that scope by whoever merely
+runs it. So the hook looks into Podman's own storage, which no image can write: an image whose manifest names
+anything of ours is refused, and wiring serves only the container that has its name, which is the operator's choice
+alone.
 
 The storage's files (containers-storage(1)): `<graph>/<driver>-containers/containers.json`, for containers with --rm
 also `<run>/<driver>-containers/volatile-containers.json`; `<graph>/<driver>-images/<id>/manifest`.

@@ -79,7 +79,7 @@ def apologise(context: Context, error: Exception) -> int:
     known = error if isinstance(error, TerokError) else TerokError(f"The vault does not open: {type(error).__name__}.")
     confine()
     apology.serve([each for _, each in context.listeners], known)
-    return Exit.OK
+    return Exit.OK if known.code == Exit.NOT_FOUND else Exit.FAILURE
 
 
 def can_http2() -> bool:
