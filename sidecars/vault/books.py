@@ -97,8 +97,9 @@ class Books:
         """The answer's head is there: refuse one that cannot be looked into or carries the secret itself."""
         route = exchange.plan.route
         guard = self._guard(exchange)
-        if guard is not None and guard.inside(came):
-            return Refusal(502, "echo", _LEAK, "", route.name, exchange.plan.scope)
+        refusal = self.carries_secret(exchange, came)
+        if refusal is not None:
+            return refusal
         coding = answer.coding
         if coding and not readable(coding):
             why = "The answer is compressed in a way that cannot be checked for credentials."
@@ -106,6 +107,13 @@ class Books:
         inflater = Inflater() if coding and coding.lower() != b"identity" and answer.length else None
         counter = Counter.fitting(answer.content_type) if route.usage else None
         exchange.state = _Notes(guard, inflater, counter)
+        return None
+
+    def carries_secret(self, exchange: Exchange, head: bytes) -> Refusal | None:
+        """Refuse a head, interim ones too, that carries the secret itself."""
+        guard = self._guard(exchange)
+        if guard is not None and guard.inside(head):
+            return Refusal(502, "echo", _LEAK, "", exchange.plan.route.name, exchange.plan.scope)
         return None
 
     def _guard(self, exchange: Exchange) -> Guard | None:

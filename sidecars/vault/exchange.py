@@ -213,6 +213,10 @@ class Exchange:
             answer = read_answer(self._buffer[:end], self.request.method)
             if answer.status >= 200 or answer.status == 101:
                 break
+            refusal = self._watcher.carries_secret(self, self._buffer[:end])
+            if refusal is not None:
+                self._fail(refusal)
+                return
             if answer.status in _RELAYED_INTERIM and self.request.minor:
                 reason = answer.reason or b"Continue"
                 self._caller.wire.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, reason, answer_lines(answer)))

@@ -32,6 +32,9 @@ class Watcher(Protocol):
     def begins(self, exchange: Exchange, answer: Answer, came: bytes) -> Refusal | None:
         """The answer's head is there, `came` is it and what came with it; a refusal is sent instead of it."""
 
+    def carries_secret(self, exchange: Exchange, head: bytes) -> Refusal | None:
+        """An interim head (1xx) is about to go to the client; a refusal is sent instead of it."""
+
     def passes(self, exchange: Exchange, payload: bytes, *, last: bool, seen: bool = False) -> bytes:
         """Payload is about to go to the client; returns what may go. Raises Refused when none may any more.
 

@@ -189,6 +189,14 @@ def early_hints(upstream: Upstream, talk: Conversation, request: Request) -> boo
     return True
 
 
+def leaking_hints(upstream: Upstream, talk: Conversation, request: Request) -> bool:
+    """103 Early Hints that hand the credential back before the answer."""
+    secret = (request.header("authorization") or "").encode()
+    talk.send(b"HTTP/1.1 103 Early Hints\r\nLink: </" + secret + b">; rel=preload\r\n\r\n")
+    talk.answer(b"hinted")
+    return True
+
+
 def redirect(upstream: Upstream, talk: Conversation, request: Request) -> bool:
     """A redirect to loopback, which nobody must follow."""
     talk.read_body(request)
@@ -314,6 +322,7 @@ BEHAVIOURS: dict[str, Handler] = {
     "/go-on": go_on,
     "/no-thanks": no_thanks,
     "/early-hints": early_hints,
+    "/leaking-hints": leaking_hints,
     "/redirect": redirect,
     "/cookie": cookie,
     "/leak": leak,

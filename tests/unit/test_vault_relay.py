@@ -213,6 +213,17 @@ def test_early_hints_are_relayed(vault: Vault) -> None:
             assert answer.endswith(b"hinted")
 
 
+def test_early_hints_do_not_hand_the_credential_back(vault: Vault) -> None:
+    token = vault.add("p")
+    with vault.raw() as sock:
+        sock.sendall(
+            f"GET /leaking-hints HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nConnection: close\r\n\r\n".encode()
+        )
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 502 ") and b"X-Terok-Reason: echo" in answer
+    assert SECRET.encode() not in answer
+
+
 def test_an_old_client_gets_no_chunks(vault: Vault) -> None:
     token = vault.add("p")
     with vault.raw() as sock:

@@ -191,6 +191,8 @@ stale() {
 }
 
 confined() { # AppArmor, with the profile that Debian and Ubuntu have for dnsmasq, in force
+  # a rootful container asks the host's resolver; without one there is nothing for a dnsmasq to do
+  [[ $uid != 0 ]] || echo 'nameserver 192.0.2.53' >/etc/resolv.conf
   works "AppArmor: the test image" as podman import -q /opt/test/image.tar "$image"
   setup
   shows "a profile that confines dnsmasq is noticed" "An AppArmor profile confines dnsmasq"
@@ -204,7 +206,6 @@ confined() { # AppArmor, with the profile that Debian and Ubuntu have for dnsmas
   setup
   check "setup: the mended profile is fine" no "$(grep -q AppArmor "/tmp/setup.$uid" && echo yes || echo no)"
   works "AppArmor: a container starts with dnsmasq" start live
-  sed 's/^/TEROK      /' "/tmp/out.$uid"
   check "AppArmor: ... which works under the profile" "dnsmasq (enforce)" "$(resolver_of live)"
   stop live >/dev/null 2>&1
 }
