@@ -422,7 +422,7 @@ class Exchange:
         if self._begun:
             self._caller.wire.close()
         else:
-            self._caller.refuse(refusal, close=not self._request_done or refusal.status == 400)
+            self._caller.refuse(refusal, close=not self._keep or not self._request_done or refusal.status == 400)
 
     def client_lost(self) -> None:
         """The client is gone: nobody waits for the answer."""

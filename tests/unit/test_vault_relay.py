@@ -214,14 +214,18 @@ def test_early_hints_are_relayed(vault: Vault) -> None:
 
 
 def test_early_hints_do_not_hand_the_credential_back(vault: Vault) -> None:
+    answer = vault.get("/leaking-hints", vault.add("p"))
+    assert (answer.status, answer.headers["X-Terok-Reason"]) == (502, "echo")
+    assert SECRET.encode() not in answer.body + repr(answer.headers).encode()
+
+
+def test_a_refusal_closes_when_the_client_asked_for_that(vault: Vault) -> None:
     token = vault.add("p")
-    with vault.raw() as sock:
-        sock.sendall(
-            f"GET /leaking-hints HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nConnection: close\r\n\r\n".encode()
-        )
-        answer = read_all(sock)
-    assert answer.startswith(b"HTTP/1.1 502 ") and b"X-Terok-Reason: echo" in answer
-    assert SECRET.encode() not in answer
+    for path, given in (("/leaking-hints", token), ("/echo", "guessed")):
+        with vault.raw() as sock:
+            head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {given}\r\nConnection: close\r\n\r\n"
+            sock.sendall(head.encode())
+            assert b"X-Terok-Reason: " in read_all(sock)
 
 
 def test_an_old_client_gets_no_chunks(vault: Vault) -> None:
