@@ -35,7 +35,10 @@ check: dev ## Lint, types, house rules: ruff, mypy --strict, floors
 test-unit: dev ## Unit tests: no root, no Podman
 	$(BIN)/python -m pytest -q tests/unit
 
-test: bytecode ## Every test: unit tests, then tests against real rootless Podman (TESTS=path for some)
+packages:
+	@bash tests/lab/packages.sh test
+
+test: packages bytecode ## Every test: unit tests, then tests against real rootless Podman (TESTS=path for some)
 	$(LAB) $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider --durations=15 $(TESTS)
 
 test-wheel: dev ## The tests against the built wheel in a fresh virtual environment
@@ -60,4 +63,4 @@ clean: ## Remove what `make` built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(FLOORS) tests bench demo -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo dev bytecode check test-unit test test-wheel test-debian13 test-selinux bench clean
+.PHONY: help demo dev packages bytecode check test-unit test test-wheel test-debian13 test-selinux bench clean
