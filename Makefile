@@ -12,7 +12,7 @@ LAB := bash tests/lab/lab.sh --
 TESTS ?= tests
 
 help: ## Show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Run one container through all of it, with stand-in upstreams; installs what is missing
 	@bash demo/demo.sh
