@@ -81,9 +81,9 @@ def test_the_reason_is_kept_in_the_operators_data_directory(tmp_path: Path) -> N
     data.mkdir(parents=True, mode=0o700)
     runtime = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     directory = Path(layout.Layout.from_environ(runtime).data)
-    hook("createRuntime", state(pid=1, bundle="/tmp", annotations=wired(tmp_path)), tmp_path)
+    hook("createRuntime", state(pid=1, bundle=str(tmp_path), annotations=wired(tmp_path)), tmp_path)
     if directory == data:  # real root keeps its data elsewhere
-        assert "cannot be opened" in (data / "hook-error.log").read_text()
+        assert f"The OCI configuration {tmp_path}/config.json cannot be read" in (data / "hook-error.log").read_text()
 
 
 def test_poststop_for_wiring_that_is_gone_is_harmless(tmp_path: Path) -> None:
