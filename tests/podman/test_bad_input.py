@@ -55,7 +55,7 @@ def refused(house: House, name: str, annotation: str, *, flags: tuple[str, ...] 
     assert "it ran" not in done.stdout
     assert time.monotonic() - began < HOOK_TIMEOUT
     house.podman("rm", "--force", "--time", "0", "--ignore", name)
-    rest = leaks.left(house, before, within=1, bundles=False)
+    rest = leaks.left(house, before, within=5, bundles=False)
     assert not rest, "left behind:\n" + "\n".join(rest)
     reason = "".join(text.removeprefix(known.get(path, "")) for path, text in hook_errors(house).items())
     assert reason.count("createRuntime: ") == 1, (reason, done)

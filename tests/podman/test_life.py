@@ -56,7 +56,7 @@ def serves(house: House, name: str) -> bool:
 
 def gone(house: House, before: leaks.Traces) -> None:
     """Fails unless everything but the state bundles is as before, at once: Podman's command has returned already."""
-    rest = leaks.left(house, before, within=1, bundles=False)
+    rest = leaks.left(house, before, within=3, bundles=False)
     assert not rest, "left behind:\n" + "\n".join(rest)
 
 
