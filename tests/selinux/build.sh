@@ -39,13 +39,17 @@ P
 build_base() {
   local mirror suites=(trixie main)
   mirror=$(sed -n 's/^URIs: *\(\S*\).*/\1/p' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -1)
+  if [[ -z $mirror ]]; then
+    echo "No package source found in /etc/apt/sources.list.d/debian.sources: this builds on Debian 12 or 13." >&2
+    return 1
+  fi
   rm -rf "$root" "$cache/wheels"
   mmdebstrap --quiet --mode=root --variant=minbase --aptopt='APT::Install-Recommends "false"' \
     --aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --include="$(IFS=,; echo "${packages[*]}")" \
     --customize-hook="bash $here/build.sh --kernel \"\$1\"" \
-    trixie "$root" "deb ${mirror:-http://deb.debian.org/debian} ${suites[*]}"
+    trixie "$root" "deb $mirror ${suites[*]}"
   step "base: $(du -sm "$root" | cut -f1) MB"
   python3 -m pip --disable-pip-version-check download --quiet --dest "$cache/wheels" --only-binary=:all: \
     --python-version 3.13 --implementation cp --abi cp313 --abi abi3 --abi none \
