@@ -176,8 +176,13 @@ def go_on(upstream: Upstream, talk: Conversation, request: Request) -> bool:
 
 
 def no_thanks(upstream: Upstream, talk: Conversation, request: Request) -> bool:
-    """A final answer before the body was read."""
+    """A final answer before the body was read; then it reads on, so that no reset overtakes it (RFC 9112, 9.6)."""
     talk.answer(b"too large", "413 Content Too Large")
+    try:
+        while talk.sock.recv(1 << 16):
+            pass
+    except OSError:
+        pass  # the vault has closed
     return False
 
 
