@@ -60,7 +60,6 @@ class Supervisor:
         self._guard: Guard | None = None
         self._turn = 0
         self._loop: Loop | None = None
-        self._main = 0
         self._main_pidfd = self._standby_pidfd = -1
         self._standby: tuple[int, int] | None = None
 
@@ -128,7 +127,7 @@ class Supervisor:
                 self._take_over()
 
     def _serve(self) -> None:
-        self._main, self._main_pidfd = os.getpid(), os.pidfd_open(os.getpid())
+        self._main_pidfd = os.pidfd_open(os.getpid())
         loop = self._loop = Loop()
         loop.watch(self.container.pidfd, loop.stop)
         loop.on_signal(signal.SIGTERM, loop.stop)
