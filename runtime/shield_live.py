@@ -19,7 +19,7 @@ from ..sidecars.shield import bundle as files
 from ..sidecars.shield import dnsmasq, policy, ruleset
 from ..sidecars.shield.model import BYPASS
 from ..sidecars.shield.targets import Target
-from ..supervisor import audit, firewall, process, record, resolver, sockets
+from ..supervisor import audit, firewall, process, record, resolver, sockets, within
 from ..supervisor.errors import Exit, TerokError
 from ..supervisor.layout import Bundle
 
@@ -78,7 +78,7 @@ class Running:
 
     def wait_for_dns(self, generation: int) -> None:
         """Wait until dnsmasq answers by the lists of `generation`; raises TerokError after five seconds."""
-        _, (fd,) = process.call_in(
+        _, (fd,) = within.call_in(
             self.namespaces, lambda: (b"", [sockets.connect_udp("127.0.0.1", 53)]), timeout=_ANSWER_TIMEOUT
         )
         try:

@@ -12,7 +12,7 @@ from ..sidecars.shield import dnsmasq, ruleset
 from ..sidecars.shield import profiles as shelf
 from ..sidecars.shield.model import BYPASS, Forwarder, Model, taught_set
 from ..sidecars.shield.targets import NAME
-from ..supervisor import firewall, process, resolver, schema, sockets
+from ..supervisor import firewall, process, resolver, schema, sockets, within
 from ..supervisor.errors import Exit, TerokError
 from ..supervisor.layout import Bundle
 from .env import Env
@@ -149,7 +149,7 @@ def show_resolved(bundle: Bundle, running: Running | None, env: Env) -> int:
         env.out.emit({"names": hosts, "unanswered": []}, "\n".join(f"{k:<40} {' '.join(v)}" for k, v in hosts.items()))
         return Exit.OK
     names = [each.value for each in state.model.names() if each.kind == NAME]
-    _, (fd,) = process.call_in(running.namespaces, lambda: (b"", [sockets.connect_udp("127.0.0.1", 53)]), timeout=5)
+    _, (fd,) = within.call_in(running.namespaces, lambda: (b"", [sockets.connect_udp("127.0.0.1", 53)]), timeout=5)
     unanswered = []
     try:
         for each in names:

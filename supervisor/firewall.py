@@ -1,11 +1,11 @@
-"""Puts a container's firewall in force and checks that it is: `nft` in the container's network namespace.
+"""Puts a container's firewall in force and checks that it is, in a child inside the container's network namespace.
 
-The ruleset is text that the launch rendered; it goes over standard input (a confined nft may not read files in a
-home) as one transaction, so there is no moment with half of it. What the kernel then holds is read back as JSON
-and compared as structure with `ruleset.json`, because two versions of nft print the same rules differently.
+The ruleset is text that the launch rendered; it goes to nftables as one transaction, so there is no moment with half
+of it. What the kernel then holds is read back as JSON and compared as structure with `ruleset.json`, because two
+versions of nftables print the same rules differently.
 
 A ruleset that differs from the one of the launch for as long as this start lasts (`terok shield down`, `bypass`) lies
-beside it with the suffix `.now`, and what dnsmasq may answer at a start with the suffix `.start`; `apply` ends both, so
+beside it with the suffix `.now`, and what dnsmasq may answer at a start with the suffix `.start`; `put` ends both, so
 that every start begins closed.
 """
 
@@ -13,27 +13,32 @@ from __future__ import annotations
 
 import os
 
-from . import process
+from . import nft, within
 from .errors import TerokError
 from .layout import Bundle
 from .quick import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from .process import Namespaces
     from .schema import Shield
 
 TABLE = "inet terok"
+REPLACE = f"add table {TABLE}\ndelete table {TABLE}\n"
+"""How a ruleset begins that takes the place of whatever the table holds."""
 NOW, START = ".now", ".start"
 ROTATE_SECONDS = 3600
 """Seconds between two calls of `rotate`: a learned address lives for one to two periods after its last answer."""
+TIMEOUT = 10.0
+"""Seconds for any one of these operations."""
 
-_TIMEOUT = 10.0
 _FILE_MAX = 8 << 20
 
 
-def apply(namespaces: process.Namespaces, shield: Shield) -> None:
+def apply(namespaces: Namespaces, shield: Shield) -> None:
     """Replace the table by the ruleset of the launch, in one transaction, and check that it took.
 
     Args:
@@ -41,14 +46,18 @@ def apply(namespaces: process.Namespaces, shield: Shield) -> None:
         shield: where the ruleset and its expected structure lie.
 
     Raises:
-        TerokError: a file is missing, nft refused the ruleset, or reading it back showed something else.
+        TerokError: a file is missing, the ruleset was refused, or reading it back showed something else.
     """
-    loaded(begin(namespaces, shield))
-    verify(namespaces, shield)
+
+    def body() -> None:
+        put(shield)
+        check(shield)
+
+    _inside(namespaces, body)
 
 
-def begin(namespaces: process.Namespaces, shield: Shield) -> process.Job:
-    """The first half of `apply`: nft has the ruleset of the launch and works on it; `loaded` waits for it."""
+def put(shield: Shield) -> None:
+    """The first half of `apply`, for a caller that is in the namespaces itself."""
     for path in (shield.ruleset + NOW, shield.expected + NOW):
         try:
             os.unlink(path)
@@ -59,46 +68,11 @@ def begin(namespaces: process.Namespaces, shield: Shield) -> process.Job:
         os.replace(servers + START, servers)
     except FileNotFoundError:
         pass
-    return _begin_load(namespaces, _read(shield.ruleset))
+    _load_new(_read(shield.ruleset))
 
 
-def restore(namespaces: process.Namespaces, shield: Shield) -> None:
-    """Put back what should be in force now, after somebody else changed or flushed the table.
-
-    Raises:
-        TerokError: as `apply`.
-    """
-    now = shield.ruleset + NOW
-    load(namespaces, _read(now if os.path.exists(now) else shield.ruleset))
-    verify(namespaces, shield)
-
-
-def load(namespaces: process.Namespaces, ruleset: bytes) -> None:
-    """Feed one transaction to nft.
-
-    Raises:
-        TerokError: with nft's first complaint; nothing was changed then.
-    """
-    loaded(_begin_load(namespaces, ruleset))
-
-
-def _begin_load(namespaces: process.Namespaces, ruleset: bytes) -> process.Job:
-    return process.begin(["nft", "-f", "-"], stdin=ruleset, timeout=_TIMEOUT, namespaces=namespaces)
-
-
-def loaded(job: process.Job) -> None:
-    """Wait until the transaction is through.
-
-    Raises:
-        TerokError: with nft's first complaint; nothing was changed then.
-    """
-    result = job.finish()
-    if result.code != 0:
-        raise TerokError(f"The firewall could not be put in force: nft says {result.error!r}.")
-
-
-def verify(namespaces: process.Namespaces, shield: Shield) -> None:
-    """Compare what the kernel holds with what should be in force.
+def check(shield: Shield) -> None:
+    """The second half of `apply`: compare what the kernel holds with what should be in force.
 
     Raises:
         TerokError: naming the first difference.
@@ -109,24 +83,88 @@ def verify(namespaces: process.Namespaces, shield: Shield) -> None:
         expected = loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise TerokError(f"What the firewall should be, {path}, is not JSON.", fix="terok prepare again") from error
-    found = difference(expected, observe(namespaces))
+    found = difference(expected, structure(loads(_list())["nftables"]))
     if found:
         raise TerokError(f"The firewall in force is not the expected one: {found}.")
 
 
-def observe(namespaces: process.Namespaces) -> dict[str, Any]:
+def restore(namespaces: Namespaces, shield: Shield) -> None:
+    """Put back what should be in force now, after somebody else changed or flushed the table.
+
+    Raises:
+        TerokError: as `apply`.
+    """
+
+    def body() -> None:
+        now = shield.ruleset + NOW
+        _load(_read(now if os.path.exists(now) else shield.ruleset))
+        check(shield)
+
+    _inside(namespaces, body)
+
+
+def load(namespaces: Namespaces, ruleset: bytes) -> None:
+    """Feed one transaction to nftables.
+
+    Raises:
+        TerokError: with its first complaint; nothing was changed then.
+    """
+    _inside(namespaces, lambda: _load(ruleset))
+
+
+def verify(namespaces: Namespaces, shield: Shield) -> None:
+    """`check` from outside of the namespaces.
+
+    Raises:
+        TerokError: naming the first difference.
+    """
+    _inside(namespaces, lambda: check(shield))
+
+
+def observe(namespaces: Namespaces) -> dict[str, Any]:
     """The table as it is in the kernel now, in the form of `ruleset.json`.
 
     Raises:
-        TerokError: there is no such table, or nft cannot list it.
+        TerokError: there is no such table, or it cannot be listed.
     """
-    result = process.run(["nft", "-j", "list", "table", *TABLE.split()], timeout=_TIMEOUT, namespaces=namespaces)
-    if result.code != 0:
-        raise TerokError(f"The firewall cannot be read back: nft says {result.error!r}.")
-    return structure(loads(result.out)["nftables"])
+    listing, _ = within.call_in(namespaces, lambda: (_list(), []), timeout=TIMEOUT)
+    return structure(loads(listing)["nftables"])
 
 
-def rotate(namespaces: process.Namespaces, shield: Shield, turn: int) -> None:
+def _inside(namespaces: Namespaces, body: Callable[[], None]) -> None:
+    def answer() -> tuple[bytes, list[int]]:
+        body()
+        return b"", []
+
+    within.call_in(namespaces, answer, timeout=TIMEOUT)
+
+
+def _load(ruleset: bytes) -> None:
+    try:
+        nft.load(ruleset)
+    except nft.Refused as error:
+        raise TerokError(f"The firewall could not be put in force: nft says {error.complaint!r}.") from error
+
+
+def _load_new(ruleset: bytes) -> None:
+    """Load where most likely no such table is yet: to delete one that was added in the same transaction costs 10 ms."""
+    if ruleset.startswith(REPLACE.encode()):
+        try:
+            nft.load(f"create table {TABLE}\n".encode() + ruleset[len(REPLACE) :])
+            return
+        except nft.Refused:
+            pass  # there is one, or the ruleset is wrong, which the complaint of the whole will say
+    _load(ruleset)
+
+
+def _list() -> bytes:
+    try:
+        return nft.listing(TABLE)
+    except nft.Refused as error:
+        raise TerokError(f"The firewall cannot be read back: nft says {error.complaint!r}.") from error
+
+
+def rotate(namespaces: Namespaces, shield: Shield, turn: int) -> None:
     """Forget the older generation of learned addresses.
 
     dnsmasq writes each answer into both generations, `_a` and `_b`, and adding an address again does not renew its

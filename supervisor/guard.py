@@ -48,6 +48,20 @@ def matters(data: bytes) -> bool:
     return False
 
 
+def drain(fd: int) -> bool:
+    """Take in what the kernel has said so far on a socket of `listen`; True when something changed that matters."""
+    changed = False
+    for _ in range(64):  # the rest waits for the next round: a flood must not keep the loop
+        try:
+            data = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return changed
+        except OSError:
+            return True  # ENOBUFS: messages were lost, so anything may have happened
+        changed = matters(data) or changed
+    return changed
+
+
 class Guard:
     """Keeps the firewall of one container as it should be.
 
@@ -61,21 +75,8 @@ class Guard:
 
     def on_news(self) -> None:
         """Read what the kernel has to say; compare and mend when it matters."""
-        if self.drain():
+        if drain(self.fd):
             self.check()
-
-    def drain(self) -> bool:
-        """Take in what the kernel has said so far; True when something changed that matters."""
-        changed = False
-        for _ in range(64):  # the rest waits for the next round: a flood must not keep the loop
-            try:
-                data = os.read(self.fd, 1 << 16)
-            except BlockingIOError:
-                return changed
-            except OSError:
-                return True  # ENOBUFS: messages were lost, so anything may have happened
-            changed = matters(data) or changed
-        return changed
 
     def check(self) -> None:
         """Compare the firewall in force with the expected one; restore it when it differs, and write it down.

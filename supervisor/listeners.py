@@ -1,10 +1,14 @@
-"""Opens every listening socket of one container: Unix sockets, host TCP ports, and loopback ports in its network."""
+"""Opens every listening socket of one container: Unix sockets, host TCP ports, and loopback ports in its network.
+
+What belongs into the container's network namespace, sockets and firewall, is done by one child in there while the
+caller goes on with the rest.
+"""
 
 from __future__ import annotations
 
 import os
 
-from . import guard, nflog, ports, process, selinux, sockets
+from . import firewall, guard, nflog, ports, selinux, sockets, within
 from .errors import TerokError
 from .layout import DNS_PORT
 
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
     from .container import Container
     from .schema import Listener, Wiring
 
-_TIMEOUT = 5.0
+_INSIDE = ("netns", "nflog")
 COPY_BYTES = 96
 """Of each logged packet: an IPv6 header, some extensions and the ports."""
 
@@ -41,8 +45,24 @@ class Opened:
             return ""
 
 
-def open_all(container: Container, wiring: Wiring) -> Opened:
-    """Open everything; one child enters the container's network namespace for all that must be made there.
+def begin_inside(container: Container, wiring: Wiring) -> within.Call:
+    """Start the child that opens what is inside the container's network and puts its firewall in force."""
+    wanted = _inside(wiring)
+
+    def body() -> tuple[bytes, list[int]]:
+        monitor = guard.listen()
+        fds = [sockets.connect_udp("127.0.0.1", DNS_PORT), monitor, *map(_open_inside, wanted)]
+        if wiring.shield is not None:
+            firewall.put(wiring.shield)
+            guard.drain(monitor)  # what comes from here on is not our own doing, and is looked into
+            firewall.check(wiring.shield)
+        return b"", fds
+
+    return within.begin(container.network, body, timeout=firewall.TIMEOUT)
+
+
+def open_here(container: Container, wiring: Wiring) -> Opened:
+    """Open what is outside of the container's network; `add_inside` brings the rest.
 
     Raises:
         TerokError: naming the socket and the reason.
@@ -65,14 +85,21 @@ def open_all(container: Container, wiring: Wiring) -> Opened:
         if listener.kind == "dnslog":
             # held at both ends here, so that neither end of it sees the other one's restart
             fds[listener], opened.dns_log = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    inside = [listener for listener in wanted if listener.kind in ("netns", "nflog")]
-
-    def body() -> tuple[bytes, list[int]]:
-        return b"", [sockets.connect_udp("127.0.0.1", DNS_PORT), guard.listen(), *map(_open_inside, inside)]
-
-    opened.probe, opened.monitor, *made = process.call_in(container.network, body, timeout=_TIMEOUT)[1]
-    fds.update(zip(inside, made, strict=True))
     return opened
+
+
+def add_inside(opened: Opened, wiring: Wiring, inside: within.Call) -> None:
+    """Wait for the child of `begin_inside` and take its descriptors over.
+
+    Raises:
+        TerokError: naming the socket and the reason, or what is wrong with the firewall.
+    """
+    opened.probe, opened.monitor, *made = inside.finish()[1]
+    opened.fds.update(zip(_inside(wiring), made, strict=True))
+
+
+def _inside(wiring: Wiring) -> list[Listener]:
+    return [each for sidecar in wiring.sidecars for each in sidecar.listeners if each.kind in _INSIDE]
 
 
 def _make_runtime_dir(path: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from . import kernel, process
+from . import kernel, process, within
 from .errors import TerokError
 
 TYPE_CHECKING = False
@@ -47,7 +47,7 @@ def attach(container: Container, mounts: Sequence[Mount]) -> None:
                 ) from error
         return b"", []
 
-    process.call_in(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)
+    within.call_in(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)
 
 
 def _attach_one(root: int, mount: Mount, container: Container) -> None:

@@ -15,7 +15,6 @@ from .pids import start_time as start_time
 from .pids import wait_gone as wait_gone
 from .quick import reset_signals as reset_signals
 from .quick import signal
-from .sockets import receive_fds, send_fds, socketpair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -337,45 +336,3 @@ def fork(body: Callable[[], int]) -> int:
 def split() -> int:
     """Plain fork(2): 0 in the child, which goes on with everything that the caller has; its pid in the parent."""
     return os.fork()
-
-
-def call_in(
-    namespaces: Namespaces, body: Callable[[], tuple[bytes, list[int]]], *, timeout: float
-) -> tuple[bytes, list[int]]:
-    """Run `body` in a child inside the given namespaces; returns its bytes (at most 64 KiB) and descriptors.
-
-    The caller never enters the namespaces: it may be unable to come back (the host's network namespace does
-    not belong to Podman's user namespace).
-
-    Raises:
-        TerokError: `body` raised (with its message), or took longer than `timeout` seconds.
-    """
-    ours, theirs = socketpair()
-
-    def child() -> int:
-        try:
-            namespaces.enter()
-            data, fds = body()
-            send_fds(theirs, b"+" + data, fds)
-        except BaseException as error:  # noqa: BLE001 - reported to the parent as text
-            send_fds(theirs, b"-" + str(error).encode(errors="replace")[:1000], [])
-        return 0
-
-    pid = fork(child)
-    os.close(theirs)
-    answered = False
-    try:
-        waiting = select.poll()
-        waiting.register(ours, select.POLLIN)
-        if not waiting.poll(timeout * 1000):
-            raise TerokError(f"A helper in the container's namespaces did not answer within {timeout:g} s.")
-        answer, fds = receive_fds(ours)
-        answered = True
-    finally:
-        os.close(ours)
-        if not answered:
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    if answer[:1] != b"+":
-        raise TerokError(answer[1:].decode(errors="replace") or "A helper in the container's namespaces died.")
-    return answer[1:], fds

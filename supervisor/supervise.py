@@ -66,51 +66,65 @@ class Supervisor:
     # --- start -------------------------------------------------------------------------------------------
 
     def bring_up(self) -> None:
-        """Open, mount, apply and start everything; raises TerokError, and `take_down` undoes what was done."""
+        """Open, mount, apply and start everything; raises TerokError, and `take_down` undoes what was done.
+
+        Three things take their time, and go on side by side: what a child does inside the container's network
+        (its firewall above all), the start of dnsmasq, and the mounts.
+        """
+        inside = listeners.begin_inside(self.container, self.wiring)
         self.write_record()
+        opened = listeners.open_here(self.container, self.wiring)
         shield = self.wiring.shield
-        # nft works on the ruleset while the sockets are opened and the mounts made
-        loading = firewall.begin(self.container.network, shield) if shield is not None else None
-        opened = listeners.open_all(self.container, self.wiring)
+        if shield is not None and shield.dnsmasq_conf is not None:
+            self._start_dns(shield, opened)
         selinux.relabel(self.container.file_label, selinux.own_files(self.wiring))
         if self._mount:
             mounts.attach(self.container, self.wiring.mounts)
         os.close(self.container.mount)
-        for sidecar in self.wiring.sidecars:
-            fds = [opened.fds[listener] for listener in sidecar.listeners]
-            self.services.append(Service.of_sidecar(sidecar, self.wiring.bundle.sidecar, fds, self.write_record))
-        if shield is not None and loading is not None:
-            self._bring_up_shield(shield, loading, opened)
-
-    def _bring_up_shield(self, shield: Shield, loading: process.Job, opened: Opened) -> None:
-        """Wait for the ruleset, start dnsmasq beside reading it back, and get one answer."""
-        firewall.loaded(loading)
-        self._guard = Guard(opened.monitor, self.container, self.wiring)
-        self._guard.drain()  # what comes from here on is not our own doing, and is looked into
-        if shield.dnsmasq_conf is not None:
-            self._dns = Service(
-                "dnsmasq",
-                resolver.argv(shield),
-                [],
-                eager=True,
-                survives=True,
-                namespaces=self.container.network,
-                prepare=resolver.confinement(shield),
-                stderr=opened.dns_log,
-                changed=self.write_record,
+        listeners.add_inside(opened, self.wiring, inside)
+        self.services[:0] = [
+            Service.of_sidecar(
+                sidecar,
+                self.wiring.bundle.sidecar,
+                [opened.fds[listener] for listener in sidecar.listeners],
+                self.write_record,
             )
-            self.services.append(self._dns)
-            self._dns.start()
-        firewall.verify(self.container.network, shield)
-        if self._dns is not None:
-            try:
-                resolver.probe(opened.probe, shield.probe, PROBE_TIMEOUT, server=self._dns.pidfd)
-            except TerokError as error:
-                said = opened.read_dns_log().strip()
-                os.write(2, said.encode() + b"\n")
-                raise TerokError(f"{error.what} It said: {(said.splitlines() or ['nothing'])[-1][:200]}") from error
-            opened.read_dns_log()  # of its own start and our question: nothing that the reader should start for
+            for sidecar in self.wiring.sidecars
+        ]
+        if shield is None:
+            os.close(opened.monitor)
+        else:
+            self._guard = Guard(opened.monitor, self.container, self.wiring)
+            self._probe_dns(shield, opened)
         os.close(opened.probe)
+
+    def _start_dns(self, shield: Shield, opened: Opened) -> None:
+        """Start dnsmasq; it asks nobody and writes nothing before it is asked, so it may start before the firewall."""
+        self._dns = Service(
+            "dnsmasq",
+            resolver.argv(shield),
+            [],
+            eager=True,
+            survives=True,
+            namespaces=self.container.network,
+            prepare=resolver.confinement(shield),
+            stderr=opened.dns_log,
+            changed=self.write_record,
+        )
+        self.services.append(self._dns)
+        self._dns.start()
+
+    def _probe_dns(self, shield: Shield, opened: Opened) -> None:
+        """Get one answer from dnsmasq."""
+        if self._dns is None:
+            return
+        try:
+            resolver.probe(opened.probe, shield.probe, PROBE_TIMEOUT, server=self._dns.pidfd)
+        except TerokError as error:
+            said = opened.read_dns_log().strip()
+            os.write(2, said.encode() + b"\n")
+            raise TerokError(f"{error.what} It said: {(said.splitlines() or ['nothing'])[-1][:200]}") from error
+        opened.read_dns_log()  # of its own start and our question: nothing that the reader should start for
 
     # --- life --------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import unicodedata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ...supervisor import process
+from ...supervisor import process, within
 from ...supervisor.errors import Exit, TerokError
 from .keys import KEY_FILE_TIER, unwrap, wrap
 from .records import LockedError
@@ -282,6 +282,6 @@ def _key(text: bytes, tier: str) -> bytes:
 def _keyring(body: Any) -> bytes:
     """Run `body` in a child: a keyring that shows a dialogue or hangs on D-Bus is killed after 20 s."""
     try:
-        return process.call_in(process.Namespaces(), body, timeout=KEYRING_SECONDS)[0]
+        return within.call_in(process.Namespaces(), body, timeout=KEYRING_SECONDS)[0]
     except TerokError as error:
         raise LockedError(f"The keyring did not answer: {error.what[:200]}") from None

@@ -21,7 +21,7 @@ from typing import Any
 from terok_host.runtime.shield_live import Running
 from terok_host.sidecars.shield import bundle as shield_bundle
 from terok_host.sidecars.shield import dnsmasq
-from terok_host.supervisor import firewall, process, resolver, sockets
+from terok_host.supervisor import firewall, process, resolver, sockets, within
 from terok_host.supervisor.layout import Bundle
 from terok_host.supervisor.schema import Shield
 
@@ -63,7 +63,7 @@ class Box:
 
     def make(self, body: Callable[[], socket.socket]) -> socket.socket:
         """Run `body` inside; returns the socket that it made. Its OSError comes out as a TerokError with the text."""
-        _, (fd,) = process.call_in(self.namespaces, lambda: (b"", [body().detach()]), timeout=10)
+        _, (fd,) = within.call_in(self.namespaces, lambda: (b"", [body().detach()]), timeout=10)
         return socket.socket(fileno=fd)
 
     def socket(self, family: int, kind: int) -> socket.socket:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from terok_host.sidecars.kit.confine import confine
-from terok_host.supervisor import kernel, process
+from terok_host.supervisor import kernel, process, within
 
 
 def confined(body: Callable[[], object], **grants: object) -> str:
@@ -24,7 +24,7 @@ def confined(body: Callable[[], object], **grants: object) -> str:
             return type(error).__name__.encode(), []
         return b"", []
 
-    return process.call_in(process.Namespaces(), child, timeout=10)[0].decode()
+    return within.call_in(process.Namespaces(), child, timeout=10)[0].decode()
 
 
 def test_this_kernel_has_landlock() -> None:
@@ -78,7 +78,7 @@ def test_capabilities_and_privileges_are_gone() -> None:
         confine(read=["/proc"])
         return Path("/proc/thread-self/status").read_bytes(), []
 
-    text = process.call_in(process.Namespaces(), status, timeout=10)[0].decode()
+    text = within.call_in(process.Namespaces(), status, timeout=10)[0].decode()
     fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
     assert {fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     assert fields["NoNewPrivs"] == "1"

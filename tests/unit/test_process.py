@@ -80,34 +80,6 @@ def test_run_leaks_no_descriptor() -> None:
     assert open_fds() == before
 
 
-def test_call_in_returns_bytes_and_descriptors() -> None:
-    def body() -> tuple[bytes, list[int]]:
-        read, write = os.pipe()
-        os.write(write, b"through the pipe")
-        return b"answer", [read]
-
-    data, fds = process.call_in(process.Namespaces(), body, timeout=5)
-    assert (data, os.read(fds[0], 100)) == (b"answer", b"through the pipe")
-    os.close(fds[0])
-
-
-def test_call_in_hands_on_the_failure() -> None:
-    def body() -> tuple[bytes, list[int]]:
-        raise OSError(99, "nothing there")
-
-    with pytest.raises(TerokError, match="nothing there"):
-        process.call_in(process.Namespaces(), body, timeout=5)
-
-
-def test_call_in_is_bounded() -> None:
-    def body() -> tuple[bytes, list[int]]:
-        signal.pause()
-        return b"", []
-
-    with pytest.raises(TerokError, match="did not answer within"):
-        process.call_in(process.Namespaces(), body, timeout=0.2)
-
-
 def test_a_process_is_known_by_its_start_time() -> None:
     pid = process.spawn(["sleep", "60"])
     try:

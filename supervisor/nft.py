@@ -1,0 +1,69 @@
+"""Speaks nftables' language to the kernel, for the network namespace of the calling process.
+
+Through libnftables where it can be loaded, through the program nft otherwise: the same code behind both, but a start
+of the program costs a fork and 3 ms.
+"""
+
+from __future__ import annotations
+
+from . import kernel, process
+from .errors import TerokError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TIMEOUT = 10.0
+"""Seconds for the program; the library is bounded by whoever runs this in a child."""
+
+
+class Refused(TerokError):
+    """A command was refused, and nothing was changed; `complaint` is nftables' first line."""
+
+    def __init__(self, complaint: str) -> None:
+        super().__init__(f"nft says {complaint!r}.")
+        self.complaint = complaint
+
+
+def load(commands: bytes) -> None:
+    """Carry out commands as one transaction (nft(8)).
+
+    Raises:
+        Refused: nothing was changed.
+        TerokError: neither the library nor the program is there.
+    """
+    try:
+        library = kernel.Nftables()
+    except OSError:
+        _program(["-f", "-"], commands)
+    else:
+        _library(library, commands, json=False)
+
+
+def listing(table: str) -> bytes:
+    """A table, given by its family and name, as JSON (libnftables-json(5)).
+
+    Raises:
+        Refused: there is none.
+        TerokError: neither the library nor the program is there.
+    """
+    try:
+        library = kernel.Nftables()
+    except OSError:
+        return _program(["-j", "list", "table", *table.split()])
+    return _library(library, f"list table {table}\n".encode(), json=True)
+
+
+def _library(library: kernel.Nftables, commands: bytes, *, json: bool) -> bytes:
+    worked, output, complaint = library.run(commands, json=json)
+    if not worked:
+        lines = complaint.decode(errors="replace").strip().splitlines()
+        raise Refused(lines[0] if lines else "nothing")
+    return output
+
+
+def _program(arguments: Sequence[str], commands: bytes = b"") -> bytes:
+    result = process.run(["nft", *arguments], stdin=commands, timeout=TIMEOUT)
+    if result.code != 0:
+        raise Refused(result.error)
+    return result.out
