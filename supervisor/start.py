@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .container import Container
     from .schema import Wiring
+    from .supervise import Supervisor
 
     Detach = Callable[[Callable[[], int], list[int]], int]
 
@@ -39,15 +40,13 @@ def start(wiring: Wiring, container: Container, *, detach: Detach | None = None,
     lock = _take_lock(wiring, container)
     if lock is None:
         return
-    from .supervise import Supervisor
-
     ready, tell = os.pipe2(os.O_CLOEXEC)
     log = os.open(wiring.bundle.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def child() -> int:
         os.close(ready)
         keep = [tell, log, lock, container.pidfd, container.net, container.mount]
-        return (detach or _detach)(lambda: _run(Supervisor(wiring, container, mount=mount), tell, log), keep)
+        return (detach or _detach)(lambda: _run(wiring, container, tell, log, mount=mount), keep)
 
     leader = process.fork(child)
     os.close(tell)
@@ -78,21 +77,27 @@ def _wait(ready: int) -> str:
         return pipe.read(4096).strip()
 
 
-def _run(supervisor: object, tell: int, log: int) -> int:
-    from .supervise import Supervisor
-
-    assert isinstance(supervisor, Supervisor)
+def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bool) -> int:
     kernel.set_name("terok-superv")
     os.chdir("/")
     _keep_only_log(log)
+    supervisor: Supervisor | None = None
     try:
-        supervisor.bring_up()
+        from . import listeners
+
+        inside = listeners.begin_inside(container, wiring)  # at work while the rest is being imported
+        from .supervise import Supervisor
+
+        supervisor = Supervisor(wiring, container, mount=mount)
+        supervisor.bring_up(inside)
         os.write(tell, b"ready\n")
     except Exception as error:  # noqa: BLE001 - whatever failed, nothing may stay behind and the start is refused
         known = isinstance(error, TerokError)
-        supervisor.error = str(error) if known else f"The supervisor failed: {type(error).__name__}: {error}"
-        supervisor.take_down("failed")
-        os.write(tell, supervisor.error.encode(errors="replace")[:4000])
+        message = str(error) if known else f"The supervisor failed: {type(error).__name__}: {error}"
+        if supervisor is not None:
+            supervisor.error = message
+            supervisor.take_down("failed")
+        os.write(tell, message.encode(errors="replace")[:4000])
         return 1
     os.close(tell)
     return supervisor.live()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .container import Container
     from .listeners import Opened
     from .schema import Shield, Wiring
+    from .within import Call
 
 STOP_GRACE = 0.3
 """Seconds that a service has to end by itself after SIGTERM."""
@@ -65,13 +66,15 @@ class Supervisor:
 
     # --- start -------------------------------------------------------------------------------------------
 
-    def bring_up(self) -> None:
+    def bring_up(self, inside: Call) -> None:
         """Open, mount, apply and start everything; raises TerokError, and `take_down` undoes what was done.
 
         Three things take their time, and go on side by side: what a child does inside the container's network
         (its firewall above all), the start of dnsmasq, and the mounts.
+
+        Args:
+            inside: the child of `listeners.begin_inside`.
         """
-        inside = listeners.begin_inside(self.container, self.wiring)
         self.write_record()
         opened = listeners.open_here(self.container, self.wiring)
         shield = self.wiring.shield
@@ -159,6 +162,7 @@ class Supervisor:
             loop.after(firewall.ROTATE_SECONDS, self._refresh)
         self.write_record()
         gc.freeze()
+        gc.enable()
         loop.run()
 
     def _reload(self) -> None:
