@@ -17,9 +17,7 @@ def main() -> int:
     package = types.ModuleType("terok_host")
     package.__path__ = [os.path.dirname(here)]
     sys.modules["terok_host"] = package
-    import os as _o,time as _t;_o.write(_o.open('/tmp/prof/marks',_o.O_WRONLY|_o.O_APPEND|_o.O_CREAT,0o666),('%d %.2f py-up\n'%(_o.getpid(),_t.monotonic()*1000)).encode())
     from terok_host.hookbin.stages import run
-    import os as _o,time as _t;_o.write(_o.open('/tmp/prof/marks',_o.O_WRONLY|_o.O_APPEND|_o.O_CREAT,0o666),('%d %.2f stages-imported\n'%(_o.getpid(),_t.monotonic()*1000)).encode())
 
     return run(sys.argv[1:])
 

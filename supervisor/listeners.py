@@ -62,7 +62,7 @@ def begin_inside(container: Container, wiring: Wiring) -> within.Call:
 
 
 def open_here(container: Container, wiring: Wiring) -> Opened:
-    """Open what is outside of the container's network; `add_inside` brings the rest.
+    """Open what is outside of the container's network, in the runtime directory; `add_inside` brings the rest.
 
     Raises:
         TerokError: naming the socket and the reason.
@@ -70,7 +70,6 @@ def open_here(container: Container, wiring: Wiring) -> Opened:
     wanted = [listener for sidecar in wiring.sidecars for listener in sidecar.listeners]
     opened = Opened()
     fds = opened.fds
-    _make_runtime_dir(wiring.runtime_dir)
     unix = [listener for listener in wanted if listener.kind == "unix"]
     over_tcp = any(listener.kind == "tcp" for listener in wanted)
     try:
@@ -102,8 +101,11 @@ def _inside(wiring: Wiring) -> list[Listener]:
     return [each for sidecar in wiring.sidecars for each in sidecar.listeners if each.kind in _INSIDE]
 
 
-def _make_runtime_dir(path: str) -> None:
-    # 0755: any user of the container may look; the 0700 directory above keeps the host's other users out
+def make_runtime_dir(path: str) -> None:
+    """Make the directory that the container sees as /run/terok; raises TerokError.
+
+    0755: any user of the container may look; the 0700 directory above keeps the host's other users out.
+    """
     parent = os.path.dirname(path)
     try:
         os.makedirs(parent, 0o700, exist_ok=True)

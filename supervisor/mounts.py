@@ -23,17 +23,16 @@ _TIMEOUT = 5.0
 _O_PATH = getattr(os, "O_PATH", 0o10000000)
 
 
-def attach(container: Container, mounts: Sequence[Mount]) -> None:
-    """Bind each mount's source onto its target in the container.
+def begin(container: Container, mounts: Sequence[Mount]) -> within.Call:
+    """Start the child that binds each mount's source onto its target in the container.
 
     At createRuntime the old root is still visible in the container's mount namespace, so the sources need no
     other way in.
 
-    Raises:
-        TerokError: with the target and the kernel's reason; the container must not start then.
+    Returns:
+        The child, whose `finish` raises TerokError with the target and the kernel's reason; the container must not
+        start then.
     """
-    if not mounts:
-        return
 
     def body() -> tuple[bytes, list[int]]:
         os.umask(0o022)  # directories that are made on the way must be open to every user of the container
@@ -47,7 +46,7 @@ def attach(container: Container, mounts: Sequence[Mount]) -> None:
                 ) from error
         return b"", []
 
-    within.call_in(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)
+    return within.begin(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)
 
 
 def _attach_one(root: int, mount: Mount, container: Container) -> None:

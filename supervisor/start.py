@@ -83,13 +83,16 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bo
     _keep_only_log(log)
     supervisor: Supervisor | None = None
     try:
-        from . import listeners
+        from . import listeners, mounts
 
-        inside = listeners.begin_inside(container, wiring)  # at work while the rest is being imported
+        listeners.make_runtime_dir(wiring.runtime_dir)
+        # both are at work while the rest is being imported
+        inside = listeners.begin_inside(container, wiring)
+        attaching = mounts.begin(container, wiring.mounts) if mount and wiring.mounts else None
         from .supervise import Supervisor
 
-        supervisor = Supervisor(wiring, container, mount=mount)
-        supervisor.bring_up(inside)
+        supervisor = Supervisor(wiring, container)
+        supervisor.bring_up(inside, attaching)
         os.write(tell, b"ready\n")
     except Exception as error:  # noqa: BLE001 - whatever failed, nothing may stay behind and the start is refused
         known = isinstance(error, TerokError)

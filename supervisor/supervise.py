@@ -13,7 +13,7 @@ import select
 import sys
 import time
 
-from . import firewall, kernel, layout, listeners, mounts, process, record, resolver, selinux
+from . import firewall, kernel, layout, listeners, process, record, resolver, selinux
 from .errors import TerokError
 from .guard import Guard
 from .loop import Loop
@@ -48,11 +48,10 @@ class Supervisor:
     Args:
         wiring: its checked sidecar JSON.
         container: its kernel objects.
-        mount: False when the container runs already and has its mounts.
     """
 
-    def __init__(self, wiring: Wiring, container: Container, *, mount: bool = True) -> None:
-        self.wiring, self.container, self._mount = wiring, container, mount
+    def __init__(self, wiring: Wiring, container: Container) -> None:
+        self.wiring, self.container = wiring, container
         self.phase = "starting"
         self.error: str | None = None
         self.started = time.time()
@@ -66,7 +65,7 @@ class Supervisor:
 
     # --- start -------------------------------------------------------------------------------------------
 
-    def bring_up(self, inside: Call) -> None:
+    def bring_up(self, inside: Call, attaching: Call | None) -> None:
         """Open, mount, apply and start everything; raises TerokError, and `take_down` undoes what was done.
 
         Three things take their time, and go on side by side: what a child does inside the container's network
@@ -74,6 +73,7 @@ class Supervisor:
 
         Args:
             inside: the child of `listeners.begin_inside`.
+            attaching: the child of `mounts.begin`; None when there is nothing to mount.
         """
         self.write_record()
         opened = listeners.open_here(self.container, self.wiring)
@@ -81,8 +81,8 @@ class Supervisor:
         if shield is not None and shield.dnsmasq_conf is not None:
             self._start_dns(shield, opened)
         selinux.relabel(self.container.file_label, selinux.own_files(self.wiring))
-        if self._mount:
-            mounts.attach(self.container, self.wiring.mounts)
+        if attaching is not None:
+            attaching.finish()
         os.close(self.container.mount)
         listeners.add_inside(opened, self.wiring, inside)
         self.services[:0] = [
