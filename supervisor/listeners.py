@@ -32,9 +32,14 @@ class Opened:
         dns_log: what dnsmasq's standard error becomes when somebody reads its log; else -1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wiring: Wiring) -> None:
         self.fds: dict[Listener, int] = {}
         self.probe = self.monitor = self.dns_log = -1
+        for sidecar in wiring.sidecars:
+            for listener in sidecar.listeners:
+                if listener.kind == "dnslog":
+                    # held at both ends here, so that neither end of it sees the other one's restart
+                    self.fds[listener], self.dns_log = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def read_dns_log(self) -> str:
         """What dnsmasq has written to its log so far and nobody has read; for the sentence of a failed start."""
@@ -61,14 +66,13 @@ def begin_inside(container: Container, wiring: Wiring) -> within.Call:
     return within.begin(container.network, body, timeout=firewall.TIMEOUT)
 
 
-def open_here(container: Container, wiring: Wiring) -> Opened:
+def open_here(opened: Opened, container: Container, wiring: Wiring) -> None:
     """Open what is outside of the container's network, in the runtime directory; `add_inside` brings the rest.
 
     Raises:
         TerokError: naming the socket and the reason.
     """
     wanted = [listener for sidecar in wiring.sidecars for listener in sidecar.listeners]
-    opened = Opened()
     fds = opened.fds
     unix = [listener for listener in wanted if listener.kind == "unix"]
     over_tcp = any(listener.kind == "tcp" for listener in wanted)
@@ -80,11 +84,6 @@ def open_here(container: Container, wiring: Wiring) -> Opened:
     for listener in wanted:
         if listener.kind == "tcp":
             fds[listener] = _open_host_port(listener.port)
-    for listener in wanted:
-        if listener.kind == "dnslog":
-            # held at both ends here, so that neither end of it sees the other one's restart
-            fds[listener], opened.dns_log = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    return opened
 
 
 def add_inside(opened: Opened, wiring: Wiring, inside: within.Call) -> None:

@@ -75,11 +75,11 @@ class Supervisor:
             inside: the child of `listeners.begin_inside`.
             attaching: the child of `mounts.begin`; None when there is nothing to mount.
         """
-        self.write_record()
-        opened = listeners.open_here(self.container, self.wiring)
-        shield = self.wiring.shield
+        shield, opened = self.wiring.shield, listeners.Opened(self.wiring)
         if shield is not None and shield.dnsmasq_conf is not None:
             self._start_dns(shield, opened)
+        self.write_record()
+        listeners.open_here(opened, self.container, self.wiring)
         selinux.relabel(self.container.file_label, selinux.own_files(self.wiring))
         if attaching is not None:
             attaching.finish()
