@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.kit import Figure, interleaved, pss, timed
+from bench.kit import Figure, family, interleaved, memory, timed
 from terok_host.sidecars.gate import mirror, sync
 from tests.lab.house import House
 from tests.standins.gate import GIT_ENV, Rig, commit, git
@@ -81,12 +81,6 @@ def small_push(work: Path, url: str, ref: str) -> float:
     """Seconds of pushing one more commit."""
     commit(work, "small", os.urandom(1000))
     return timed(lambda: git("push", "-q", url, f"HEAD:{ref}", cwd=work))
-
-
-def resident(pid: int) -> float:
-    """Megabytes of a process and everything below it."""
-    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return pss(pid) + sum(resident(int(each)) for each in below)
 
 
 def measure(house: House) -> list[Figure]:
@@ -164,7 +158,7 @@ def small(base: Path) -> list[Figure]:
                 "daemon": lambda: small_push(work, f"{url}/small.git", ref),
             })  # fmt: skip
         assert rig.process is not None
-        memory = resident(rig.process.pid)
+        resident = memory("gate in use, no connection open", *family(rig.process.pid))
         for _ in range(SMALL_ROUNDS):
             rig.process.terminate()
             rig.process.wait(10)
@@ -175,7 +169,7 @@ def small(base: Path) -> list[Figure]:
     return [
         Figure("push of 1 KB to git-daemon", pushes["gate"] / pushes["daemon"], "×", None, detail=detail),
         Figure("gate's first answer, cold", sorted(cold)[len(cold) // 2] * 1000, "ms", 250),
-        Figure("gate in use, no connection open", memory, "MB", None, detail="PSS of its two processes"),
+        resident,
     ]
 
 

@@ -56,6 +56,25 @@ def interleaved(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> d
     return {name: statistics.median(values) for name, values in results.items()}
 
 
+def family(pid: int) -> list[int]:
+    """A process and everything below it."""
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in below for each in family(int(child)))]
+
+
+def memory(what: str, *pids: int, detail: str = "") -> Figure:
+    """Processes' memory: their PSS, which only root may read where they are not dumpable (proc_pid_smaps(5))."""
+    try:
+        return Figure(f"{what} (PSS)", sum(map(pss, pids)), "MB", None, detail=detail)
+    except PermissionError:
+        return Figure(f"{what} (RSS, shared pages whole)", sum(map(_rss, pids)), "MB", None, detail=detail)
+
+
+def _rss(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
 def pss(pid: int) -> float:
     """Megabytes of a process's proportional set size (proc_pid_smaps(5))."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.kit import Figure, interleaved, pss
+from bench.kit import Figure, interleaved, memory
 from terok_host.sidecars.ssh.wire import string
 from tests.lab.house import House
 from tests.standins.signer import Operator, Signer
@@ -37,19 +37,9 @@ def measure(house: House) -> list[Figure]:
             first = first_answer(signer)
             for clients in (1, 4):
                 figures += compare(signer.path, other, request, clients)
-            figures.append(memory(signer.pid))
+            figures.append(memory("signer: memory in use", signer.pid))
             figures.append(Figure("signer: first answer, cold", first, "ms", 250))
     return figures
-
-
-def memory(pid: int) -> Figure:
-    """The signer's memory; its PSS only for root, because the process is not dumpable (proc_pid_smaps(5))."""
-    try:
-        return Figure("signer: memory in use (PSS)", pss(pid), "MB", None)
-    except PermissionError:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        resident = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
-        return Figure("signer: memory in use (RSS, shared pages whole)", resident, "MB", None)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import trustme
 
-from bench.kit import Figure, interleaved, pss
+from bench.kit import Figure, family, interleaved, memory, pss
 from tests.lab.house import House
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault, provider
@@ -166,12 +166,10 @@ def measure(house: House | None) -> list[Figure]:
             Figure("first vault answer, cold", cold, "ms", 250),
             *_rates(upstream, front, aio, vault, fast_token),
             *_streams(slow, slow_front, slow_aio, vault, slow_token, ca_file),
-            Figure(
+            memory(
                 "vault in use, memory",
-                pss(vault.pid),
-                "MB",
-                None,
-                detail=f"nginx {_family(nginx_pid):.1f} MB, aiohttp {pss(aio_pid):.1f} MB",
+                vault.pid,
+                detail=f"PSS of nginx {sum(map(pss, family(nginx_pid))):.1f} MB, of aiohttp {pss(aio_pid):.1f} MB",
             ),
         ]
 
@@ -253,8 +251,3 @@ def _streams(slow: Upstream, front: int, aio: int, vault: Vault, token: str, ca_
             "delay of an event", delay["vault"], "ms", None, detail=", ".join(f"{n} {v:.3f}" for n, v in delay.items())
         ),
     ]
-
-
-def _family(pid: int) -> float:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return pss(pid) + sum(pss(int(child)) for child in children)

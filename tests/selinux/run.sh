@@ -41,6 +41,11 @@ boot user security=selinux "enforcing=$enforcing" terok.users=1000 & user=$!
 failed=0
 wait $root || failed=1
 wait $user || failed=1
-[[ $failed == 1 ]] || boot apparmor security=apparmor || failed=1
+if [[ $failed == 0 ]]; then
+  boot apparmor security=apparmor & apparmor=$!
+  boot installer security=selinux "enforcing=$enforcing" terok.users=0 terok.stage=installing & installer=$!
+  wait $apparmor || failed=1
+  wait $installer || failed=1
+fi
 echo "[${SECONDS}s] $([[ $failed == 0 ]] && echo passed || echo FAILED)" >&2
 exit $failed

@@ -78,12 +78,12 @@ def test_it_cannot_read_ssh_keys_nor_run_a_program(
     assert confined(lambda: Path("/etc/resolv.conf").read_text()) == "done"
 
 
-@pytest.mark.skipif(kernel.landlock_abi() < 4, reason="TCP ports are confined from Landlock ABI 4 on")
 def test_it_connects_to_the_ports_of_its_routes_only(
     confined: Callable[[Callable[[], object]], str], upstream: Upstream
 ) -> None:
+    refused = "PermissionError" if kernel.landlock_abi() >= 4 else "done"  # older ones do not know ports
     assert confined(lambda: socket.create_connection(("127.0.0.1", upstream.port)).close()) == "done"
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        assert confined(lambda: socket.create_connection(("127.0.0.1", port)).close()) == "PermissionError"
-    assert confined(lambda: socket.create_server(("127.0.0.1", 0)).close()) == "PermissionError"
+        assert confined(lambda: socket.create_connection(("127.0.0.1", port)).close()) == refused
+    assert confined(lambda: socket.create_server(("127.0.0.1", 0)).close()) == refused
