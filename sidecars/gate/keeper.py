@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 
-from ...supervisor import process, sockets
+from ...supervisor import kernel, process, sockets
 from ...supervisor.errors import TerokError
 from . import channel, config, state
 
@@ -68,8 +68,10 @@ class Keeper:
         """Kill the front and the jobs, and with them every git process below them; collect all of them.
 
         In any order: the first process of a pid namespace ends only when all others there are collected, and some
-        of these are our own children (pid_namespaces(7)).
+        of these are our own children (pid_namespaces(7)). Without such a namespace git's processes outlive the front by
+        a moment, in which they may still write: they come to us, and are waited for too.
         """
+        kernel.adopt_orphans()
         for pid in (self._front, *self._jobs.values()):
             if pid:
                 os.kill(pid, signal.SIGKILL)
