@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DURATION = re.compile(r"([0-9]+)(s|m|h|)")
 _UNITS = {"s": 1, "": 1, "m": 60, "h": 3600}
-BYPASS_MAX = 24 * 3600
+TIME_MAX = 24 * 3600
 
 
 def register(commands: argparse._SubParsersAction[Any]) -> None:
@@ -33,14 +33,20 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         return parser
 
     target = "domain, *.domain, address or range, each with an optional :PORT or :PORT/udp"
-    for name, run, help_ in (
-        ("allow", allow, "let a container reach a destination, now and after restarts"),
-        ("deny", deny, "forbid a destination and end what is open to it; a denial wins over every allowance"),
-    ):
-        verb(name, run, help_).add_argument("targets", nargs="+", metavar="TARGET", help=target)
-    verb("forget", forget, "take back what `allow` or `deny` recorded for exactly this target").add_argument(
+    allow_ = verb("allow", allow, "let a container reach a destination, now and after restarts")
+    allow_.add_argument("targets", nargs="+", metavar="TARGET", help=target)
+    allow_.add_argument(
+        "--for",
+        dest="duration",
+        metavar="TIME",
+        help="30s, 5m or 2h, at most until its next start; default: for good",
+    )
+    verb("deny", deny, "forbid a destination and end what is open to it; it wins over every allowance").add_argument(
         "targets", nargs="+", metavar="TARGET", help=target
     )
+    forget_ = verb("forget", forget, "take back what `allow` or `deny` recorded for exactly this target")
+    forget_.add_argument("targets", nargs="*", metavar="TARGET", help=target)
+    forget_.add_argument("--expired", action="store_true", help="what was allowed for a time that is over")
     verb("down", down, "let everything out but private ranges, until `up` or a restart").add_argument(
         "--all", action="store_true", help="private ranges too; metadata services stay closed"
     )
@@ -97,12 +103,24 @@ def allow(args: argparse.Namespace, env: Env) -> int:
 
     targets = _targets(args)
     notes = [note for each in targets for note in check_allowed(each)]
+    seconds = _seconds(args.duration) if args.duration else None
     bundle, running = _open(args, env)
-    step = shield_live.allow(bundle, running, targets, notes=notes)
+    if seconds is not None:
+        _must_run(args.name, running)
+    until = None if seconds is None else time.time() + seconds
+    step = shield_live.allow(bundle, running, targets, notes=notes, until=until)
+    if seconds is not None:
+        from .shield_later import later
+
+        later(seconds + 1, bundle)
     names = [str(each) for each in targets]
-    return _say(
-        env, args, running, f"Allowed {', '.join(names)} for {args.name}", notes + list(step.notes), allowed=names
-    )
+    done = f"Allowed {', '.join(names)} for {args.name}" + (f", for {args.duration}" if args.duration else "")
+    return _say(env, args, running, done, notes + list(step.notes), allowed=names, until=until)
+
+
+def _must_run(name: str, running: Any) -> None:
+    if running is None:
+        raise TerokError(f"{name} does not run, and every start begins closed.", fix=f"podman start {name}")
 
 
 def deny(args: argparse.Namespace, env: Env) -> int:
@@ -120,23 +138,22 @@ def forget(args: argparse.Namespace, env: Env) -> int:
     """`terok shield forget NAME TARGET...`."""
     from . import shield_live
 
-    targets = _targets(args)
+    if args.expired == bool(args.targets):
+        raise TerokError("Either targets or --expired are needed.", code=Exit.USAGE)
     bundle, running = _open(args, env)
-    shield_live.forget(bundle, running, targets)
+    targets = shield_live.lapse(bundle, running) if args.expired else _targets(args)
+    if not args.expired:
+        shield_live.forget(bundle, running, targets)
     names = [str(each) for each in targets]
-    return _say(env, args, running, f"Forgot {', '.join(names)} for {args.name}", [], forgotten=names)
+    return _say(env, args, running, f"Forgot {', '.join(names) or 'nothing'} for {args.name}", [], forgotten=names)
 
 
 def _mode(args: argparse.Namespace, env: Env, mode: str, done: str, until: float | None = None) -> int:
     from . import shield_live
 
     bundle, running = _open(args, env)
-    if running is None and mode not in ("up", "quarantine"):
-        raise TerokError(
-            f"{args.name} does not run, and every start begins closed.",
-            fix=f"podman start {args.name}",
-            code=Exit.FAILURE,
-        )
+    if mode not in ("up", "quarantine"):
+        _must_run(args.name, running)
     shield_live.set_mode(bundle, running, mode, until)
     return _say(env, args, running, done, [], mode=mode, until=until)
 
@@ -154,15 +171,20 @@ def up(args: argparse.Namespace, env: Env) -> int:
 
 def bypass(args: argparse.Namespace, env: Env) -> int:
     """`terok shield bypass NAME --for TIME`."""
-    found = _DURATION.fullmatch(args.duration)
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
-    if not 0 < seconds <= BYPASS_MAX:
-        raise TerokError(f"{args.duration!r} is not a time between 1s and 24h.", fix="--for 5m", code=Exit.USAGE)
+    seconds = _seconds(args.duration)
     code = _mode(args, env, "bypass", f"{args.name} is open for {args.duration}", time.time() + seconds)
     from .shield_later import later
 
-    later(seconds + 1, ["up", args.name], env.environ)
+    later(seconds + 1, env.layout.bundle(args.name))
     return code
+
+
+def _seconds(duration: str) -> int:
+    found = _DURATION.fullmatch(duration)
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < seconds <= TIME_MAX:
+        raise TerokError(f"{duration!r} is not a time between 1s and 24h.", fix="--for 5m", code=Exit.USAGE)
+    return seconds
 
 
 def quarantine(args: argparse.Namespace, env: Env) -> int:

@@ -1,37 +1,66 @@
-"""Runs a verb of the shield later: `up` after a bypass, `forget` after an allowance for a time.
+"""Takes back later what was granted for a time: `python -I -S shield_later.py SECONDS BUNDLE`.
 
-The kernel ends a bypass by itself, at the second. `up` only tidies up after it, so that learned names count again and
-names that are not allowed stop resolving; if this is killed, `terok shield status` says so, and `up` does the same.
+It waits in a small process of its own, which ends with the container, since every start begins closed. When it is
+killed, nothing stays open for good: the kernel ends a bypass by itself, at the second (here it is only tidied up
+after), and an allowance ends with the next verb or the next start.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-
-from ..supervisor import process
+import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-_KEPT = ("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
-_PROGRAM = """
-import sys, time
-time.sleep(float(sys.argv[1]))
-from terok_host.runtime.cli import run
-sys.exit(run(["shield", *sys.argv[2:]]))
-"""
+    from ..supervisor.layout import Bundle
 
 
-def later(seconds: float, words: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Start a process that runs `terok shield WORDS` in `seconds`, and do not wait for it.
+def later(seconds: float, bundle: Bundle) -> None:
+    """Start a process that takes back what is over by then, and do not wait for it.
 
     Args:
         seconds: how long from now.
-        words: a verb and its arguments.
-        environ: the operator's environment; what decides about directories is handed on.
+        bundle: the running container's state bundle.
     """
-    environment = {**process.CLEAN_ENV, **{key: environ[key] for key in _KEPT if key in environ}}
-    environment["PYTHONPATH"] = os.pathsep.join(each for each in sys.path if each)
-    process.spawn([sys.executable, "-c", _PROGRAM, str(seconds), *words], env=environment, new_session=True)
+    from ..supervisor import process
+
+    argv = [sys.executable, "-I", "-S", os.path.abspath(__file__), f"{seconds:g}", bundle.root]
+    process.spawn(argv, new_session=True)
+
+
+def main() -> int:
+    """Wait, then close what is over; returns the exit code."""
+    package = types.ModuleType("terok_host")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules["terok_host"] = package
+    from terok_host.supervisor.layout import Bundle
+
+    seconds, bundle = float(sys.argv[1]), Bundle(sys.argv[2])
+    if _container_ends(bundle, seconds):
+        return 0
+    from terok_host.runtime import shield_live
+    from terok_host.supervisor.errors import TerokError
+
+    try:
+        running = shield_live.Running.find(bundle)
+        if running is not None:
+            shield_live.lapse(bundle, running)
+    except TerokError as error:
+        return error.code
+    return 0
+
+
+def _container_ends(bundle: Bundle, seconds: float) -> bool:
+    from terok_host.supervisor import pids, record
+
+    seen = record.read(bundle.record) or {}
+    pid, started = seen.get("container_pid"), seen.get("container_start_time")
+    if not isinstance(pid, int) or not isinstance(started, int):
+        return True
+    fd = pids.open_same(pid, started)
+    return fd is None or pids.wait_gone(fd, seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

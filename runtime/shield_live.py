@@ -11,13 +11,14 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from ..sidecars.shield import bundle as files
 from ..sidecars.shield import dnsmasq, policy, ruleset
-from ..sidecars.shield.model import BYPASS
+from ..sidecars.shield.model import BYPASS, UP
 from ..sidecars.shield.targets import Target
 from ..supervisor import audit, firewall, process, record, resolver, sockets, within
 from ..supervisor.errors import Exit, TerokError
@@ -113,10 +114,23 @@ def locked(bundle: Bundle) -> Iterator[None]:
 
 
 def allow(
-    bundle: Bundle, running: Running | None, targets: Sequence[Target], *, notes: Sequence[str] = ()
+    bundle: Bundle,
+    running: Running | None,
+    targets: Sequence[Target],
+    *,
+    notes: Sequence[str] = (),
+    until: float | None = None,
 ) -> policy.Step:
-    """Allow targets, now and at every later start; `notes` go into the audit log. Raises TerokError."""
-    return _apply(bundle, running, lambda state: policy.allow(state, targets), "allow", targets, notes)
+    """Allow targets, now and at every later start.
+
+    Args:
+        notes: for the audit log.
+        until: only so long (seconds since the epoch), and not beyond the container's next start.
+
+    Raises:
+        TerokError: it could not be done.
+    """
+    return _apply(bundle, running, lambda state: policy.allow(state, targets, until), "allow", targets, notes, until)
 
 
 def deny(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -> policy.Step:
@@ -127,6 +141,19 @@ def deny(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -> 
 def forget(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -> policy.Step:
     """Take back live allowances and denials of exactly these targets; raises TerokError."""
     return _apply(bundle, running, lambda state: policy.forget(state, targets), "forget", targets)
+
+
+def lapse(bundle: Bundle, running: Running | None) -> list[Target]:
+    """End what was granted for a time that is over, and return the targets; raises TerokError."""
+    with locked(bundle):
+        old = files.read_state(bundle)
+        due = policy.expired(old, time.time())
+        if due:
+            old = _change(bundle, running, old, policy.forget(old, due), "lapse", due).state
+        if old.model.mode == BYPASS and old.until is not None and old.until <= time.time():
+            step = policy.set_mode(old, UP)
+            _change(bundle, running, old, replace(step, restart=step.restart or bool(due)), UP, [])
+        return due
 
 
 def refresh(bundle: Bundle, running: Running | None) -> policy.Step:
@@ -151,23 +178,41 @@ def _apply(
     event: str,
     targets: Sequence[Target],
     notes: Sequence[str] = (),
+    until: float | None = None,
 ) -> policy.Step:
     with locked(bundle):
         old = files.read_state(bundle)
-        step = decide(old)
-        step = replace(step, state=files.with_addresses(step.state))
-        try:
-            if running is not None:
-                _carry_out(bundle, running, old, step)
-            else:
-                files.write(bundle, files.with_lines(files.at_start(step.state)))
-            live = [each for each in step.state.model.allowed if each not in step.state.base]
-            files.write_lists(bundle, live, step.state.model.denied)
-        except TerokError as error:
-            _note(bundle, event, step, targets, notes, failed=error.what)
-            raise
-        _note(bundle, event, step, targets, notes)
-        return step
+        due = policy.expired(old, time.time())
+        if not due:
+            return _change(bundle, running, old, decide(old), event, targets, notes, until)
+        # the process that should have done it is gone
+        old = _change(bundle, running, old, policy.forget(old, due), "lapse", due).state
+        # that has started another dnsmasq, which `running` does not know: only the supervisor can reach it
+        return _change(bundle, running, old, replace(decide(old), restart=True), event, targets, notes, until)
+
+
+def _change(
+    bundle: Bundle,
+    running: Running | None,
+    old: files.State,
+    step: policy.Step,
+    event: str,
+    targets: Sequence[Target],
+    notes: Sequence[str] = (),
+    until: float | None = None,
+) -> policy.Step:
+    step = replace(step, state=files.with_addresses(step.state))
+    try:
+        if running is not None:
+            _carry_out(bundle, running, old, step)
+        else:
+            files.write(bundle, files.with_lines(files.at_start(step.state)))
+        files.write_lists(bundle, step.state.lasting(), step.state.model.denied)
+    except TerokError as error:
+        _note(bundle, event, step, targets, notes, until, failed=error.what)
+        raise
+    _note(bundle, event, step, targets, notes, until)
+    return step
 
 
 def _note(
@@ -176,10 +221,16 @@ def _note(
     step: policy.Step,
     targets: Sequence[Target],
     notes: Sequence[str],
+    until: float | None,
     *,
     failed: str | None = None,
 ) -> None:
-    fields = {"targets": [str(each) for each in targets], "notes": [*notes, *step.notes], "failed": failed}
+    fields = {
+        "targets": [str(each) for each in targets],
+        "until": until and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
+        "notes": [*notes, *step.notes],
+        "failed": failed,
+    }
     audit.append(
         bundle.audit, "shield", event, mode=step.state.model.mode, **{key: each for key, each in fields.items() if each}
     )
@@ -231,8 +282,6 @@ def _tell_dns(running: Running, step: policy.Step) -> None:
 
 
 def _bypass(until: float | None) -> bytes:
-    import time
-
     seconds = max(1, round((until or 0) - time.time()))
     elements = ", ".join(f"{family} timeout {seconds}s" for family in ("ipv4", "ipv6"))
     return f"flush set inet terok bypass\nadd element inet terok bypass {{ {elements} }}\n".encode()

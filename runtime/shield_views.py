@@ -69,11 +69,17 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "enforced": enforced,
         "reason": reason,
         "profiles": list(state.profiles),
-        "allowed_live": [str(each) for each in state.model.allowed if each not in state.base],
+        "allowed_live": [str(each) for each in state.lasting()],
+        "allowed_until": {str(each): until for each, until in state.passing},
         "denied": [str(each) for each in state.model.denied],
         "names": names,
         "forwarder": str(state.model.forwarder) if state.model.forwarder else None,
     }
+
+
+def _rest(until: float) -> str:
+    left = round(until - time.time())
+    return f"for {left} s more" if left > 0 else "no longer: `terok shield forget NAME --expired` takes it back"
 
 
 def show_status(name: str | None, env: Env) -> int:
@@ -98,9 +104,9 @@ def show_status(name: str | None, env: Env) -> int:
             f"{row['container']}  {row['mode']}  {held}  profiles {','.join(row['profiles'])}  names {row['names']}"
         )
         if name is not None:
-            lines += [f"  allowed  {each}" for each in row["allowed_live"]] + [
-                f"  denied   {each}" for each in row["denied"]
-            ]
+            lines += [f"  allowed  {each}" for each in row["allowed_live"]]
+            lines += [f"  allowed  {each} {_rest(until)}" for each, until in row["allowed_until"].items()]
+            lines += [f"  denied   {each}" for each in row["denied"]]
         if row["reason"]:
             lines.append(f"  {row['reason']}")
     env.out.emit(rows[0] if name is not None else rows, "\n".join(lines) or "No container has a shield.")

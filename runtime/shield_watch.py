@@ -97,12 +97,18 @@ def _do(name: str, env: Env, verb: str, target: Target, seconds: float | None) -
     bundle = env.layout.bundle(name)
     running = shield_live.Running.find(bundle)
     try:
-        {"allow": shield_live.allow, "deny": shield_live.deny}[verb](bundle, running, [target])
+        if verb == "deny":
+            shield_live.deny(bundle, running, [target])
+        else:
+            until = None if seconds is None else time.time() + seconds
+            shield_live.allow(bundle, running, [target], until=until)
     except TerokError as error:
         env.note(f"terok: {error}")
         return
     if seconds is not None:
-        later(seconds, ["forget", name, str(target)], env.environ)
+        later(seconds + 1, bundle)
+    done = "denied" if verb == "deny" else "allowed"
+    env.note(f"{done} {target}" + (f" for {seconds:g} seconds" if seconds is not None else ""))
 
 
 class _Keys:

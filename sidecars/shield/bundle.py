@@ -37,6 +37,7 @@ class State:
         generation: number of the last change of dnsmasq's files.
         hosts: addresses by name, where names are resolved statically.
         until: when (seconds since the epoch) a mode ends by itself; None: never.
+        passing: those of the allowed targets that are so for a time, and until when (seconds since the epoch).
     """
 
     profiles: tuple[str, ...]
@@ -48,6 +49,12 @@ class State:
     generation: int = 0
     hosts: dict[str, list[str]] = field(default_factory=dict)
     until: float | None = None
+    passing: tuple[tuple[Target, float], ...] = ()
+
+    def lasting(self) -> tuple[Target, ...]:
+        """What was allowed live, for good."""
+        short = {target for target, _ in self.passing}
+        return tuple(each for each in self.model.allowed if each not in self.base and each not in short)
 
 
 @dataclass(frozen=True)
@@ -151,9 +158,14 @@ def with_addresses(state: State) -> State:
 
 
 def at_start(state: State) -> State:
-    """What a start of the container begins with: closed, and with a line of dnsmasq's for every name."""
+    """What a start of the container begins with: closed, without what was allowed for a time."""
     mode = QUARANTINE if state.model.mode == QUARANTINE else UP
-    return replace(state, model=state.model.with_mode(mode), until=None)
+    model, hosts = state.model.with_mode(mode), state.hosts
+    if state.passing:
+        model = replace(model, allowed=unique([*state.base, *state.lasting()]))
+        if model.resolved:
+            model, hosts = static.resolve(model, lambda names: {each: state.hosts.get(each, []) for each in names})
+    return replace(state, model=model, hosts=hosts, until=None, passing=())
 
 
 def write(bundle: Bundle, state: State) -> Rendered:
@@ -270,6 +282,7 @@ def encode(state: State) -> str:
         "generation": state.generation,
         "hosts": state.hosts,
         "until": state.until,
+        "passing": [[str(target), until] for target, until in state.passing],
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -305,6 +318,7 @@ def decode(text: str) -> State:
             generation=data["generation"],
             hosts=data["hosts"],
             until=data["until"],
+            passing=tuple((parse(each), until) for each, until in data.get("passing", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise TerokError(
@@ -313,7 +327,7 @@ def decode(text: str) -> State:
 
 
 def read_state(bundle: Bundle) -> State:
-    """The state in a bundle. An open mode has ended when a start has taken its ruleset away since.
+    """The state in a bundle. What lasts for one start has ended when a start has taken its files away since.
 
     Raises:
         TerokError: the container has no shield, or its state is damaged.
@@ -321,6 +335,7 @@ def read_state(bundle: Bundle) -> State:
     try:
         with open(bundle.shield, encoding="utf-8") as file:
             state = decode(file.read())
-        return state if os.path.exists(bundle.ruleset + firewall.NOW) else at_start(state)
+        beside = (bundle.ruleset + firewall.NOW, bundle.dnsmasq_servers + firewall.START)
+        return state if any(map(os.path.exists, beside)) else at_start(state)
     except FileNotFoundError:
         raise TerokError(f"Container {bundle.name} has no shield.", fix=f"terok run {bundle.name} ...") from None

@@ -37,8 +37,17 @@ class Step:
     notes: tuple[str, ...] = field(default=())
 
 
-def allow(state: State, targets: Sequence[Target]) -> Step:
-    """Allow more, and take back denials of exactly these targets."""
+def allow(state: State, targets: Sequence[Target], until: float | None = None) -> Step:
+    """Allow more, and take back denials of exactly these targets.
+
+    Args:
+        until: seconds since the epoch, for targets that are not allowed for good; None: for good.
+    """
+    passing = {target: end for target, end in state.passing if target not in targets}
+    if until is not None:
+        lasting = {*state.base, *state.lasting()}
+        passing |= {target: until for target in targets if target not in lasting}
+    state = replace(state, passing=tuple(passing.items()))
     model = replace(
         state.model,
         allowed=unique([*state.model.allowed, *targets]),
@@ -61,6 +70,7 @@ def deny(state: State, targets: Sequence[Target]) -> Step:
         denied=unique([*state.model.denied, *targets]),
         dns_epoch=state.model.dns_epoch + 1,
     )
+    state = _without_passing(state, targets)
     names = [each for each in targets if each.is_name]
     known = [name for name in state.lines if name not in state.fresh]
     forget: set[str | None] = set()
@@ -82,12 +92,22 @@ def forget(state: State, targets: Sequence[Target]) -> Step:
         epoch=state.model.epoch + 1,
         dns_epoch=state.model.dns_epoch + 1,
     )
+    state = _without_passing(state, targets)
     lines = dnsmasq.lines(model)
     gone: set[str | None] = {name for name, ports in state.lines.items() if lines.get(name) != ports}
     for each in (target for target in targets if target.is_name):
         gone |= dnsmasq.touched(each, [name for name in state.lines if name not in state.fresh])
     after = replace(state, model=replace(model, taught=tuple(lines)), lines=lines)
     return Step(_settled(after, True), restrictive=True, restart=True, forget=frozenset(gone))
+
+
+def expired(state: State, now: float) -> list[Target]:
+    """What was allowed for a time that is over at `now` (seconds since the epoch)."""
+    return [target for target, until in state.passing if until <= now]
+
+
+def _without_passing(state: State, targets: Sequence[Target]) -> State:
+    return replace(state, passing=tuple(each for each in state.passing if each[0] not in targets))
 
 
 def refresh(state: State) -> Step:
@@ -121,7 +141,7 @@ def reset(state: State) -> Step:
         dns_epoch=state.model.dns_epoch + 1,
     )
     lines = dnsmasq.lines(model)
-    after = replace(state, model=replace(model, taught=tuple(lines)), lines=lines, until=None)
+    after = replace(state, model=replace(model, taught=tuple(lines)), lines=lines, until=None, passing=())
     gone = frozenset[str | None]([None, *(name for name in state.lines if name not in lines)])
     return Step(_settled(after, True), restrictive=True, restart=True, forget=gone, forget_all=True)
 
