@@ -21,7 +21,13 @@ STDIN_DEADLINE = 5.0
 """Seconds for the runtime to hand over the state (a few hundred bytes)."""
 COMPOSE_DEADLINE = 8.0
 """Seconds for composing the wiring of a container that has only annotations."""
-_OURS = (layout.ANNOTATION_SIDECAR, layout.ANNOTATION_SCOPE, layout.ANNOTATION_PROFILES, layout.ANNOTATION_STATE_DIR)
+_OURS = (
+    layout.ANNOTATION_SIDECAR,
+    layout.ANNOTATION_SCOPE,
+    layout.ANNOTATION_PROFILES,
+    layout.ANNOTATION_UDP_PORTS,
+    layout.ANNOTATION_STATE_DIR,
+)
 
 
 def run(arguments: list[str]) -> int:

@@ -74,12 +74,13 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
     """The launch that annotations ask for.
 
     Raises:
-        TerokError: the scope is unknown (NOT_FOUND).
+        TerokError: the scope is unknown (NOT_FOUND), or a UDP port is none.
     """
     from ..supervisor.errors import Exit, TerokError
-    from ..supervisor.layout import ANNOTATION_PROFILES, ANNOTATION_SCOPE, check_name
+    from ..supervisor.layout import ANNOTATION_PROFILES, ANNOTATION_SCOPE, ANNOTATION_UDP_PORTS, check_name
     from .launch import services
     from .launch.request import Request
+    from .publish import annotated_udp_ports
 
     scope = annotations.get(ANNOTATION_SCOPE)
     if scope is not None and not services.scope_known(cfg.layout, check_name(scope)):
@@ -93,6 +94,7 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
         container,
         scope=scope,
         profiles=tuple(name for name in profiles.split(":") if name) if profiles else None,
+        udp_ports=annotated_udp_ports(annotations.get(ANNOTATION_UDP_PORTS, "")),
     )
 
 

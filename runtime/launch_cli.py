@@ -65,9 +65,10 @@ def _add_wiring(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--no-{service}", action="store_true", help=f"without {what}")
 
 
-def _request(args: argparse.Namespace, env: Env) -> Any:
+def _request(args: argparse.Namespace, env: Env, words: list[str]) -> Any:
     from . import project
     from .launch.request import Request
+    from .publish import udp_ports
 
     env.config = project.apply(env.config, os.getcwd())
     agents = tuple(name for name in args.agent.split(",") if name) if args.agent is not None else None
@@ -82,6 +83,7 @@ def _request(args: argparse.Namespace, env: Env) -> Any:
         network=args.network,
         agents=agents,
         restricted=args.restricted or env.config.restricted.always,
+        udp_ports=udp_ports(words),
     )
 
 
@@ -95,7 +97,7 @@ def _launch(args: argparse.Namespace, env: Env, words: list[str]) -> Launch:
     asked = podman.ask_version(env.environ)  # podman answers while the rest is imported
     from .launch.compose import launch
 
-    made = launch(_request(args, env), env.config, env.environ, asked=asked)
+    made = launch(_request(args, env, words), env.config, env.environ, asked=asked)
     for note in made.notes:
         env.note(note)
     return made

@@ -22,6 +22,7 @@ IN_CONTAINER = "/run/terok"
 ANNOTATION_SIDECAR = "terok.sandbox.sidecar"
 ANNOTATION_SCOPE = "terok.scope"
 ANNOTATION_PROFILES = "terok.shield.profiles"
+ANNOTATION_UDP_PORTS = "terok.shield.udp_ports"
 ANNOTATION_STATE_DIR = "terok.shield.state_dir"
 
 VAULT_PORT = 9419

@@ -162,7 +162,7 @@ def _write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netw
     if confined:
         made.notes.append(f"{confined.summary}. `terok setup` prints how to change that.")
     works = cfg.shield.dns != "static" and confined is None
-    shield = _shield(plan, cfg, profiles, network, bundle, resources, dnsmasq_works=works)
+    shield = _shield(plan, cfg, profiles, network, bundle, resources, dnsmasq_works=works, udp_ports=request.udp_ports)
     mounts = _home_files(made, bundle, read_only=request.restricted)
     if shield is not None:
         mounts.append({"source": bundle.resolv_conf, "target": "/etc/resolv.conf", "read_only": True})
@@ -194,11 +194,18 @@ def _shield(
     resources: PerContainerResources,
     *,
     dnsmasq_works: bool,
+    udp_ports: Sequence[int],
 ) -> dict[str, Any] | None:
     if not plan.shield:
         return None
     return services.shield_files(
-        bundle, cfg=cfg, profiles=profiles, network=network, resources=resources, dnsmasq_works=dnsmasq_works
+        bundle,
+        cfg=cfg,
+        profiles=profiles,
+        network=network,
+        resources=resources,
+        dnsmasq_works=dnsmasq_works,
+        udp_ports=udp_ports,
     )
 
 

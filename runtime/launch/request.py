@@ -19,6 +19,7 @@ class Request:
     network: a mode of `config.NETWORK_MODES`; None: that of the configuration.
     agents: agents to prepare; None: those of the configuration.
     restricted: see `docs/restricted.md`.
+    udp_ports: ports of the container that podman publishes for UDP.
     """
 
     container: str
@@ -31,6 +32,7 @@ class Request:
     network: str | None = None
     agents: tuple[str, ...] | None = None
     restricted: bool = False
+    udp_ports: tuple[int, ...] = ()
 
 
 def decide(request: Request, cfg: Config) -> tuple[WiringPlan, list[str]]:

@@ -54,6 +54,7 @@ def shield_files(
     network: NetworkPlan,
     resources: PerContainerResources,
     dnsmasq_works: bool,
+    udp_ports: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Write the firewall's files into the bundle and return the sidecar JSON's `shield` object.
 
@@ -71,6 +72,7 @@ def shield_files(
         forwarder=network.forwarder,
         features=dnsmasq_features() if dnsmasq_works else dnsmasq.Features(),
         services=[(gateway, port) for port in ports if port is not None] if gateway else [],
+        published_udp=udp_ports,
         audit_group=audit_settings.GROUP,
     )
 
