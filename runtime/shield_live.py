@@ -202,6 +202,8 @@ def _change(
     until: float | None = None,
 ) -> policy.Step:
     step = replace(step, state=files.with_addresses(step.state))
+    if event in ("allow", "deny"):
+        files.check_size(step.state.model)
     try:
         if running is not None:
             _carry_out(bundle, running, old, step)

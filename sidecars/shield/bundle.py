@@ -123,13 +123,7 @@ def prepare(
         published_udp=tuple(published_udp),
         audit_group=audit_group,
     )
-    fixed = sum(not each.is_name for each in (*model.allowed, *model.denied))
-    if fixed > ADDRESSES_MAX:
-        raise TerokError(
-            f"{fixed} addresses and ranges are more than one transaction can carry ({ADDRESSES_MAX}).",
-            fix="join them into larger ranges",
-            code=Exit.USAGE,
-        )
+    check_size(model)
     state = with_addresses(with_lines(State(tuple(profiles), base, model, {}, features)))
     write(bundle, state)
     notes = [note for each in base for note in check_allowed(each)]
@@ -141,6 +135,17 @@ def prepare(
         "dnsmasq_conf": bundle.dnsmasq_conf if state.model.forwarder and features.usable else None,
         "probe": dnsmasq.marker(state.generation),
     }
+
+
+def check_size(model: Model) -> None:
+    """Raises TerokError when the policy has more addresses than one transaction can carry."""
+    fixed = sum(not each.is_name for each in (*model.allowed, *model.denied))
+    if fixed > ADDRESSES_MAX:
+        raise TerokError(
+            f"{fixed} addresses and ranges are more than one transaction can carry ({ADDRESSES_MAX}).",
+            fix="join them into larger ranges",
+            code=Exit.USAGE,
+        )
 
 
 def with_lines(state: State) -> State:

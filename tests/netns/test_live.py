@@ -337,6 +337,17 @@ def test_a_change_of_a_stopped_container_counts_at_its_start(world: World, serve
     assert ask(world, "one.test").code == 3
 
 
+def test_more_addresses_than_a_transaction_carries_are_refused(world: World) -> None:
+    world.shield(ONE, forwarder=None)
+    many = [parse(f"10.{index // 250}.{index % 250}.1") for index in range(files.ADDRESSES_MAX)]
+    for change in (live.allow, live.deny):
+        with pytest.raises(TerokError, match="2001 addresses and ranges are more than one transaction can carry"):
+            change(world.bundle, world.running(), many)
+    assert files.read_state(world.bundle).lasting() == ()
+    live.allow(world.bundle, world.running(), many[:-1])
+    assert files.read_state(world.bundle).lasting() == tuple(many[:-1])
+
+
 def test_unknown_container_is_said(world: World) -> None:
     with pytest.raises(TerokError, match="no container"):
         live.allow(world.bundle, None, [parse("one.test")])

@@ -14,7 +14,6 @@ import pytest
 from terok_host.supervisor import process, within
 from tests.lab.house import House
 
-
 OUTSIDE = "slirp4netns:port_handler=slirp4netns,allow_host_loopback=true"
 """A network whose datagrams come from outside: Podman's own forwarder sends them over the container's loopback."""
 
