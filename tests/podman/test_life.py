@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,27 @@ def test_a_killed_supervisor_is_replaced_behind_the_same_sockets(house: House, n
     assert serves(house, name)
     house.podman("stop", "--time", "5", name)
     gone(house, before)
+
+
+@pytest.fixture
+def without_poststop(house: House) -> Iterator[None]:
+    """Meanwhile Podman calls no hook after a container's end."""
+    path = next(path for path in Path(house.layout.hooks).glob("*.json") if "poststop" in path.read_text())
+    text = path.read_text()
+    path.unlink()
+    yield
+    path.write_text(text)
+
+
+@pytest.mark.usefixtures("without_poststop")
+def test_the_supervisor_alone_takes_everything_away(house: House, name: str, prepared: str) -> None:
+    before = leaks.take(house, bundles=False)
+    start(house, name, prepared)
+    assert os.path.exists(house.layout.runtime_dir(name))
+    house.podman("stop", "--time", "5", name)
+    gone(house, before)
+    assert not os.path.exists(house.layout.runtime_dir(name))
+    assert record(house, name)["phase"] == "ended"
 
 
 def test_poststop_reaps_what_a_killed_pair_left(house: House, name: str, prepared: str) -> None:
