@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,3 +142,27 @@ def test_names_without_a_capable_dnsmasq(house: House, static: None, name: str, 
     house.podman("unshare", sys.executable, "-I", "-S", str(script), house.bundle(name).root)
     assert json.loads(Path(house.bundle(name).shield).read_text())["generation"] == generation + 1
     assert "192.88.99.10 allowed.test" in house.podman("exec", name, "cat", "/etc/hosts").stdout
+
+
+@pytest.fixture
+def bridged(house: House, name: str, resolver: Resolver) -> Iterator[str]:
+    """A container on a bridge of its own, which netavark makes in a network namespace of Podman's."""
+    os.makedirs(house.layout.profiles, exist_ok=True)
+    (Path(house.layout.profiles) / "shieldtest.txt").write_text("allowed.test\n192.88.99.20:8443\n")
+    house.terok(
+        "run", name, "--network", "bridge", "--profiles", "shieldtest",
+        "--", "--detach", house.image, "sh", "-c", PATIENT,
+    )  # fmt: skip
+    yield name
+
+
+def test_bridge(house: House, bridged: str) -> None:
+    assert resolves(house, bridged, "allowed.test")
+    assert not resolves(house, bridged, "denied.test")
+    assert json.loads(house.terok("shield", "status", bridged, "--json").stdout)["enforced"] is True
+    with socket.create_server(("192.88.99.20", 8443)), socket.create_server(("192.88.99.20", 8444)):
+        reach = "nc -w 3 192.88.99.20 {} -e true"
+        assert house.podman("exec", bridged, "sh", "-c", reach.format(8443), check=False).returncode == 0
+        assert house.podman("exec", bridged, "sh", "-c", reach.format(8444), check=False).returncode != 0
+    house.terok("shield", "allow", bridged, "denied.test")
+    assert resolves(house, bridged, "denied.test")
