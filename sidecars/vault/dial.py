@@ -300,7 +300,9 @@ class _Attempts:
 
     def _won(self, sock: socket.socket, *, tls: bool) -> None:
         self._drop(sock)
-        self._finish((TlsWire if tls else Wire)(self._reactor, sock, None))
+        wire = (TlsWire if tls else Wire)(self._reactor, sock, None)
+        wire.hears_out = True
+        self._finish(wire)
 
     def _late(self) -> None:
         self._finish(None)

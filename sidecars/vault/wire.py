@@ -37,6 +37,8 @@ class Wire:
     """A connected, non-blocking stream socket.
 
     Attributes:
+        hears_out: when the peer takes no more, what it said before is still read (a server may answer before it has
+            read a request to its end, and then reset the connection).
         queued: bytes that wait to be sent.
         active: the loop's time of the last byte in either direction.
     """
@@ -46,6 +48,7 @@ class Wire:
         "_sock",
         "_fd",
         "owner",
+        "hears_out",
         "_out",
         "queued",
         "active",
@@ -56,12 +59,15 @@ class Wire:
         "_dead",
         "_half",
         "_eof",
+        "_broken",
     )
 
     def __init__(self, reactor: Reactor, sock: socket.socket, owner: Owner | None) -> None:
         self._reactor, self._sock = reactor, sock
         self.owner: Owner = owner or NOBODY
         self._fd = sock.fileno()
+        self.hears_out = False
+        self._broken: OSError | None = None
         self._out: deque[bytes | memoryview] = deque()
         self.queued = 0
         self.active = reactor.now
@@ -126,6 +132,9 @@ class Wire:
         self.owner.received(data)
 
     def _end(self) -> None:
+        if self._broken is not None:
+            self._fail(self._broken)
+            return
         self._eof = True
         self._watch(self._mask & ~READ)
         self.owner.ended()
@@ -146,7 +155,7 @@ class Wire:
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 sent = 0
             except OSError as error:
-                self._fail(error)
+                self._refused(error)
                 return
             self.active = self._reactor.now
             if sent == len(data):
@@ -156,6 +165,17 @@ class Wire:
             self._watch(self._mask | WRITE)
         if self.queued > limits.QUEUE_HIGH:
             self._full = True
+
+    def _refused(self, error: OSError) -> None:
+        """The peer takes no more: the kernel keeps what it had said, and reports the end after that (tcp(7))."""
+        if not self.hears_out or not self._mask & READ or self._closing:
+            self._fail(error)
+            return
+        self._out.clear()
+        self.queued = 0
+        self._full = False
+        self._half, self._broken = True, error
+        self._watch(self._mask & ~WRITE)
 
     @property
     def full(self) -> bool:
@@ -170,7 +190,7 @@ class Wire:
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except OSError as error:
-                self._fail(error)
+                self._refused(error)
                 return
             self.queued -= sent
             if sent < len(out[0]):

@@ -186,6 +186,14 @@ def no_thanks(upstream: Upstream, talk: Conversation, request: Request) -> bool:
     return False
 
 
+def slam(upstream: Upstream, talk: Conversation, request: Request) -> bool:
+    """A final answer before the body was read, and the connection is reset at once."""
+    talk.answer(b"too large", "413 Content Too Large")
+    talk.sock.recv(1)
+    talk.reset()
+    return False
+
+
 def early_hints(upstream: Upstream, talk: Conversation, request: Request) -> bool:
     """103 Early Hints before the answer (RFC 8297)."""
     talk.read_body(request)
@@ -326,6 +334,7 @@ BEHAVIOURS: dict[str, Handler] = {
     "/drip": drip,
     "/go-on": go_on,
     "/no-thanks": no_thanks,
+    "/slam": slam,
     "/early-hints": early_hints,
     "/leaking-hints": leaking_hints,
     "/redirect": redirect,

@@ -202,6 +202,18 @@ def test_a_final_answer_may_come_before_the_body(vault: Vault) -> None:
         assert b"413 Content Too Large" in read_all(sock)
 
 
+def test_an_answer_that_a_reset_follows_is_not_lost(vault: Vault) -> None:
+    token = vault.add("p")
+    for _ in range(20):
+        with vault.raw() as sock:
+            head = f"POST /slam HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: 50000000\r\n\r\n"
+            try:
+                sock.sendall(head.encode() + b"x" * 1_000_000)
+            except OSError:
+                pass  # the vault has answered and closed
+            assert b"413 Content Too Large" in read_all(sock)
+
+
 def test_early_hints_are_relayed(vault: Vault) -> None:
     token = vault.add("p")
     for version, hinted in (("1.1", True), ("1.0", False)):
