@@ -6,6 +6,7 @@ import json
 import os
 
 from ...supervisor.errors import Exit, TerokError
+from ..kit import durable
 from .policy import Policy
 
 TYPE_CHECKING = False
@@ -155,17 +156,7 @@ def save(home: GateHome, config: GateConfig) -> None:
 
 def write_json(path: str, data: Any) -> None:
     """Replace a file by JSON text, 0600, whole or not at all."""
-    temporary = f"{path}.{os.getpid()}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(data, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    durable.replace(path, json.dumps(data, indent=1).encode())
 
 
 def settings_for(layout: Layout, scope: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from ...supervisor.errors import Exit, TerokError
+from ..kit import durable
 from .records import LockedError
 from .seal import KEY_SIZE, SealBroken, Sealer
 
@@ -111,18 +112,7 @@ def write_key_file(path: str, key: bytes, *, data_key: bool) -> None:
         data_key: True for the unlocked data key, False for the key of the key-file tier.
     """
     prepare([path])
-    temporary = f"{path}.{os.getpid()}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        line = f"{_DATA_KEY if data_key else _KEY_FILE} {base64.b64encode(key).decode()}\n".encode()
-        with open(fd, "wb") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    durable.replace(path, f"{_DATA_KEY if data_key else _KEY_FILE} {base64.b64encode(key).decode()}\n".encode())
     # a power cut must not leave a tier in the database without its file
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -11,6 +11,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from ..kit import durable
 from . import catalog
 
 if TYPE_CHECKING:
@@ -85,14 +86,4 @@ def _load_or_none(path: str) -> dict[str, Any] | None:
 def _replace(path: str, data: bytes) -> None:
     """Write a file completely or not at all: 0600, durable."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    durable.replace(path, data)

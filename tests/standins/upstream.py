@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from tests.standins import behaviours
+from tests.standins.listening import Listening
 
 
 class Request:
@@ -111,7 +112,7 @@ class Conversation:
 Handler = Callable[["Upstream", Conversation, Request], bool]
 
 
-class Upstream:
+class Upstream(Listening):
     """The server; `with Upstream(context) as upstream:` serves on `upstream.port` of 127.0.0.1 until the end.
 
     Args:
@@ -121,31 +122,14 @@ class Upstream:
     """
 
     def __init__(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__(host, port)
         self._context = context
-        self._listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self.port: int = self._listener.getsockname()[1]
         self.seen: list[Request] = []
         self.connections = 0
         self.accepted = b""
         self.documents: dict[str, tuple[str, bytes, str]] = {}
-        self.events: dict[str, threading.Event] = {}
         self.handlers: dict[str, Handler] = dict(behaviours.BEHAVIOURS)
         self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Upstream:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.drop_connections()
-
-    def event(self, name: str) -> threading.Event:
-        """An event that tests and handlers share."""
-        with self._lock:
-            return self.events.setdefault(name, threading.Event())
 
     def drop_connections(self) -> None:
         """Close every open connection."""
@@ -156,18 +140,9 @@ class Upstream:
                 except OSError:
                     pass
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
     def _serve(self, raw: socket.socket) -> None:
         sock = raw
         try:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is not None:
                 sock = self._context.wrap_socket(raw, server_side=True)
             with self._lock:

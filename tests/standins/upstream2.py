@@ -24,6 +24,8 @@ from h2.events import (
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes
 
+from tests.standins.listening import Listening
+
 Pairs = list[tuple[str, str]]
 
 
@@ -158,7 +160,7 @@ class Connection:
             assert isinstance(event, WindowUpdated | RemoteSettingsChanged) or event is not None
 
 
-class Upstream2:
+class Upstream2(Listening):
     """The server; `with Upstream2(context) as upstream:` serves on `upstream.port` of 127.0.0.1.
 
     Args:
@@ -168,42 +170,20 @@ class Upstream2:
 
     def __init__(self, context: ssl.SSLContext, streams_max: int = 100) -> None:
         context.set_alpn_protocols(["h2"])
+        super().__init__()
         self._context, self.streams_max = context, streams_max
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
         self.seen: list[Exchange] = []
         self.connections: list[Connection] = []
         self.resets: list[int] = []
         self.errors: list[str] = []
         self.running = self.most = 0
-        self._events: dict[str, threading.Event] = {}
-        self._lock = threading.Lock()
 
-    def __enter__(self) -> Upstream2:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def drop_connections(self) -> None:
+        """Close every open connection."""
         for connection in self.connections:
             connection.end()
 
-    def event(self, name: str) -> threading.Event:
-        """An event that tests and handlers share."""
-        with self._lock:
-            return self._events.setdefault(name, threading.Event())
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
     def _serve(self, raw: socket.socket) -> None:
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             with self._context.wrap_socket(raw, server_side=True) as sock:
                 connection = Connection(self, sock)

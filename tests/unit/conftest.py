@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 import trustme
 
+from terok_host.sidecars.gate import sync
+from terok_host.sidecars.store import keys
+from terok_host.supervisor.layout import Layout
+from tests.standins.gate import Rig, make_upstream
+from tests.standins.logins import TokenServer, put, unlocked
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault, provider
 
@@ -42,6 +47,36 @@ def upstream(authority: Authority) -> Iterator[Upstream]:
     """A TLS upstream."""
     with Upstream(authority.context) as made:
         yield made
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A gate of a small repository, in the mode gatekeeping, running."""
+    made = Rig(tmp_path)
+    settings = made.configure(make_upstream(tmp_path / "up.git"))
+    sync.synchronise(made.site, settings)
+    made.start()
+    yield made
+    made.stop()
+    assert made.log.read_text() == ""
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[TokenServer]:
+    """A provider's token endpoint."""
+    running = TokenServer(tmp_path)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def logged_in(tmp_path: Path) -> Layout:
+    """Where a vault with one login lies."""
+    made = Layout(str(tmp_path / "data"), str(tmp_path / "run"), str(tmp_path / "config"))
+    keys.create_vault(made)
+    with unlocked(made) as store:
+        put(store)
+    return made
 
 
 @pytest.fixture

@@ -6,31 +6,20 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from terok_host.sidecars.gate import front, objects, refs, sync
+from terok_host.sidecars.gate import front, objects, refs
 from terok_host.sidecars.gate.config import Limits
 from terok_host.sidecars.gate.landing import Landing
 from terok_host.sidecars.gate.site import remove_tree
 from terok_host.sidecars.store.store import Store
 from terok_host.supervisor import process
 from terok_host.supervisor.errors import TerokError
-from tests.standins.gate import Rig, commit, git, make_upstream
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path)
-    settings = made.configure(make_upstream(tmp_path / "up.git"))
-    sync.synchronise(made.site, settings)
-    made.start()
-    yield made
-    made.stop()
-    assert made.log.read_text() == ""
+from tests.standins.gate import Rig, commit, git
 
 
 def raw(rig: Rig, data: bytes, *, token: str | None = None) -> bytes:

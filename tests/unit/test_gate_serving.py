@@ -11,7 +11,6 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,7 @@ import pytest
 from terok_host.sidecars.gate import sync
 from terok_host.sidecars.gate.config import Limits
 from terok_host.sidecars.gate.policy import Policy
-from tests.standins.gate import Rig, commit, git, make_upstream
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A gate of a small repository, in the mode gatekeeping, running."""
-    made = Rig(tmp_path)
-    settings = made.configure(make_upstream(tmp_path / "up.git"))
-    sync.synchronise(made.site, settings)
-    made.start()
-    yield made
-    made.stop()
-    assert made.log.read_text() == ""
+from tests.standins.gate import Rig, commit, git
 
 
 @pytest.fixture

@@ -10,14 +10,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
-from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.credential import Credential, parse
 from terok_host.sidecars.store.records import Item
 from terok_host.sidecars.store.store import Store
@@ -34,33 +32,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWa
 SPEC = {"url": "https://127.0.0.1:1/token", "client_id": "client", "scopes": ["one"], "format": "json", "margin": 300}
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[TokenServer]:
-    running = TokenServer(tmp_path)
-    yield running
-    running.close()
+def provider(endpoint: TokenServer) -> dict[str, Any]:
+    return {"refresh": {**SPEC, "url": endpoint.url}, "ca_bundle": endpoint.ca_file}
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    made = Layout(str(tmp_path / "data"), str(tmp_path / "run"), str(tmp_path / "config"))
-    keys.create_vault(made)
-    with unlocked(made) as store:
-        put(store)
-    return made
+def run(logged_in: Layout, endpoint: TokenServer, *, slot: type[Slot] = Slot, stale: int | None = None) -> Item:
+    with unlocked(logged_in) as store, slot(logged_in.vault_refresh, "work", "anthropic") as held:
+        return refresh.refresh(store, held, provider(endpoint), refresh_http.send, stale=stale, clock=time.time)
 
 
-def provider(server: TokenServer) -> dict[str, Any]:
-    return {"refresh": {**SPEC, "url": server.url}, "ca_bundle": server.ca_file}
-
-
-def run(layout: Layout, server: TokenServer, *, slot: type[Slot] = Slot, stale: int | None = None) -> Item:
-    with unlocked(layout) as store, slot(layout.vault_refresh, "work", "anthropic") as held:
-        return refresh.refresh(store, held, provider(server), refresh_http.send, stale=stale, clock=time.time)
-
-
-def test_when_it_is_due(layout: Layout) -> None:
-    with unlocked(layout) as store:
+def test_when_it_is_due(logged_in: Layout) -> None:
+    with unlocked(logged_in) as store:
         entry = store.describe("credential")[0]
         assert [refresh.due(entry, now) for now in (699, 700, 5000)] == [False, True, True]
         assert refresh.needed(store, "work")
@@ -101,89 +83,89 @@ def test_answers_that_are_not_understood_are_refused(body: bytes) -> None:
         refresh.read_answer(Credential("oauth", "a", refresh_token="r"), 200, body, 0)
 
 
-def test_a_refresh_gives_new_tokens_and_clears_the_failure(layout: Layout, server: TokenServer) -> None:
-    with unlocked(layout) as store:
+def test_a_refresh_gives_new_tokens_and_clears_the_failure(logged_in: Layout, endpoint: TokenServer) -> None:
+    with unlocked(logged_in) as store:
         put(store, refresh={"state": "failed", "reason": "x", "next": 0, "failures": 1})
-    item = run(layout, server)
+    item = run(logged_in, endpoint)
     login = parse(item)
     assert (login.secret, login.refresh_token) == ("access-1", "refresh-1")
     assert item.meta["expires_at"] == pytest.approx(time.time() + 3600, abs=60)
     assert "refresh" not in item.meta
-    again = run(layout, server)
+    again = run(logged_in, endpoint)
     assert again.version == item.version
-    assert server.requests == 1
+    assert endpoint.requests == 1
 
 
-def test_a_401_forces_one_refresh_but_not_an_endless_row(layout: Layout, server: TokenServer) -> None:
-    with unlocked(layout) as store:
+def test_a_401_forces_one_refresh_but_not_an_endless_row(logged_in: Layout, endpoint: TokenServer) -> None:
+    with unlocked(logged_in) as store:
         put(store, expires_at=time.time() + 9999)
         version = get(store).version
-    item = run(layout, server, stale=version)
+    item = run(logged_in, endpoint, stale=version)
     assert item.version == version + 1
-    assert run(layout, server, stale=version).version == version + 1
+    assert run(logged_in, endpoint, stale=version).version == version + 1
     with pytest.raises(RefreshError, match="less than a minute ago"):
-        run(layout, server, stale=version + 1)
-    assert server.requests == 1
+        run(logged_in, endpoint, stale=version + 1)
+    assert endpoint.requests == 1
 
 
-def test_a_dead_login_is_told_and_not_asked_again(layout: Layout, server: TokenServer) -> None:
-    server.valid = "another"
+def test_a_dead_login_is_told_and_not_asked_again(logged_in: Layout, endpoint: TokenServer) -> None:
+    endpoint.valid = "another"
     for _ in range(2):
         with pytest.raises(RefreshError, match="login has ended") as caught:
-            run(layout, server)
+            run(logged_in, endpoint)
         assert caught.value.fix == "terok auth claude --scope work --replace"
         assert "refresh-0" not in str(caught.value)
-    assert server.requests == 1
-    with Store.open(layout.vault_db) as store:
+    assert endpoint.requests == 1
+    with Store.open(logged_in.vault_db) as store:
         entry = store.describe("credential")[0]
         assert entry.meta["refresh"]["state"] == "lost"
         assert "invalid_grant" in entry.meta["refresh"]["reason"]
 
 
-def test_a_broken_endpoint_is_left_alone_for_a_while(layout: Layout, server: TokenServer) -> None:
+def test_a_broken_endpoint_is_left_alone_for_a_while(logged_in: Layout, endpoint: TokenServer) -> None:
     secret = b'{"error": {"type": "overloaded_error", "message": "you sent refresh-0"}}'
-    server.answer = lambda: (529, secret)
+    endpoint.answer = lambda: (529, secret)
     with pytest.raises(RefreshError, match=r"529 overloaded_error") as caught:
-        run(layout, server)
+        run(logged_in, endpoint)
     assert "refresh-0" not in str(caught.value)
     with pytest.raises(RefreshError):
-        run(layout, server)
-    assert server.requests == 1
-    with Store.open(layout.vault_db) as store:
+        run(logged_in, endpoint)
+    assert endpoint.requests == 1
+    with Store.open(logged_in.vault_db) as store:
         entry = store.describe("credential")[0]
         assert not refresh.blocked(entry, time.time() + 31)
         assert refresh.blocked(entry, time.time())
 
 
-def test_an_endpoint_that_gives_no_answer_is_a_failure_with_a_reason(layout: Layout, server: TokenServer) -> None:
-    dead = {"refresh": SPEC, "ca_bundle": server.ca_file}
-    with unlocked(layout) as store, Slot(layout.vault_refresh, "work", "anthropic") as slot:
+def test_an_endpoint_that_gives_no_answer_is_a_failure_with_a_reason(logged_in: Layout, endpoint: TokenServer) -> None:
+    dead = {"refresh": SPEC, "ca_bundle": endpoint.ca_file}
+    with unlocked(logged_in) as store, Slot(logged_in.vault_refresh, "work", "anthropic") as slot:
         with pytest.raises(RefreshError, match="gave no answer: ConnectError"):
             refresh.refresh(store, slot, dead, refresh_http.send, clock=time.time)
         assert get(store).meta["refresh"]["failures"] == 1
 
 
-def test_another_certificate_is_not_trusted(layout: Layout, server: TokenServer, tmp_path: Path) -> None:
+def test_another_certificate_is_not_trusted(logged_in: Layout, endpoint: TokenServer, tmp_path: Path) -> None:
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(str(stranger))
     with pytest.raises(RefreshError, match="gave no answer"):
-        refresh_http.send(Exchange(server.url, {}, b"{}", str(stranger)))
-    assert server.requests == 0
+        refresh_http.send(Exchange(endpoint.url, {}, b"{}", str(stranger)))
+    assert endpoint.requests == 0
 
 
-def test_a_huge_answer_is_cut(server: TokenServer) -> None:
-    server.answer = lambda: (200, b"x" * (1 << 20))
+def test_a_huge_answer_is_cut(endpoint: TokenServer) -> None:
+    endpoint.answer = lambda: (200, b"x" * (1 << 20))
     with pytest.raises(RefreshError, match="more than 256 KiB"):
-        refresh_http.send(Exchange(server.url, {}, b"{}", server.ca_file))
+        refresh_http.send(Exchange(endpoint.url, {}, b"{}", endpoint.ca_file))
 
 
-def test_an_endpoint_that_never_finishes_is_given_up(server: TokenServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_never_finishes_is_given_up(endpoint: TokenServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh_http, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(refresh_http, "ANSWER_SECONDS", 0.2)
     stop = threading.Event()
-    server.answer = lambda: (200, b"x" if stop.wait(20) else b"")
+    endpoint.answer = lambda: (200, b"x" if stop.wait(20) else b"")
     with pytest.raises(RefreshError, match="gave no answer"):
-        refresh_http.send(Exchange(server.url, {}, b"{}", server.ca_file))
+        refresh_http.send(Exchange(endpoint.url, {}, b"{}", endpoint.ca_file))
     stop.set()
 
 
@@ -244,49 +226,53 @@ class TornByTheCrash(Slot):
 
 
 @pytest.mark.parametrize("slot", [DiesBeforeSending, DiesBeforeStoring, DiesAfterStoring])
-def test_a_kill_at_any_point_does_not_lose_the_login(layout: Layout, server: TokenServer, slot: type[Slot]) -> None:
-    assert ended(process.fork(lambda: bool(run(layout, server, slot=slot)))) == -signal.SIGKILL
-    login = parse(run(layout, server))
+def test_a_kill_at_any_point_does_not_lose_the_login(
+    logged_in: Layout, endpoint: TokenServer, slot: type[Slot]
+) -> None:
+    assert ended(process.fork(lambda: bool(run(logged_in, endpoint, slot=slot)))) == -signal.SIGKILL
+    login = parse(run(logged_in, endpoint))
     assert (login.secret, login.refresh_token) == ("access-1", "refresh-1")
-    assert server.requests == 1
+    assert endpoint.requests == 1
     # and the next exchange, with the token that was saved, works too
-    with unlocked(layout) as store:
+    with unlocked(logged_in) as store:
         item = get(store)
         meta = {**item.meta, "expires_at": 0, "refreshed_at": 0}
         store.put(item.kind, item.scope, item.name, item.secret, meta)
-    assert parse(run(layout, server)).secret == "access-2"
+    assert parse(run(logged_in, endpoint)).secret == "access-2"
 
 
-def test_a_torn_answer_is_not_taken(layout: Layout, server: TokenServer) -> None:
-    assert ended(process.fork(lambda: bool(run(layout, server, slot=TornByTheCrash)))) == -signal.SIGKILL
+def test_a_torn_answer_is_not_taken(logged_in: Layout, endpoint: TokenServer) -> None:
+    assert ended(process.fork(lambda: bool(run(logged_in, endpoint, slot=TornByTheCrash)))) == -signal.SIGKILL
     with pytest.raises(RefreshError, match="login has ended"):
-        run(layout, server)
+        run(logged_in, endpoint)
 
 
-def test_no_room_for_the_answer_means_that_nothing_is_sent(layout: Layout, server: TokenServer) -> None:
+def test_no_room_for_the_answer_means_that_nothing_is_sent(logged_in: Layout, endpoint: TokenServer) -> None:
     def child() -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 10, 100 << 10))
-        run(layout, server)
+        run(logged_in, endpoint)
         return 0
 
     assert ended(process.fork(child)) == 70
-    assert server.requests == 0
-    assert parse(run(layout, server)).secret == "access-1"
+    assert endpoint.requests == 0
+    assert parse(run(logged_in, endpoint)).secret == "access-1"
 
 
-def test_many_processes_make_one_exchange(layout: Layout, server: TokenServer) -> None:
-    children = [process.fork(lambda: 0 if parse(run(layout, server)).secret == "access-1" else 1) for _ in range(6)]
+def test_many_processes_make_one_exchange(logged_in: Layout, endpoint: TokenServer) -> None:
+    children = [
+        process.fork(lambda: 0 if parse(run(logged_in, endpoint)).secret == "access-1" else 1) for _ in range(6)
+    ]
     assert [ended(pid) for pid in children] == [0] * 6
-    assert server.requests == 1
+    assert endpoint.requests == 1
 
 
-def test_the_slot_is_sealed_and_private(layout: Layout, server: TokenServer) -> None:
-    assert ended(process.fork(lambda: bool(run(layout, server, slot=DiesBeforeStoring)))) == -signal.SIGKILL
-    (path,) = Path(layout.vault_refresh).iterdir()
+def test_the_slot_is_sealed_and_private(logged_in: Layout, endpoint: TokenServer) -> None:
+    assert ended(process.fork(lambda: bool(run(logged_in, endpoint, slot=DiesBeforeStoring)))) == -signal.SIGKILL
+    (path,) = Path(logged_in.vault_refresh).iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     content = path.read_bytes()
     assert b"access-1" not in content
     assert b"refresh-1" not in content
-    run(layout, server)
+    run(logged_in, endpoint)
     assert path.read_bytes() == b""

@@ -18,55 +18,39 @@ from terok_host.sidecars.vault.refresh_helper import Helper
 from terok_host.sidecars.vault.refresh_slot import Slot
 from terok_host.supervisor import process
 from terok_host.supervisor.layout import Layout
-from tests.standins.logins import TokenServer, ended, get, put, unlocked
+from tests.standins.logins import TokenServer, ended, get, unlocked
 
 # the token endpoint is a thread of the test; its children use nothing that the thread could hold locked
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[TokenServer]:
-    running = TokenServer(tmp_path)
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    made = Layout(str(tmp_path / "data"), str(tmp_path / "run"), str(tmp_path / "config"))
-    keys.create_vault(made)
-    with unlocked(made) as store:
-        put(store)
-    return made
-
-
-@pytest.fixture
-def helper(layout: Layout, server: TokenServer) -> Iterator[Helper]:
-    write_routes(layout, server)
-    started = start_helper(layout)
+def helper(logged_in: Layout, endpoint: TokenServer) -> Iterator[Helper]:
+    write_routes(logged_in, endpoint)
+    started = start_helper(logged_in)
     yield started
     started.close()
     assert ended(started.pid) == 0
 
 
-def write_routes(layout: Layout, server: TokenServer) -> None:
+def write_routes(logged_in: Layout, endpoint: TokenServer) -> None:
     from terok_host.sidecars.vault import roster
 
-    path = Path(layout.roster) / "test.yml"
+    path = Path(logged_in.roster) / "test.yml"
     path.parent.mkdir(parents=True)
     path.write_text(
         "providers:\n  anthropic:\n    extends: anthropic\n    allow_private: true\n"
-        f"    ca_bundle: {server.ca_file}\n    refresh: {{url: {server.url}, client_id: x}}\n"
+        f"    ca_bundle: {endpoint.ca_file}\n    refresh: {{url: {endpoint.url}, client_id: x}}\n"
     )
-    roster.write_routes(layout)
+    roster.write_routes(logged_in)
 
 
-def start_helper(layout: Layout) -> Helper:
+def start_helper(logged_in: Layout) -> Helper:
     return Helper.start(
-        store=layout.vault_db,
-        routes=layout.vault_routes,
-        key_files=keys.key_files(layout),
-        directory=layout.vault_refresh,
+        store=logged_in.vault_db,
+        routes=logged_in.vault_routes,
+        key_files=keys.key_files(logged_in),
+        directory=logged_in.vault_refresh,
     )
 
 
@@ -79,8 +63,8 @@ def receive(helper: Helper) -> Any:
     return answers[0]
 
 
-def test_the_helper_refreshes_and_reports(layout: Layout, server: TokenServer, helper: Helper) -> None:
-    with Store.open(layout.vault_db, read_only=True) as store:
+def test_the_helper_refreshes_and_reports(logged_in: Layout, endpoint: TokenServer, helper: Helper) -> None:
+    with Store.open(logged_in.vault_db, read_only=True) as store:
         before = store.describe("credential")[0].version
         assert helper.ask("work", "anthropic")
         answer = receive(helper)
@@ -92,7 +76,7 @@ def test_the_helper_refreshes_and_reports(layout: Layout, server: TokenServer, h
     assert helper.receive() == []
 
 
-def test_the_helper_is_confined(layout: Layout, server: TokenServer, helper: Helper) -> None:
+def test_the_helper_is_confined(logged_in: Layout, endpoint: TokenServer, helper: Helper) -> None:
     assert helper.ask("work", "nothing")
     receive(helper)
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{helper.pid}/status").read_text().splitlines())
@@ -100,41 +84,41 @@ def test_the_helper_is_confined(layout: Layout, server: TokenServer, helper: Hel
     assert int(status["CapEff"], 16) == 0
 
 
-def test_the_helper_reports_a_locked_vault(layout: Layout, server: TokenServer, helper: Helper) -> None:
-    os.unlink(layout.vault_key)
+def test_the_helper_reports_a_locked_vault(logged_in: Layout, endpoint: TokenServer, helper: Helper) -> None:
+    os.unlink(logged_in.vault_key)
     assert helper.ask("work", "anthropic")
     answer = receive(helper)
     assert answer.fix == "terok vault unlock"
-    assert server.requests == 0
+    assert endpoint.requests == 0
 
 
-def test_a_killed_exchange_is_answered_for(layout: Layout, server: TokenServer, helper: Helper) -> None:
-    server.hold.clear()
+def test_a_killed_exchange_is_answered_for(logged_in: Layout, endpoint: TokenServer, helper: Helper) -> None:
+    endpoint.hold.clear()
     assert helper.ask("work", "anthropic")
-    assert server.asked.wait(20)
+    assert endpoint.asked.wait(20)
     (child,) = (int(each) for each in Path(f"/proc/{helper.pid}/task/{helper.pid}/children").read_text().split())
     os.kill(child, signal.SIGKILL)
     answer = receive(helper)
     assert (answer.version, "was killed" in answer.error) == (None, True)
-    server.hold.set()
+    endpoint.hold.set()
 
 
-def test_a_damaged_store_is_reported(layout: Layout, server: TokenServer, helper: Helper) -> None:
-    Path(layout.vault_db).write_bytes(b"no database, and long enough to be taken for a damaged one" * 100)
+def test_a_damaged_store_is_reported(logged_in: Layout, endpoint: TokenServer, helper: Helper) -> None:
+    Path(logged_in.vault_db).write_bytes(b"no database, and long enough to be taken for a damaged one" * 100)
     for name in ("-wal", "-shm"):
-        Path(layout.vault_db + name).unlink(missing_ok=True)
+        Path(logged_in.vault_db + name).unlink(missing_ok=True)
     assert helper.ask("work", "anthropic")
     assert receive(helper).error
 
 
-def test_an_exchange_outlives_the_container(layout: Layout, server: TokenServer) -> None:
-    write_routes(layout, server)
-    server.hold.clear()
+def test_an_exchange_outlives_the_container(logged_in: Layout, endpoint: TokenServer) -> None:
+    write_routes(logged_in, endpoint)
+    endpoint.hold.clear()
     ready, told = os.pipe()
 
     def vault() -> int:
         os.setpgid(0, 0)
-        helper = start_helper(layout)
+        helper = start_helper(logged_in)
         helper.ask("work", "anthropic")
         os.write(told, helper.pid.to_bytes(4, "big"))
         signal.pause()
@@ -145,13 +129,13 @@ def test_an_exchange_outlives_the_container(layout: Layout, server: TokenServer)
     os.close(ready)
     os.close(told)
     gone = process.pidfd(helper_pid)
-    assert server.asked.wait(20)
+    assert endpoint.asked.wait(20)
     os.killpg(pid, signal.SIGKILL)
     assert ended(pid) == -signal.SIGKILL
     assert process.wait_gone(gone, 20)
     os.close(gone)
-    server.hold.set()
+    endpoint.hold.set()
     # the lock is free when the exchange has come to its end
-    with Slot(layout.vault_refresh, "work", "anthropic"), unlocked(layout) as store:
+    with Slot(logged_in.vault_refresh, "work", "anthropic"), unlocked(logged_in) as store:
         assert parse(get(store)).secret == "access-1"
-    assert server.requests == 1
+    assert endpoint.requests == 1
