@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..supervisor.layout import Layout, containers_conf_dropin, outer_uid, package_root
+from ..supervisor.process import CLEAN_ENV
 
 STAGES = ("createRuntime", "poststop")
 HOOK_SECONDS = 20
@@ -24,8 +25,9 @@ SYSTEM_HOOK_DIRS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/ho
 def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
     """The hook of one stage, as podman's `oci-hooks(5)` describes it, schema 1.0.0.
 
-    The interpreter's absolute path is its argv[0] too, since Python derives `sys.executable` from it. The layout's
-    directories are arguments because a hook's environment is not the operator's (crun 0.17: the container's).
+    The interpreter's absolute path is its argv[0] too, since Python derives `sys.executable` from it. The environment
+    is given, since crun would hand its own on (crun 0.17: the container's), and the loader follows LD_LIBRARY_PATH
+    before the first line of ours; so the layout's directories are arguments.
     """
     entry = os.path.join(package_root(), "hookbin", "entry.py")
     interpreter = os.path.abspath(sys.executable)
@@ -34,6 +36,7 @@ def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
         "hook": {
             "path": interpreter,
             "args": [interpreter, "-I", "-S", entry, stage, layout.data, layout.runtime, layout.config],
+            "env": [f"{name}={value}" for name, value in CLEAN_ENV.items()],
             "timeout": HOOK_SECONDS,
         },
         "when": {"annotations": {r"^terok\.(sandbox\.sidecar|scope|shield\..*)$": ".+"}},

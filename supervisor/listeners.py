@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .schema import Listener, Wiring
 
 _INSIDE = ("netns", "nflog")
+_TIMEOUT = 8.0
+"""Seconds for what is done inside; below the hook's patience, so that the reason is known when it ends."""
 COPY_BYTES = 96
 """Of each logged packet: an IPv6 header, some extensions and the ports."""
 
@@ -63,7 +65,7 @@ def begin_inside(container: Container, wiring: Wiring) -> within.Call:
             firewall.check(wiring.shield)
         return b"", fds
 
-    return within.begin(container.network, body, timeout=firewall.TIMEOUT)
+    return within.begin(container.network, body, timeout=_TIMEOUT)
 
 
 def open_here(opened: Opened, container: Container, wiring: Wiring) -> None:

@@ -139,6 +139,8 @@ def test_the_supervisor_is_detached(house: House, name: str, prepared: str) -> N
         proc = Path(f"/proc/{pid}")
         assert os.getsid(pid) not in (os.getsid(0), os.getsid(conmon))
         assert os.readlink(proc / "cwd") == "/"
+        variables = (proc / "environ").read_text().strip("\0").split("\0")
+        assert {each.partition("=")[0] for each in variables} == {"PATH", "LANG"}
         assert re.search(r"^SigBlk:\s+0+$", (proc / "status").read_text(), re.M)
         files = [os.readlink(fd) for fd in (proc / "fd").iterdir()]
         assert sorted({file for file in files if file.startswith("/")}) == sorted(
