@@ -201,6 +201,8 @@ installing() { # the script itself, as an administrator uses it
   works "a container starts beside it" start one
   ask one works "its vault answers" "$(http -U /run/terok/vault.sock)"
   stop one >/dev/null 2>&1
+  as terok uninstall >/tmp/uninstalled 2>&1
+  works "uninstall says how to remove it" grep -F "sudo semodule -r terok_socket" /tmp/uninstalled
   works "install_policy.sh --remove" bash "$installer" --remove
   bash "$installer" --check >/dev/null 2>&1
   check "install_policy.sh --check misses it then" 1 $?
