@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
+from terok_host.supervisor.layout import GateHome
 from tests.lab.house import House
 from tests.standins.forge import PASSWORD, HttpsForge, SshForge
 from tests.standins.gate import git, make_upstream
@@ -175,3 +179,68 @@ def test_over_ssh(house: House, name: str) -> None:
         assert git("show", f"{name}/x:new", cwd=repo).stdout == "hello\n"
     finally:
         forge.close()
+
+
+def test_two_containers_push_at_the_same_time(house: House, https: HttpsForge, name: str) -> None:
+    script = (
+        "git clone -q http://127.0.0.1:9418/online.git w; cd w; for n in 1 2 3 4 5; do "
+        "git checkout -q -b {0}/$n; echo $n >{0}-$n; git add .; git commit -q -m $n; git push -q origin HEAD; done"
+    )
+    names = [f"{name}-{letter}" for letter in "ab"]
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda each: run(house, each, "online", script.format(each)), names))
+        for each in names:
+            assert all(tip(https.root / "online.git", f"refs/heads/{each}/{n}") for n in range(1, 6))
+    finally:
+        for each in names:
+            house.terok("cleanup", each)
+
+
+def test_a_gate_that_is_killed_in_the_middle_of_a_push(house: House, https: HttpsForge, name: str) -> None:
+    """That push fails, nothing of it is kept, and the next one arrives."""
+    house.terok("run", name, "--scope", "online", "--no-shield", "--", "--detach", house.image, "sleep", "1000")
+    commit = (
+        f"{IDENTITY}git clone -q http://127.0.0.1:9418/online.git w; cd w; git checkout -q -b {name}/x; "
+        "git config core.bigFileThreshold 1m; git config core.compression 0; "
+        "for n in 1 2 3; do head -c 52428800 /dev/urandom >big$n; done; git add .; git commit -q -m big; "
+        "git rev-parse HEAD"
+    )
+    wanted = house.podman("exec", name, "sh", "-c", commit).stdout.strip()
+    incoming = Path(GateHome.of(house.layout.gate, "online").incoming(name))
+    push = f"cd /tmp/w && git push -q origin {name}/x"
+    with ThreadPoolExecutor(1) as pool:
+        pushed = pool.submit(house.podman, "exec", name, "sh", "-c", push, check=False)
+        while not (arriving := list(incoming.iterdir()) if incoming.exists() else []):
+            assert not pushed.done()
+        record = json.loads(Path(house.bundle(name).record).read_text())
+        os.kill(record["sidecars"]["gate"]["pid"], signal.SIGKILL)
+        assert pushed.result().returncode != 0
+    assert tip(https.root / "online.git", f"refs/heads/{name}/x") == ""
+    house.podman("exec", name, "sh", "-c", push)
+    assert tip(https.root / "online.git", f"refs/heads/{name}/x") == wanted
+    assert not {each.name for each in arriving} & {each.name for each in incoming.iterdir()}
+
+
+def test_an_upstream_that_is_gone(house: House, name: str) -> None:
+    """What the mirror has can be read on, and a push is refused with the reason."""
+    root = house.base / "gone-forge"
+    root.mkdir()
+    git("config", "http.receivepack", "true", cwd=make_upstream(root / "gone.git"))
+    forge = HttpsForge(root, house.base)
+    with Store.open(house.layout.vault_db) as store:
+        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
+        store.put("credential", "gone", "localhost", PASSWORD.encode(), {"auth": "basic"})
+    options = ["--ca-file", str(forge.ca_file), "--mode", "online", "--refresh", "0"]
+    house.terok("gate", "add", "gone", f"{forge.url}/gone.git", *options)
+    forge.close()
+    out = run(
+        house,
+        name,
+        "gone",
+        "git clone -q http://127.0.0.1:9418/gone.git w; cd w; git log -1 --format=%Tcloned; "
+        f"git checkout -q -b {name}/x; "
+        "echo hello >new; git add new; git commit -q -m new; git push origin HEAD || echo refused",
+    )
+    assert "cloned" in out and "refused" in out
+    assert "[remote rejected]" in out and "localhost" in out
