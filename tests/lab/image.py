@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-PROGRAMS = ("curl", "git", "ssh", "ssh-add", "ssh-keygen")
+PROGRAMS = ("curl", "git", "scp", "ssh", "ssh-add", "ssh-keygen")
 GIT_HELPERS = ("git-remote-http", "git-remote-https")
 FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nwork:x:1000:1000:work:/home/work:/bin/sh\n",

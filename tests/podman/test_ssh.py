@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import subprocess
@@ -83,6 +84,20 @@ def test_ssh_and_git_over_ssh(house: House, container: str, sshd: Sshd, tmp_path
     logins = [line for line in signed if line["user"]]
     assert {(line["host"], line["user"]) for line in logins} == {(f"[{scope.ALLOWED}]:{PORT}", sshd.user)}
     assert [line["namespace"] for line in signed if not line["user"]] == ["git"]
+
+
+def test_scp_both_ways(house: House, container: str, sshd: Sshd, tmp_path: Path) -> None:
+    options = "-q -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    there = f"{sshd.user}@{scope.ALLOWED}:{tmp_path}/there"
+    script = f"""
+        head -c 3000000 /dev/urandom >here
+        scp {options} -P {PORT} here {there}
+        scp {options} -P {PORT} {there} back
+        cmp here back; sha256sum <back
+        """
+    done = inside(house, container, script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.split()[0] == hashlib.sha256((tmp_path / "there").read_bytes()).hexdigest()
 
 
 def test_a_signature_made_inside_verifies_outside(house: House, container: str, tmp_path: Path) -> None:
