@@ -53,14 +53,25 @@ def start(wiring: Wiring, container: Container, *, detach: Detach | None = None,
     os.waitpid(leader, 0)
     answer = _wait(ready)
     if answer != "ready":
-        # the supervisor takes down by itself when it fails; one that hangs does not
-        try:
-            os.killpg(leader, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        if not answer:
+            _clear_up(leader, wiring)
         raise TerokError(
             answer or f"The supervisor died or was not ready within {READY_DEADLINE:g} s; see {wiring.bundle.log}."
         )
+
+
+def _clear_up(leader: int, wiring: Wiring) -> None:
+    """A supervisor that fails takes everything down by itself; one that hangs or was killed does not."""
+    from .reap import reap
+
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    try:
+        reap(wiring.bundle, wiring.runtime_dir, even_if_running=True)
+    except OSError as error:
+        os.write(2, f"terok: the record could not be written: {error.strerror}\n".encode())
 
 
 def _detach(body: Callable[[], int], _keep: list[int]) -> int:

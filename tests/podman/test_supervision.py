@@ -7,11 +7,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.lab import leaks
 from tests.lab.house import House
 
 PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
@@ -64,6 +66,32 @@ def test_an_added_rule_is_taken_away(house: House, shielded: str) -> None:
     before = in_network(house, shielded, "nft", "list", "table", "inet", "terok")
     in_network(house, shielded, "nft", "insert", "rule", "inet", "terok", "output", "accept")
     until(lambda: in_network(house, shielded, "nft", "list", "table", "inet", "terok") == before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_start_that_is_killed_in_the_middle_is_refused_and_leaves_nothing(
+    house: House, name: str, number: signal.Signals
+) -> None:
+    """Its firewall is read from a pipe that nobody fills: dnsmasq, the mounts and the sockets are there already."""
+    before = leaks.take(house, bundles=False)
+    flags = house.terok("prepare", name).stdout.split()
+    bundle = house.bundle(name)
+    os.unlink(bundle.ruleset)
+    os.mkfifo(bundle.ruleset, 0o600)
+
+    def started() -> dict[str, Any]:
+        now = record(house, name) if os.path.exists(bundle.record) else {}
+        return now if now.get("phase") == "starting" and "dnsmasq" in now["sidecars"] else {}
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(house.podman, "run", *flags, house.image, "true", check=False)
+        now = until(started)
+        assert os.path.exists(f"/proc/{now['sidecars']['dnsmasq']['pid']}")
+        os.kill(now["pid"], number)
+        assert done.result().returncode == 126
+    house.podman("rm", "--force", "--time", "0", name)
+    rest = leaks.left(house, before, within=3, bundles=False)
+    assert not rest, "left behind:\n" + "\n".join(rest)
 
 
 def test_a_killed_supervisor_leaves_firewall_and_resolver_in_place(house: House, shielded: str) -> None:
