@@ -90,6 +90,7 @@ def _wait(ready: int) -> str:
 
 def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bool) -> int:
     kernel.set_name("terok-superv")
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a hook that was killed reads no `ready`: that is a failure to undo
     os.chdir("/")
     _keep_only_log(log)
     supervisor: Supervisor | None = None
@@ -111,7 +112,10 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bo
         if supervisor is not None:
             supervisor.error = message
             supervisor.take_down("failed")
-        os.write(tell, message.encode(errors="replace")[:4000])
+        try:
+            os.write(tell, message.encode(errors="replace")[:4000])
+        except BrokenPipeError:
+            pass  # nobody waits for it any more
         return 1
     os.close(tell)
     return supervisor.live()
