@@ -8,6 +8,7 @@ import select
 from . import kernel, process, record
 from .errors import TerokError
 from .quick import signal
+from .reap import reap, remove_runtime_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def start(wiring: Wiring, container: Container, *, detach: Detach | None = None,
 
 def _clear_up(leader: int, wiring: Wiring) -> None:
     """A supervisor that fails takes everything down by itself; one that hangs or was killed does not."""
-    from .reap import reap
-
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
@@ -112,6 +111,8 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bo
         if supervisor is not None:
             supervisor.error = message
             supervisor.take_down("failed")
+        else:
+            remove_runtime_dir(wiring.runtime_dir)
         try:
             os.write(tell, message.encode(errors="replace")[:4000])
         except BrokenPipeError:
