@@ -21,10 +21,11 @@ import pytest
 from tests.lab import leaks
 from tests.lab.house import House
 from tests.lab.scope import furnish
+from tests.netns.world import wait_until
 
 KILLS = 40
-START, STOP = (0.045, 0.13), (0.0, 0.1)
-"""Seconds from podman's start in which its hooks are at work, on a machine with two processors."""
+START, STOP, VERB = (0.045, 0.13), (0.0, 0.1), (0.06, 0.2)
+"""Seconds from a command's start in which what is killed is at work, on a machine with two processors."""
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +113,27 @@ def test_a_kill_at_any_moment(house: House, name: str, flags: list[str], phase: 
         house.podman("rm", "--force", "--time", "0", "--ignore", name)
         rest = leaks.left(house, before, within=5, bundles=False)
         assert not rest, f"{told}\nleft behind:\n" + "\n".join(rest)
+
+
+def test_a_live_verb_that_is_killed(house: House, name: str, flags: list[str]) -> None:
+    """The supervisor puts in force what the files say by then, old or new; the next verb goes on from there."""
+    house.podman("run", "--detach", *flags, house.image, "sleep", "1000")
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+
+    def enforced() -> bool:
+        return house.terok("shield", "status", name, check=False).returncode == 0
+
+    for number in range(KILLS):
+        verb, *words = chance.choice((("deny", "two.test:8443"), ("deny", "192.88.99.66"), ("forget", "two.test:8443")))
+        process = subprocess.Popen(
+            [str(house.program), "shield", verb, name, *words], env=house.env, stdout=subprocess.DEVNULL
+        )
+        delay = chance.uniform(*VERB)
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        told = f"seed {seed}, kill {number}: {verb} {words[0]} after {delay * 1000:.0f} ms"
+        assert wait_until(enforced, 10), told
+    house.terok("shield", "reset", name)
+    assert is_safe(house, name)
