@@ -116,6 +116,21 @@ def locked(bundle: Bundle) -> Iterator[None]:
         os.close(fd)
 
 
+@contextmanager
+def settled(bundle: Bundle) -> Iterator[None]:
+    """While no verb is changing the container's shield: in between, files and firewall differ."""
+    try:
+        fd = os.open(bundle.shield_lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield  # never changed so far
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(fd)
+
+
 def allow(
     bundle: Bundle,
     running: Running | None,

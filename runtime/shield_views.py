@@ -16,7 +16,7 @@ from ..supervisor import firewall, process, resolver, schema, sockets, within
 from ..supervisor.errors import Exit, TerokError
 from ..supervisor.layout import Bundle
 from .env import Env
-from .shield_live import Running, refresh
+from .shield_live import Running, refresh, settled
 from .shield_logs import read as read_log
 
 
@@ -45,15 +45,16 @@ def expected(bundle: Bundle) -> schema.Shield:
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """Everything that `status` says about one container's shield."""
-    state = files.read_state(bundle)
     enforced, reason = None, ""
-    try:
-        running = Running.find(bundle)
-        if running is not None:
-            firewall.verify(running.namespaces, expected(bundle))
-            enforced = True
-    except TerokError as error:
-        enforced, reason = False, str(error)
+    with settled(bundle):
+        state = files.read_state(bundle)
+        try:
+            running = Running.find(bundle)
+            if running is not None:
+                firewall.verify(running.namespaces, expected(bundle))
+                enforced = True
+        except TerokError as error:
+            enforced, reason = False, str(error)
     mode = state.model.mode
     if mode == BYPASS and state.until is not None and state.until < time.time():
         reason = reason or f"the bypass is over; run `terok shield up {bundle.name}`"

@@ -6,12 +6,16 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from terok_host.runtime import shield_live, shield_views
+from terok_host.supervisor import firewall
 from terok_host.supervisor.layout import package_root
 from tests.lab.house import CommandFailed, House
 from tests.netns.world import wait_until
@@ -60,6 +64,27 @@ def test_verbs(house: House, box: str) -> None:
     assert [each["event"] for each in log if each["event"] in verbs] == verbs
     with pytest.raises(CommandFailed, match="never reachable"):
         house.terok("shield", "allow", box, "169.254.169.254")
+
+
+def test_status_waits_for_a_change_under_way(house: House, box: str) -> None:
+    """In the middle of a change files and firewall differ, which is no alarm."""
+    house.terok("shield", "allow", box, "denied.test")
+    bundle = house.bundle(box)
+    running = shield_live.Running.find(bundle)
+    assert running is not None
+    with ExitStack() as stack:
+        with shield_live.locked(bundle):
+            firewall.load(running.namespaces, b"flush chain inet terok refuse")
+            status = stack.enter_context(
+                subprocess.Popen(
+                    [str(house.program), "shield", "status", box], env=house.env, stdout=subprocess.PIPE, text=True
+                )
+            )
+            with pytest.raises(subprocess.TimeoutExpired):
+                status.wait(0.7)
+            firewall.restore(running.namespaces, shield_views.expected(bundle))
+        said, _ = status.communicate(timeout=10)
+    assert status.returncode == 0, said
 
 
 def test_port_of_its_own_restarts_dnsmasq(house: House, box: str) -> None:

@@ -299,8 +299,11 @@ def test_the_front_reaches_only_what_it_needs(rig: Rig, tmp_path: Path) -> None:
 
 
 def confined(pid: int) -> dict[str, str]:
-    """The process's status once it has confined itself; empty before that."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    """The process's status once it has confined itself; empty before that, and when it has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     return status if status["NoNewPrivs"] == "1" else {}
 
