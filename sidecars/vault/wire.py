@@ -168,7 +168,8 @@ class Wire:
 
     def _refused(self, error: OSError) -> None:
         """The peer takes no more: the kernel keeps what it had said, and reports the end after that (tcp(7))."""
-        if not self.hears_out or not self._mask & READ or self._closing:
+        gone = isinstance(error, (ConnectionError, ssl.SSLEOFError))  # whatever else: nothing would end the reading
+        if not gone or not self.hears_out or not self._mask & READ or self._closing:
             self._fail(error)
             return
         self._out.clear()
