@@ -112,7 +112,7 @@ def allow(args: argparse.Namespace, env: Env) -> int:
     if seconds is not None:
         from .shield_later import later
 
-        later(seconds + 1, bundle)
+        later(seconds, bundle)
     names = [str(each) for each in targets]
     done = f"Allowed {', '.join(names)} for {args.name}" + (f", for {args.duration}" if args.duration else "")
     return _say(env, args, running, done, notes + list(step.notes), allowed=names, until=until)
@@ -175,7 +175,7 @@ def bypass(args: argparse.Namespace, env: Env) -> int:
     code = _mode(args, env, "bypass", f"{args.name} is open for {args.duration}", time.time() + seconds)
     from .shield_later import later
 
-    later(seconds + 1, env.layout.bundle(args.name))
+    later(seconds, env.layout.bundle(args.name))
     return code
 
 

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def later(seconds: float, bundle: Bundle) -> None:
-    """Start a process that takes back what is over by then, and do not wait for it.
+    """Start a process that takes back what is over in `seconds`, and do not wait for it.
 
     Args:
-        seconds: how long from now.
+        seconds: from now; the process looks a second later.
         bundle: the running container's state bundle.
     """
     from ..supervisor import process
 
-    argv = [sys.executable, "-I", "-S", os.path.abspath(__file__), f"{seconds:g}", bundle.root]
+    argv = [sys.executable, "-I", "-S", os.path.abspath(__file__), f"{seconds + 1:g}", bundle.root]
     process.spawn(argv, new_session=True)
 
 

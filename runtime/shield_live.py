@@ -164,13 +164,9 @@ def forget(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -
 def lapse(bundle: Bundle, running: Running | None) -> list[Target]:
     """End what was granted for a time that is over, and return the targets; raises TerokError."""
     with locked(bundle):
-        old = files.read_state(bundle)
-        due = policy.expired(old, time.time())
-        if due:
-            old = _change(bundle, running, old, policy.forget(old, due), "lapse", due).state
+        old, due = _without_expired(bundle, running)
         if old.model.mode == BYPASS and old.until is not None and old.until <= time.time():
-            step = policy.set_mode(old, UP)
-            _change(bundle, running, old, replace(step, restart=step.restart or bool(due)), UP, [])
+            _change(bundle, running, old, _reaching(policy.set_mode(old, UP), due), UP, [])
         return due
 
 
@@ -199,14 +195,22 @@ def _apply(
     until: float | None = None,
 ) -> policy.Step:
     with locked(bundle):
-        old = files.read_state(bundle)
-        due = policy.expired(old, time.time())
-        if not due:
-            return _change(bundle, running, old, decide(old), event, targets, notes, until)
-        # the process that should have done it is gone
+        old, due = _without_expired(bundle, running)  # should the process that does it have died
+        return _change(bundle, running, old, _reaching(decide(old), due), event, targets, notes, until)
+
+
+def _without_expired(bundle: Bundle, running: Running | None) -> tuple[files.State, list[Target]]:
+    """The state after allowances whose time is over were taken back, and these."""
+    old = files.read_state(bundle)
+    due = policy.expired(old, time.time())
+    if due:
         old = _change(bundle, running, old, policy.forget(old, due), "lapse", due).state
-        # that has started another dnsmasq, which `running` does not know: only the supervisor can reach it
-        return _change(bundle, running, old, replace(decide(old), restart=True), event, targets, notes, until)
+    return old, due
+
+
+def _reaching(step: policy.Step, due: Sequence[Target]) -> policy.Step:
+    """The step for a dnsmasq that taking `due` back has started anew: only the supervisor knows it, not `Running`."""
+    return replace(step, restart=step.restart or bool(due))
 
 
 def _change(

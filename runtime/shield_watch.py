@@ -106,7 +106,7 @@ def _do(name: str, env: Env, verb: str, target: Target, seconds: float | None) -
         env.note(f"terok: {error}")
         return
     if seconds is not None:
-        later(seconds + 1, bundle)
+        later(seconds, bundle)
     done = "denied" if verb == "deny" else "allowed"
     env.note(f"{done} {target}" + (f" for {seconds:g} seconds" if seconds is not None else ""))
 

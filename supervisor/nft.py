@@ -32,12 +32,7 @@ def load(commands: bytes) -> None:
         Refused: nothing was changed.
         TerokError: neither the library nor the program is there.
     """
-    try:
-        library = kernel.Nftables()
-    except OSError:
-        _program(["-f", "-"], commands)
-    else:
-        _library(library, commands, json=False)
+    _run(commands, ["-f", "-"])
 
 
 def listing(table: str) -> bytes:
@@ -47,14 +42,15 @@ def listing(table: str) -> bytes:
         Refused: there is none.
         TerokError: neither the library nor the program is there.
     """
+    return _run(f"list table {table}\n".encode(), ["-j", "list", "table", *table.split()], json=True)
+
+
+def _run(commands: bytes, arguments: Sequence[str], *, json: bool = False) -> bytes:
+    """Carry out commands; `arguments` are what the program takes for the same."""
     try:
         library = kernel.Nftables()
     except OSError:
-        return _program(["-j", "list", "table", *table.split()])
-    return _library(library, f"list table {table}\n".encode(), json=True)
-
-
-def _library(library: kernel.Nftables, commands: bytes, *, json: bool) -> bytes:
+        return _program(arguments, commands)
     worked, output, complaint = library.run(commands, json=json)
     if not worked:
         lines = complaint.decode(errors="replace").strip().splitlines()
@@ -62,7 +58,7 @@ def _library(library: kernel.Nftables, commands: bytes, *, json: bool) -> bytes:
     return output
 
 
-def _program(arguments: Sequence[str], commands: bytes = b"") -> bytes:
+def _program(arguments: Sequence[str], commands: bytes) -> bytes:
     result = process.run(["nft", *arguments], stdin=commands, timeout=TIMEOUT)
     if result.code != 0:
         raise Refused(result.error)
