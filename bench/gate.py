@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.kit import Figure, family, interleaved, memory, timed
-from terok_host.sidecars.gate import mirror, sync
+from terok_host.sidecars.gate import mirror
+from terok_host.sidecars.gate.forge import sync
 from tests.lab.house import House
 from tests.standins.gate import GIT_ENV, Rig, commit, git
 

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.kit import Figure, interleaved, timed
-from terok_host.runtime import shield_live as live
+from terok_host.sidecars.shield import live
 from terok_host.sidecars.shield.targets import parse
-from terok_host.supervisor import firewall, process
+from terok_host.supervisor.ground import process
+from terok_host.supervisor.wall import firewall
 from tests.lab.house import House
 from tests.netns.world import FORWARDER, World, wait_until
 

@@ -7,9 +7,10 @@ import select
 import sys
 import time
 
-from ..supervisor import audit, layout, schema
-from ..supervisor.errors import Exit, TerokError
-from ..supervisor.quick import dumps, loads, reset_signals
+from ..supervisor import schema
+from ..supervisor.ground import audit, layout
+from ..supervisor.ground.errors import Exit, TerokError
+from ..supervisor.ground.quick import dumps, loads, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def create_runtime(state: dict[str, Any], places: layout.Layout) -> None:
         raise TerokError("The OCI state on stdin has no pid of a created container.")
     if not isinstance(bundle, str) or not bundle.startswith("/"):
         raise TerokError("The OCI state on stdin has no absolute bundle path.")
-    from ..supervisor import enforceable
-    from ..supervisor.container import Container, read_config
-    from ..supervisor.origin import Origin
+    from ..supervisor.container.container import Container, read_config
+    from ..supervisor.container.origin import Origin
     from ..supervisor.start import start
+    from ..supervisor.wall import enforceable
 
     config = read_config(bundle)
     origin = Origin.find(_identity(state), bundle, config)
@@ -98,15 +99,15 @@ def create_runtime(state: dict[str, Any], places: layout.Layout) -> None:
 def compose(state: dict[str, Any], places: layout.Layout) -> str:
     """Have the wiring written for a container that has only annotations; returns the path of its sidecar JSON.
 
-    That takes the configuration, the roster and the store, which a hook does not know: `runtime/annotated.py` does it
-    in a process of its own. It gets the state on stdin and prints the path.
+    That takes the configuration, the roster and the store, which a hook does not know:
+    `runtime/launch/annotated.py` does it in a process of its own. It gets the state on stdin and prints the path.
 
     Raises:
         TerokError: with the sentence that the program printed.
     """
-    from ..supervisor import process
+    from ..supervisor.ground import process
 
-    program = os.path.join(layout.package_root(), "runtime", "annotated.py")
+    program = os.path.join(layout.package_root(), "runtime", "launch", "annotated.py")
     command = [sys.executable, "-I", "-S", program, places.data, places.runtime, places.config]
     done = process.run(
         command, stdin=dumps(state).encode(), timeout=COMPOSE_DEADLINE, env={**process.CLEAN_ENV, **_own_places()}

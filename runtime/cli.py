@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from ..supervisor.errors import Exit, TerokError
+from ..supervisor.ground.errors import Exit, TerokError
 from . import verbs
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ def _run(words: list[str], prog: str) -> int:
     args = build_parser(verb, prog=prog).parse_args(words)
     if verb in verbs.PASSTHROUGH:
         args.rest = rest
-    from .env import Env
+    from .kit.env import Env
 
     return int(args.run(args, Env.from_process(json_output=args.json)))
 
@@ -143,7 +143,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="print the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from .env import version
+        from .kit.env import version
 
         print(f"terok {version()}")
         parser.exit(Exit.OK)

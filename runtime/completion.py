@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..supervisor.errors import Exit
+from ..supervisor.ground.errors import Exit
 from .cli import build_parser
-from .env import Env, version
-from .launch import files
+from .kit import files
+from .kit.env import Env, version
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 
-from . import firewall, guard, nflog, ports, selinux, sockets, within
-from .errors import TerokError
-from .layout import DNS_PORT
+from .container import selinux
+from .ground import ports, sockets, within
+from .ground.errors import TerokError
+from .ground.layout import DNS_PORT
+from .wall import firewall, guard, nflog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .container import Container
+    from .container.container import Container
     from .schema import Listener, Wiring
 
 _INSIDE = ("netns", "nflog")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import time
 
-from . import pids, record
-from .pids import signal_pidfd
-from .quick import signal
+from . import record
+from .ground import pids
+from .ground.pids import signal_pidfd
+from .ground.quick import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .layout import Bundle
+    from .ground.layout import Bundle
 
 GRACE = 2.0
 """Seconds that the supervisor has to take its services down by itself."""

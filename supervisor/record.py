@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from .quick import dumps, loads
+from .ground.quick import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,20 +10,21 @@ from __future__ import annotations
 import os
 import stat
 
-from .errors import TerokError
-from .layout import SUN_PATH_MAX, Bundle, check_name
-from .quick import loads
+from .ground.errors import TerokError
+from .ground.layout import SUN_PATH_MAX, Bundle, check_name
+from .ground.quick import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass
     from typing import Any
 else:
-    from .frozen import dataclass
+    from .ground.frozen import dataclass
 
 VERSION = 1
 SIZE_MAX = 1 << 20
-SIDECARS = ("vault", "ssh", "gate", "audit")
+SIDECARS = {"vault": "vault", "ssh": "ssh", "gate": "gate", "audit": "shield.reader"}
+"""Each sidecar's name, and its room below `sidecars/`."""
 """The services that the supervisor can start, each `sidecars/<name>`; dnsmasq is not ours and stands beside them."""
 LISTENER_KINDS = ("unix", "netns", "tcp", "nflog", "dnslog")
 SOURCES = ("nflog", "dnslog")

@@ -6,18 +6,19 @@ import os
 import sys
 import time
 
-from . import layout, process, services
-from .errors import TerokError
-from .pids import signal_pidfd
-from .quick import signal
+from . import services
+from .ground import layout, process
+from .ground.errors import TerokError
+from .ground.pids import signal_pidfd
+from .ground.quick import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .loop import Loop
-    from .process import Namespaces
+    from .ground.loop import Loop
+    from .ground.process import Namespaces
     from .schema import Sidecar
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import select
 
-from . import kernel, process, record
-from .errors import TerokError
-from .quick import signal
+from . import record
+from .ground import kernel, process
+from .ground.errors import TerokError
+from .ground.quick import signal
 from .reap import reap, remove_runtime_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .container import Container
+    from .container.container import Container
     from .schema import Wiring
     from .supervise import Supervisor
 
@@ -94,7 +95,8 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bo
     _keep_only_log(log)
     supervisor: Supervisor | None = None
     try:
-        from . import listeners, mounts
+        from . import listeners
+        from .container import mounts
 
         listeners.make_runtime_dir(wiring.runtime_dir)
         # both are at work while the rest is being imported

@@ -13,24 +13,27 @@ import select
 import sys
 import time
 
-from . import firewall, kernel, layout, listeners, process, record, resolver, selinux
-from .errors import TerokError
-from .guard import Guard
-from .loop import Loop
-from .pids import signal_pidfd
-from .quick import signal
+from . import listeners, record
+from .container import selinux
+from .ground import kernel, layout, process
+from .ground.errors import TerokError
+from .ground.loop import Loop
+from .ground.pids import signal_pidfd
+from .ground.quick import signal
 from .reap import remove_runtime_dir
 from .schema import SOURCES
 from .service import Service
+from .wall import firewall, resolver
+from .wall.guard import Guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .container import Container
+    from .container.container import Container
+    from .ground.within import Call
     from .listeners import Opened
     from .schema import Shield, Wiring
-    from .within import Call
 
 STOP_GRACE = 0.3
 """Seconds that a service has to end by itself after SIGTERM."""
@@ -182,7 +185,7 @@ class Supervisor:
         """Without dnsmasq: have the names resolved again, in a process of its own."""
         loop = self._loop
         assert loop is not None
-        script = os.path.join(layout.package_root(), "runtime", "shield_refresh.py")
+        script = os.path.join(layout.package_root(), "sidecars", "shield", "refresh.py")
         argv = [sys.executable, "-I", "-S", script, self.wiring.bundle.root]
         loop.after(firewall.ROTATE_SECONDS, self._refresh)
         try:

@@ -4,11 +4,11 @@
 `cleanup` takes back exactly what `compose` made. Everything is safe to call from several processes at once.
 """
 
-from ..guard import SANDBOX_MANAGED_FLAGS, reject_managed_flags, reject_managed_volumes
 from .cleanup import cleanup
 from .compose import compose
 from .exec import exec_podman, format_args
 from .plan import PerContainerResources, WiringPlan
+from .refusals import SANDBOX_MANAGED_FLAGS, reject_managed_flags, reject_managed_volumes
 from .resources import (
     CONTAINER_BRIDGES_DIR,
     LOOPBACK_VAULT_PORT,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 
-from ...supervisor.layout import Bundle
+from ...supervisor.ground.layout import Bundle
 from ...supervisor.reap import reap, remove_runtime_dir
-from ..config import Config
-from . import files, services
-from .live import refuse_if_running
+from ..kit import files
+from ..kit.alive import refuse_if_running
+from ..kit.config import Config
+from . import services
 
 
 def cleanup(container: str, *, cfg: Config) -> bool:

@@ -13,15 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...supervisor import layout as places
-from ...supervisor.errors import Exit, TerokError
-from ...supervisor.layout import Bundle, check_name, outer_uid
-from .. import apparmor, podman
-from ..config import Config
-from ..hooks import require_hooks
-from . import files, identity, restricted, services, tokens, wiring
+from ...supervisor.ground import layout as places
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Bundle, check_name, outer_uid
+from ..host import apparmor, podman
+from ..host.hooks import require_hooks
+from ..kit import files
+from ..kit.alive import refuse_if_running
+from ..kit.config import Config
+from . import identity, restricted, services, tokens, wiring
 from .cleanup import take_back
-from .live import refuse_if_running
 from .plan import PerContainerResources, WiringPlan
 from .request import Request, decide
 from .resources import allocate_per_container_resources, containers, run_state_dir

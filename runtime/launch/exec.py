@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ...supervisor import process
-from .. import podman
-from ..guard import reject_managed_flags, reject_managed_volumes
+from ...supervisor.ground import process
+from ..host import podman
+from .refusals import reject_managed_flags, reject_managed_volumes
 
 
 def exec_podman(sandbox_args: Sequence[str], podman_args: Sequence[str]) -> NoReturn:

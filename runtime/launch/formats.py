@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...supervisor.errors import Exit, TerokError
-from ..podman_flags import Flag, Words, is_on, parse
+from ...supervisor.ground.errors import Exit, TerokError
+from ..host.flags import Flag, Words, is_on, parse
 
 IMAGE = "IMAGE"
 """Stands where the image goes when none was given."""

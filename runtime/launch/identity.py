@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...sidecars.gate import config as gate_config
+from ...sidecars.roster import agents
+from ...sidecars.roster import files as roster
 from ...sidecars.store import tokens as shapes
 from ...sidecars.store.store import Store
-from ...sidecars.vault import agents, roster
-from ...supervisor.errors import Exit, TerokError
-from ...supervisor.layout import Bundle
-from ..config import Config
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Bundle
+from ..kit.config import Config
 from . import services, tokens
 from .plan import WiringPlan
 

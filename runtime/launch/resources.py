@@ -6,10 +6,10 @@ import os
 import socket
 from contextlib import ExitStack
 
-from ...supervisor.errors import TerokError
-from ...supervisor.layout import Bundle, check_socket_path, package_root
-from ..config import Config
-from . import files
+from ...supervisor.ground.errors import TerokError
+from ...supervisor.ground.layout import Bundle, check_socket_path, package_root
+from ..kit import files
+from ..kit.config import Config
 from .plan import PerContainerResources
 
 CONTAINER_BRIDGES_DIR = "/usr/local/share/terok-sandbox/bridges"

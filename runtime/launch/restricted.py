@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ...supervisor.layout import Bundle
-from ..config import RestrictedConfig
-from . import files
+from ...supervisor.ground.layout import Bundle
+from ..kit import files
+from ..kit.config import RestrictedConfig
 
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
 """What an image's entry point needs to prepare files for an ordinary user and to become that user."""

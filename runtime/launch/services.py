@@ -6,19 +6,19 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ...sidecars.audit import settings as audit_settings
 from ...sidecars.gate import config as gate_config
 from ...sidecars.shield import bundle as shield_bundle
 from ...sidecars.shield import dnsmasq
 from ...sidecars.shield import profiles as shield_profiles
+from ...sidecars.shield.reader import settings as audit_settings
 from ...sidecars.ssh import settings as ssh_settings
 from ...sidecars.store.store import Store
 from ...sidecars.vault import settings as vault_settings
-from ...supervisor import process
-from ...supervisor.errors import Exit, TerokError
-from ...supervisor.layout import Bundle, Layout
-from ..config import Config
-from ..podman import NetworkPlan
+from ...supervisor.ground import process
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Bundle, Layout
+from ..host.podman import NetworkPlan
+from ..kit.config import Config
 from .plan import PerContainerResources, WiringPlan
 
 

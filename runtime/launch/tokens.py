@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 
 from ...sidecars.store import tokens as shapes
 from ...sidecars.store.store import Store
-from ...supervisor.layout import Bundle
-from . import files
+from ...supervisor.ground.layout import Bundle
+from ..kit import files
 
 GATE = "gate"
 """The provider name of the token that opens the git gate."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ...sidecars.audit import settings as audit
-from ...supervisor import layout as places
+from ...sidecars.shield.reader import settings as audit
 from ...supervisor import schema
-from ...supervisor.layout import Bundle
-from ..config import Config, GateConfig, SshConfig, VaultConfig
+from ...supervisor.ground import layout as places
+from ...supervisor.ground.layout import Bundle
+from ..kit.config import Config, GateConfig, SshConfig, VaultConfig
 from .plan import PerContainerResources, WiringPlan
 from .resources import SOCKETS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor.ground.errors import Exit, TerokError
 from ..kit import durable
 from .policy import Policy
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from dataclasses import dataclass
     from typing import Any
 
-    from ...supervisor.layout import GateHome, Layout
+    from ...supervisor.ground.layout import GateHome, Layout
 else:
-    from ...supervisor.frozen import dataclass
+    from ...supervisor.ground.frozen import dataclass
 
 MODES = ("online", "gatekeeping")
 KEEP_DAYS = 30

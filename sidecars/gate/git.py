@@ -9,14 +9,14 @@ from __future__ import annotations
 import glob
 import os
 
-from ...supervisor import kernel, process
-from ...supervisor.errors import TerokError
+from ...supervisor.ground import kernel, process
+from ...supervisor.ground.errors import TerokError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ...supervisor.layout import GateHome
+    from ...supervisor.ground.layout import GateHome
     from .config import Limits
 
 HIDDEN = "refs/terok/"

@@ -12,9 +12,10 @@ import sys
 import time
 import traceback
 
-from ...supervisor import kernel, process, sockets
-from ...supervisor.errors import TerokError
-from . import channel, config, state
+from ...supervisor.ground import kernel, process, sockets
+from ...supervisor.ground.errors import TerokError
+from . import config, state
+from .serving import channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Keeper:
 
     def land(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
         """A push whose objects have arrived."""
-        from .landing import Landing
+        from .forge.landing import Landing
 
         landing = Landing(self._site, lambda text: job.answer({"say": text}))
         try:
@@ -161,7 +162,8 @@ class Keeper:
 
     def refresh(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
         """News from upstream, unless another one asks for them right now or has just done so."""
-        from . import mirror, sync
+        from . import mirror
+        from .forge import sync
 
         settings = config.load(self._site.home)
         with state.State(self._site.home) as kept:

@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 
-from ...supervisor import kernel, process, sockets
-from ...supervisor.errors import Exit, TerokError
-from ...supervisor.layout import GateHome
-from . import front
+from ...supervisor.ground import kernel, process, sockets
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import GateHome
 from .keeper import Keeper
+from .serving import front
 from .site import Site, remove_tree
 
 TYPE_CHECKING = False

@@ -5,14 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 
-from ...supervisor import process
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor.ground import process
+from ...supervisor.ground.errors import Exit, TerokError
 from . import config, git, refs
 from .site import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...supervisor.layout import GateHome
+    from ...supervisor.ground.layout import GateHome
     from .config import GateConfig
 
 PACKS_MAX = 40

@@ -10,11 +10,11 @@ import os
 import re
 import stat
 
-from ...supervisor.errors import TerokError
+from ...supervisor.ground.errors import TerokError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...supervisor.layout import GateHome
+    from ...supervisor.ground.layout import GateHome
 
 _FAN_OUT = re.compile(r"[0-9a-f]{2}")
 _LOOSE = re.compile(r"[0-9a-f]{38}(?:[0-9a-f]{24})?")

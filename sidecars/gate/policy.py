@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dataclasses import dataclass
     from typing import Any
 else:
-    from ...supervisor.frozen import dataclass
+    from ...supervisor.ground.frozen import dataclass
 
 KINDS = ("create", "update", "force", "delete")
 OWN = "refs/heads/{container}/*"

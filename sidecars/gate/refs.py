@@ -13,16 +13,16 @@ from __future__ import annotations
 import os
 import time
 
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor.ground.errors import Exit, TerokError
 from . import git
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass
 
-    from ...supervisor.layout import GateHome
+    from ...supervisor.ground.layout import GateHome
 else:
-    from ...supervisor.frozen import dataclass
+    from ...supervisor.ground.frozen import dataclass
 
 UPSTREAM = git.HIDDEN + "upstream/"
 PROPOSALS = git.HIDDEN + "proposals/"

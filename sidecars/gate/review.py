@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from ...supervisor.errors import Exit, TerokError
-from . import git, refs, state, upstream
-from .landing import kind_between
+from ...supervisor.ground.errors import Exit, TerokError
+from . import git, refs, state
+from .forge import remote
+from .forge.landing import kind_between
 from .policy import own_prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...supervisor.layout import GateHome
+    from ...supervisor.ground.layout import GateHome
     from .config import GateConfig
     from .refs import Kept
     from .site import Site
@@ -41,9 +42,9 @@ def approve(site: Site, config: GateConfig, number: int, say: Callable[[str], No
     """
     proposal = find(state.State.peek(site.home), site.scope, number)
     if proposal.source != state.UPSTREAM:
-        move = upstream.Move(proposal.ref, proposal.old, proposal.new)
-        with upstream.access(site, config) as way:
-            verdict = upstream.push(site.home, config, way, [move], atomic=False, say=say)
+        move = remote.Move(proposal.ref, proposal.old, proposal.new)
+        with remote.access(site, config) as way:
+            verdict = remote.push(site.home, config, way, [move], atomic=False, say=say)
         reason = verdict.get(proposal.ref, "upstream did not answer for this ref")
         if reason:
             state.log(site.home, "approve", number=number, ref=proposal.ref, verdict="refused", reason=reason)
@@ -137,9 +138,9 @@ def restore(site: Site, config: GateConfig, wanted: str, say: Callable[[str], No
     lost = choose(refs.kept(everything), site.scope, wanted)
     theirs = everything.get(refs.upstream_name(lost.ref), refs.zeros(lost.tip))
     if config.mode == "online" and theirs != lost.tip:
-        with upstream.access(site, config) as way:
-            verdict = upstream.push(
-                site.home, config, way, [upstream.Move(lost.ref, theirs, lost.tip)], atomic=False, say=say
+        with remote.access(site, config) as way:
+            verdict = remote.push(
+                site.home, config, way, [remote.Move(lost.ref, theirs, lost.tip)], atomic=False, say=say
             )
         reason = verdict.get(lost.ref, "upstream did not answer for this ref")
         if reason:

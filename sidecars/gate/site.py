@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ...supervisor.layout import GateHome
+from ...supervisor.ground.layout import GateHome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .config import GateConfig
 else:
-    from ...supervisor.frozen import dataclass
+    from ...supervisor.ground.frozen import dataclass
 
 
 @dataclass(frozen=True)

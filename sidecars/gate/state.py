@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from dataclasses import dataclass
     from typing import Any
 
-    from ...supervisor.layout import GateHome
+    from ...supervisor.ground.layout import GateHome
     from .refs import Change
 else:
-    from ...supervisor.frozen import dataclass
+    from ...supervisor.ground.frozen import dataclass
 
 CONTAINER, OPERATOR = "container", "operator"
 UPSTREAM = "upstream"

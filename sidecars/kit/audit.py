@@ -1,5 +1,5 @@
 """The container's audit log, as sidecars use it."""
 
-from ...supervisor.audit import Audit
+from ...supervisor.ground.audit import Audit
 
 __all__ = ["Audit"]

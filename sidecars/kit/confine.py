@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...supervisor import kernel
+from ...supervisor.ground import kernel
 
 
 def confine(

@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 from ...supervisor import schema
-from ...supervisor.layout import Bundle
+from ...supervisor.ground.layout import Bundle
 from .audit import Audit
 
 FIRST_FD = 3

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...supervisor import audit, firewall
-from ...supervisor.errors import Exit, TerokError
-from ...supervisor.layout import Bundle
+from ...supervisor.ground import audit
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Bundle
+from ...supervisor.wall import firewall
 from . import dnsmasq, ruleset, static
 from .dnsmasq import Features
 from .model import QUARANTINE, UP, Forwarder, Model, unique
@@ -177,7 +178,7 @@ def write(bundle: Bundle, state: State) -> Rendered:
     """Write all files of a state; each appears whole or not at all. Returns what is in force now.
 
     What a start begins with lies under the plain names. Where the present differs, its ruleset lies beside it, and
-    what dnsmasq may answer at a start lies beside what it may answer now (see `supervisor/firewall.py`).
+    what dnsmasq may answer at a start lies beside what it may answer now (see `supervisor/wall/firewall.py`).
     """
     now = render(state, bundle)
     start = now if at_start(state) == state else render(at_start(state), bundle)

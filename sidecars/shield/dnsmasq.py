@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ...supervisor.errors import TerokError
+from ...supervisor.ground.errors import TerokError
 from .model import OPEN_MODES, QUARANTINE, Model, taught_set
 from .ruleset import FAMILIES, learned_set
 from .special import NEVER, SPECIAL

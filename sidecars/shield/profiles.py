@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...supervisor.errors import Exit, TerokError
-from ...supervisor.layout import check_name
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import check_name
 from .special import check_allowed
 from .targets import Target, TargetError, parse
 

@@ -393,7 +393,7 @@ def halfway(old: Model, new: Model, *, dns_epoch: int) -> Table:
 
 
 def structure(table: Table) -> dict[str, Any]:
-    """What reading the table back must show (see `supervisor/firewall.py`)."""
+    """What reading the table back must show (see `supervisor/wall/firewall.py`)."""
     return {
         "chains": {
             chain.name: {

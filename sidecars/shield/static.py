@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ...supervisor import process
+from ...supervisor.ground import process
 from .model import Model
 from .special import is_special
 from .targets import HOST, NAME, Target

@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from ...supervisor.quick import dumps
+from ...supervisor.ground.quick import dumps
 
 QUESTIONS_MAX = 8
 """Signatures that wait for one operator; more are refused at once, so that nobody says yes to a flood."""

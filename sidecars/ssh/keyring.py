@@ -7,7 +7,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from typing import Any, NamedTuple
 
-from ...supervisor.errors import TerokError
+from ...supervisor.ground.errors import TerokError
 from ..store.keys import LockedError, ensure_unlocked
 from . import keys, policy
 

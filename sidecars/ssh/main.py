@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.confine import confine
 from ..store import keys as vault_keys
 from ..store.store import Store

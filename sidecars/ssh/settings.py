@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...supervisor.errors import TerokError
+from ...supervisor.ground.errors import TerokError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...supervisor.layout import Layout
+    from ...supervisor.ground.layout import Layout
 
 
 class Settings(NamedTuple):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...supervisor.errors import TerokError
+from ...supervisor.ground.errors import TerokError
 
 if TYPE_CHECKING:
     from .records import Item

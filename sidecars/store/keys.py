@@ -18,7 +18,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor.ground.errors import Exit, TerokError
 from ..kit import durable
 from .records import LockedError
 from .seal import KEY_SIZE, SealBroken, Sealer
@@ -26,7 +26,7 @@ from .seal import KEY_SIZE, SealBroken, Sealer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...supervisor.layout import Layout
+    from ...supervisor.ground.layout import Layout
     from .store import Store
 
 __all__ = ["LockedError", "create_vault", "ensure_unlocked", "find_data_key", "key_files", "prepare"]

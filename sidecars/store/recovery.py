@@ -9,7 +9,7 @@ import base64
 import hashlib
 import os
 
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor.ground.errors import Exit, TerokError
 
 RECOVERY_TIER = "recovery"
 _SIZE = 20

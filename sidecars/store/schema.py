@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from ...supervisor.errors import TerokError
+from ...supervisor.ground.errors import TerokError
 
 APPLICATION_ID = 0x7465726B  # "terk", shown by file(1)
 

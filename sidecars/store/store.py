@@ -23,7 +23,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor.ground.errors import Exit, TerokError
 from . import schema
 from .records import Entry, Item, LockedError, TokenInfo
 from .seal import SealBroken, Sealer

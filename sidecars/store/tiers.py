@@ -21,8 +21,8 @@ import unicodedata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ...supervisor import process, within
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor.ground import process, within
+from ...supervisor.ground.errors import Exit, TerokError
 from .keys import KEY_FILE_TIER, unwrap, wrap
 from .records import LockedError
 from .recovery import RECOVERY_TIER

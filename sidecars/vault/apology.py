@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from ...supervisor.errors import TerokError
+from ...supervisor.ground.errors import TerokError
 
 READ_SECONDS = 1.0
 """How long the head of a request is waited for, so that the answer is not lost in a reset."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from . import limits
-from .codec import Refused, split_head
+from ..kit import limits
+from ..kit.codec import Refused, split_head
 from .decide import Refusal
 
 if TYPE_CHECKING:
+    from ..kit.reactor import Timer
+    from ..kit.stream import Wire
     from .exchange import Exchange
     from .heads import Seen
-    from .reactor import Timer
     from .service import Service
-    from .wire import Wire
 
 _REASONS = {
     400: "Bad Request",

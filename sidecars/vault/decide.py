@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import NamedTuple
 
-from .codec import Request
+from ..kit.codec import Request
 from .headers import candidates
 from .routes import Route, Target
 

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import bodies, limits
-from .codec import CHUNKED, Answer, Refused, read_answer, split_head
+from ..kit import bodies, limits
+from ..kit.codec import CHUNKED, Answer, Refused, read_answer, split_head
+from ..kit.dial import DialError
 from .decide import Refusal
-from .dial import DialError
 from .headers import Added, answer_lines, trailer_lines
 
 if TYPE_CHECKING:
-    from .dial import Endpoint
+    from ..kit.dial import Endpoint
     from .heads import Admitted
     from .keeper import Loaded
-    from .pool import Carrier, Pool
     from .sides import Caller, Watcher
+    from .upstream.pool import Carrier, Pool
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""

@@ -12,7 +12,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Iterable, Iterator
 
-from .codec import Answer, Header, Request, connection_options
+from ..kit.codec import Answer, Header, Request, connection_options
 
 Pair = tuple[bytes, bytes]
 HOP_BY_HOP = frozenset(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import limits
-from .codec import Request, parse_request
+from ..kit import limits
+from ..kit.codec import Request, parse_request
 from .headers import request_lines
 
 if TYPE_CHECKING:

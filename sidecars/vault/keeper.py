@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from ...supervisor.errors import TerokError
+from ...supervisor.ground.errors import TerokError
+from ..kit.dial import Endpoint
+from ..login.refresh import needed
+from ..roster import catalog
 from ..store import credential
 from ..store.keys import ensure_unlocked
 from ..store.records import LockedError
 from ..store.store import Store
-from . import catalog, headers
+from . import headers
 from .decide import Grant, Places, Refusal
-from .dial import Endpoint
-from .refresh import needed
 from .routes import Route, Target
 
 

@@ -10,20 +10,21 @@ import sqlite3
 import ssl
 import sys
 
-from ...supervisor.errors import Exit, TerokError
+from ...supervisor.ground.errors import Exit, TerokError
+from ..kit import limits
 from ..kit.confine import confine
 from ..kit.context import Context
+from ..kit.dial import Dialer, trust_stores
+from ..kit.reactor import Reactor
+from ..login.helper import Helper
+from ..login.refresh import needed
 from ..store.keys import prepare
 from ..store.store import Store
-from . import apology, limits
-from .books import Books
-from .dial import Dialer, trust_stores
-from .journal import Journal
+from . import apology
+from .books.journal import Journal
+from .books.ledger import Counts, Ledger
+from .books.watch import Books
 from .keeper import Keeper
-from .ledger import Counts, Ledger
-from .reactor import Reactor
-from .refresh import needed
-from .refresh_helper import Helper
 from .renew import Renewer
 from .service import Service
 
@@ -85,7 +86,7 @@ def apologise(context: Context, error: Exception) -> int:
 def can_http2() -> bool:
     """Load what speaks HTTP/2 (20 ms, 4 MB), while files can still be read; False when it is not installed."""
     try:
-        from . import http2_pool  # noqa: F401 - the pool uses it
+        from .upstream import http2_pool  # noqa: F401 - the pool uses it
     except ImportError:
         return False
     return True

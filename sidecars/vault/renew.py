@@ -1,6 +1,7 @@
 """When a login must be refreshed before a request goes on, and what waits for it.
 
-The refresh itself is the helper's (`refresh_helper.py`): this process only asks, waits, and reads the store again.
+The refresh itself is the helper's (`sidecars/login/helper.py`): this process only asks, waits,
+and reads the store again.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING
 
-from . import limits
+from ..kit import limits
+from ..kit.reactor import READ, Reactor
 from .decide import Grant, Refusal
-from .reactor import READ, Reactor
 
 if TYPE_CHECKING:
+    from ..login.helper import Helper
     from .keeper import Keeper, Loaded
-    from .refresh_helper import Helper
     from .routes import Route
 
 Renewed = Callable[["Loaded | Refusal"], None]

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...supervisor.errors import TerokError
-from .dial import Endpoint
+from ...supervisor.ground.errors import TerokError
+from ..kit.dial import Endpoint
 from .headers import Added, Pair
 
 

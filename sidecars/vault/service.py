@@ -7,19 +7,19 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from . import limits
-from .books import Books
+from ..kit import limits
+from ..kit.codec import Refused
+from ..kit.dial import Dialer
+from ..kit.reactor import READ, Reactor
+from ..kit.stream import Wire
+from .books.watch import Books
 from .client import Client
-from .codec import Refused
 from .decide import Refusal, decide
-from .dial import Dialer
 from .exchange import Exchange
 from .heads import Heads, Seen
 from .keeper import Keeper, Loaded
-from .pool import Pool
-from .reactor import READ, Reactor
 from .renew import Renewer
-from .wire import Wire
+from .upstream.pool import Pool
 
 if TYPE_CHECKING:
     from .heads import Admitted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ...supervisor.layout import Layout
+    from ...supervisor.ground.layout import Layout
 
 
 def settings_for(layout: Layout, *, audit_required: bool = True) -> dict[str, Any]:

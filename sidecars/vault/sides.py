@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from .codec import Answer
+    from ..kit.codec import Answer
+    from ..kit.stream import Wire
     from .decide import Refusal
     from .exchange import Exchange
-    from .wire import Wire
 
 
 class Caller(Protocol):

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from terok_host.supervisor.layout import Bundle, Layout
+from terok_host.supervisor.ground.layout import Bundle, Layout
 
 from . import image
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from terok_host.supervisor.layout import ANNOTATION_SIDECAR, IN_CONTAINER
+from terok_host.supervisor.ground.layout import ANNOTATION_SIDECAR, IN_CONTAINER
 
 from .house import House
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from terok_host.supervisor import firewall
+from terok_host.supervisor.wall import firewall
 
 from .nameserver import AAAA, HTTPS, NameServer, ask
 from .world import FORWARDER, World, counted

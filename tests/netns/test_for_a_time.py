@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import shield_live as live
 from terok_host.sidecars.shield import bundle as files
-from terok_host.sidecars.shield import static
+from terok_host.sidecars.shield import live, static
 from terok_host.sidecars.shield.dnsmasq import Features
 from terok_host.sidecars.shield.targets import parse
-from terok_host.supervisor import firewall
+from terok_host.supervisor.wall import firewall
 
 from .nameserver import NameServer, ask
 from .world import World, wait_until

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from terok_host.runtime import shield_live as live
 from terok_host.sidecars.shield import bundle as files
-from terok_host.sidecars.shield import model
+from terok_host.sidecars.shield import live, model
 from terok_host.sidecars.shield.targets import parse
-from terok_host.supervisor import firewall
-from terok_host.supervisor.errors import TerokError
+from terok_host.supervisor.ground.errors import TerokError
+from terok_host.supervisor.wall import firewall
 
 from .nameserver import NameServer, ask, ask_stream, decode, question
 from .world import World, counted, wait_until

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from terok_host.runtime import shield_live as live
+from terok_host.sidecars.shield import live
 from terok_host.sidecars.shield.targets import parse
-from terok_host.supervisor import firewall, kernel, process, resolver
+from terok_host.supervisor.ground import kernel, process
+from terok_host.supervisor.wall import firewall, resolver
 
 from .nameserver import NameServer, addresses, ask, ask_stream
 from .world import FORWARDER, World, counted

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.supervisor import firewall
-from terok_host.supervisor.quick import loads
+from terok_host.supervisor.ground.quick import loads
+from terok_host.supervisor.wall import firewall
 
 from .nameserver import NameServer, ask, ask_stream
 from .world import FORWARDER, World, counted

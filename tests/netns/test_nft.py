@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.supervisor import firewall, kernel, nft, within
-from terok_host.supervisor.errors import TerokError
+from terok_host.supervisor.ground import kernel, within
+from terok_host.supervisor.ground.errors import TerokError
+from terok_host.supervisor.wall import firewall, nft
 
 from .world import World
 
@@ -62,7 +63,7 @@ def test_without_a_table_there_is_nothing_to_read_back(world: World) -> None:
 
 def test_where_neither_is_there_it_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel.Nftables, "_NAME", "libnftables-that-is-missing.so.1")
-    monkeypatch.setattr("terok_host.supervisor.process.PATH", "/nonexistent")
+    monkeypatch.setattr("terok_host.supervisor.ground.process.PATH", "/nonexistent")
     shield = world.prepare(ADDRESS, forwarder=None)
     with pytest.raises(TerokError, match="nft is not installed. Fix: install the package"):
         firewall.apply(world.box.namespaces, shield)

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from terok_host.runtime.shield_live import Running
 from terok_host.sidecars.shield import bundle as shield_bundle
 from terok_host.sidecars.shield import dnsmasq
-from terok_host.supervisor import firewall, process, resolver, sockets, within
-from terok_host.supervisor.layout import Bundle
+from terok_host.sidecars.shield.live import Running
+from terok_host.supervisor.ground import process, sockets, within
+from terok_host.supervisor.ground.layout import Bundle
 from terok_host.supervisor.schema import Shield
+from terok_host.supervisor.wall import firewall, resolver
 
 FORWARDER = "10.0.2.3"
 INTERNET = ("0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/3", "::/1", "8000::/2", "fc00::/7")

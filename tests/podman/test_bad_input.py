@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from terok_host.supervisor import layout
+from terok_host.supervisor.ground import layout
 from tests.lab import leaks, wiring
 from tests.lab.house import House
 

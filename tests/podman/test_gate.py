@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.layout import GateHome
+from terok_host.supervisor.ground.layout import GateHome
 from tests.lab.house import House
 from tests.standins.forge import PASSWORD, HttpsForge, SshForge
 from tests.standins.gate import git, make_upstream

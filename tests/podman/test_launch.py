@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime.config import load
+from terok_host.runtime.host.flags import ALIASES, SHORT, SWITCHES, VALUED
+from terok_host.runtime.kit.config import load
 from terok_host.runtime.launch import LOOPBACK_VAULT_PORT, WiringPlan, bridges_resource_dir
-from terok_host.runtime.podman_flags import ALIASES, SHORT, SWITCHES, VALUED
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
 from terok_host.sidecars.store.tokens import digest
 from terok_host.supervisor import schema
-from terok_host.supervisor.errors import Exit
+from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
 
 SECRET = "sk-ant-api03-the-real-one-never-leaves"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from terok_host.supervisor.errors import Exit
+from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
 
 SCOPE = "myproj"
@@ -131,7 +131,7 @@ def test_a_pod_that_somebody_else_is_in_is_refused(house: House, container: str,
 
 
 def test_the_composer_alone_says_what_is_wrong(house: House, nothing_left: None) -> None:
-    program = Path(__file__).parents[2] / "runtime/annotated.py"
+    program = Path(__file__).parents[2] / "runtime/launch/annotated.py"
     places = (house.layout.data, house.layout.runtime, house.layout.config)
     for state in ("", "[]", "{}", '{"id": "x"}', '{"id": "../../x", "bundle": "/nonexistent"}'):
         done = house.run([str(house.program.parent / "python"), str(program), *places], stdin=state, check=False)

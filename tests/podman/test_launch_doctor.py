@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from terok_host.runtime import doctor_checks
+from terok_host.runtime.care import doctor_checks
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.errors import Exit
+from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
 
 PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
@@ -233,7 +233,7 @@ def doctor_env(house: House) -> Any:
     """The surroundings of a verb in this house, without a process of its own."""
     import sys
 
-    from terok_host.runtime.env import Env, Output
+    from terok_host.runtime.kit.env import Env, Output
 
     return Env(house.env, out=Output(json_output=True, stream=sys.stdout), messages=sys.stderr)
 

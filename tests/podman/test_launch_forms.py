@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from terok_host.runtime.launch import formats
-from terok_host.supervisor.errors import Exit
+from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
 
 SCRIPT = 'ls /run/terok; echo "$A" "$0"; cat /etc/resolv.conf'

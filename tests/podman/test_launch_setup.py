@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime.hooks import SYSTEM_HOOK_DIRS
-from terok_host.supervisor.errors import Exit
+from terok_host.runtime.host.hooks import SYSTEM_HOOK_DIRS
+from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
 
 

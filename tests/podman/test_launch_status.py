@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from terok_host.runtime import status
-from terok_host.supervisor.errors import Exit
+from terok_host.runtime.care import status
+from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
 
 PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")

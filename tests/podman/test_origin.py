@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from terok_host.supervisor import layout
+from terok_host.supervisor.ground import layout
 from tests.lab import image
 from tests.lab.house import House
 

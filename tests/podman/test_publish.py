@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.supervisor import process, within
+from terok_host.supervisor.ground import process, within
 from tests.lab.house import House
 
 OUTSIDE = "slirp4netns:port_handler=slirp4netns,allow_host_loopback=true"

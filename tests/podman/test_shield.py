@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import shield_live, shield_views
-from terok_host.supervisor import firewall
-from terok_host.supervisor.layout import package_root
+from terok_host.runtime.shield import views
+from terok_host.sidecars.shield import live
+from terok_host.supervisor.ground.layout import package_root
+from terok_host.supervisor.wall import firewall
 from tests.lab.house import CommandFailed, House
 from tests.netns.world import wait_until
 from tests.standins.dns import Resolver
@@ -70,10 +71,10 @@ def test_status_waits_for_a_change_under_way(house: House, box: str) -> None:
     """In the middle of a change files and firewall differ, which is no alarm."""
     house.terok("shield", "allow", box, "denied.test")
     bundle = house.bundle(box)
-    running = shield_live.Running.find(bundle)
+    running = live.Running.find(bundle)
     assert running is not None
     with ExitStack() as stack:
-        with shield_live.locked(bundle):
+        with live.locked(bundle):
             firewall.load(running.namespaces, b"flush chain inet terok refuse")
             status = stack.enter_context(
                 subprocess.Popen(
@@ -82,7 +83,7 @@ def test_status_waits_for_a_change_under_way(house: House, box: str) -> None:
             )
             with pytest.raises(subprocess.TimeoutExpired):
                 status.wait(0.7)
-            firewall.restore(running.namespaces, shield_views.expected(bundle))
+            firewall.restore(running.namespaces, views.expected(bundle))
         said, _ = status.communicate(timeout=10)
     assert status.returncode == 0, said
 
@@ -163,7 +164,7 @@ def test_names_without_a_capable_dnsmasq(house: House, static: None, name: str, 
     assert "allowed.test" in house.terok("shield", "resolve", name).stdout
     # what the supervisor starts once an hour, in the user namespace in which it would
     generation = json.loads(Path(house.bundle(name).shield).read_text())["generation"]
-    script = Path(package_root()) / "runtime" / "shield_refresh.py"
+    script = Path(package_root()) / "sidecars" / "shield" / "refresh.py"
     house.podman("unshare", sys.executable, "-I", "-S", str(script), house.bundle(name).root)
     assert json.loads(Path(house.bundle(name).shield).read_text())["generation"] == generation + 1
     assert "192.88.99.10 allowed.test" in house.podman("exec", name, "cat", "/etc/hosts").stdout

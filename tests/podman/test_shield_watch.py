@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.supervisor.layout import package_root
+from terok_host.supervisor.ground.layout import package_root
 from tests.lab.house import House
 from tests.netns.world import wait_until
 from tests.standins.dns import Resolver
@@ -153,6 +153,6 @@ def test_the_end_of_an_old_bypass_leaves_a_later_mode_alone(house: House, box: s
     house.terok("shield", "bypass", box, "--for", "1s")
     house.terok("shield", "down", box)
     bundle = house.bundle(box)
-    script = str(Path(package_root()) / "runtime" / "shield_later.py")
+    script = str(Path(package_root()) / "sidecars" / "shield" / "later.py")
     house.run([sys.executable, "-I", "-S", script, "1.1", bundle.root])
     assert json.loads(house.terok("shield", "status", box, "--json").stdout)["mode"] == "down"

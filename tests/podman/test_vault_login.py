@@ -11,7 +11,7 @@ import pytest
 
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.errors import Exit
+from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
 
 # a command's words have no spaces: the shell in the image makes them

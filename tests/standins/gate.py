@@ -19,7 +19,7 @@ from terok_host.sidecars.gate import config, mirror
 from terok_host.sidecars.gate.site import Site
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.layout import Layout, package_root
+from terok_host.supervisor.ground.layout import Layout, package_root
 
 TOKEN = "terok-0123456789abcdef0123456789abcdef01234567"
 GIT_ENV = {

@@ -17,8 +17,8 @@ from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.credential import Credential
 from terok_host.sidecars.store.records import Item
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor import process
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground import process
+from terok_host.supervisor.ground.layout import Layout
 
 
 class TokenServer:

@@ -14,7 +14,7 @@ import pytest
 from terok_host.runtime import cli
 from terok_host.sidecars.store import keys, tiers
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground.layout import Layout
 
 PASSPHRASE = "correct horse battery"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from terok_host.supervisor import process, sockets
+from terok_host.supervisor.ground import process, sockets
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = "probe"

@@ -17,15 +17,15 @@ from typing import Any
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
 from terok_host.sidecars.vault.settings import settings_for
-from terok_host.supervisor import process, sockets
-from terok_host.supervisor.layout import Layout, package_root
+from terok_host.supervisor.ground import process, sockets
+from terok_host.supervisor.ground.layout import Layout, package_root
 
 SECRET = "sk-real-7hJ2kQ9xLmZ4pW8vTqR3nB6y/+=c"
 """What must never be seen by a client; the last characters are ones that percent-encoding changes."""
 
 
 def provider(url: str, **changes: Any) -> dict[str, Any]:
-    """A PROVIDER of routes.json (see `sidecars/vault/catalog.py`) with one upstream and everything allowed."""
+    """A PROVIDER of routes.json (see `sidecars/roster/catalog.py`) with one upstream and everything allowed."""
     made = {
         "title": "Stand-in",
         "site": None,

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import trustme
 
-from terok_host.sidecars.gate import sync
+from terok_host.sidecars.gate.forge import sync
 from terok_host.sidecars.store import keys
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground.layout import Layout
 from tests.standins.gate import Rig, make_upstream
 from tests.standins.logins import TokenServer, put, unlocked
 from tests.standins.upstream import Upstream

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import apparmor
-from terok_host.supervisor.layout import Layout
+from terok_host.runtime.host import apparmor
+from terok_host.supervisor.ground.layout import Layout
 
 
 def layout(tmp_path: Path) -> Layout:

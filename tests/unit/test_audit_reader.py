@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terok_host.sidecars.audit import names, packets, window
-from terok_host.sidecars.audit.main import Reader
+from terok_host.sidecars.shield.reader import names, packets, window
+from terok_host.sidecars.shield.reader.main import Reader
 
 
 def ipv4(address: str, protocol: int = 6, port: int = 443, *, options: bytes = b"", offset: int = 0) -> bytes:

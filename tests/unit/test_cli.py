@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from terok_host.runtime import cli, completion, verbs
-from terok_host.runtime.env import Output
-from terok_host.supervisor.errors import Exit
+from terok_host.runtime.kit.env import Output
+from terok_host.supervisor.ground.errors import Exit
 
 PROGRAM = Path(sys.executable).parent / "terok"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import config, config_file
-from terok_host.supervisor.errors import Exit, TerokError
+from terok_host.runtime.kit import config, config_file
+from terok_host.supervisor.ground.errors import Exit, TerokError
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terok_host.runtime import config, config_cli, config_file, project
-from terok_host.runtime.config_edit import put
-from terok_host.supervisor.errors import Exit, TerokError
-from terok_host.supervisor.layout import Layout
+from terok_host.runtime.care import config as config_cli
+from terok_host.runtime.kit import config, config_file, project
+from terok_host.runtime.kit.config_edit import put
+from terok_host.supervisor.ground.errors import Exit, TerokError
+from terok_host.supervisor.ground.layout import Layout
 
 LAYOUT = Layout("/d", "/r", "/c")
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from terok_host.runtime import env as environment
-from terok_host.runtime.env import Env, Output
+from terok_host.runtime.kit import env as environment
+from terok_host.runtime.kit.env import Env, Output
 
 
 class Stream(io.StringIO):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from terok_host.sidecars.gate import hostkeys, upstream
-from terok_host.sidecars.gate.address import parse_url
-from terok_host.supervisor.errors import Exit, TerokError
+from terok_host.sidecars.gate.forge import hostkeys, remote
+from terok_host.sidecars.gate.forge.address import parse_url
+from terok_host.supervisor.ground.errors import Exit, TerokError
 
 
 def test_known_fingerprint() -> None:
@@ -66,7 +66,7 @@ def test_upstreams_report_is_understood() -> None:
         "!\tabc:refs/heads/stale\t[rejected] (stale info)\n"
         "Done\n"
     )
-    assert upstream.parse_porcelain(text) == {
+    assert remote.parse_porcelain(text) == {
         "refs/heads/new": "",
         "refs/heads/ff": "",
         "refs/heads/forced": "",

@@ -14,8 +14,8 @@ import pytest
 
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.errors import Exit
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground.errors import Exit
+from terok_host.supervisor.ground.layout import Layout
 from tests.standins.forge import PASSWORD, HttpsForge
 from tests.standins.gate import Rig, commit, git, make_upstream
 

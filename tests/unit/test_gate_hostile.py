@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from terok_host.sidecars.gate import front, objects, refs
+from terok_host.sidecars.gate import objects, refs
 from terok_host.sidecars.gate.config import Limits
-from terok_host.sidecars.gate.landing import Landing
+from terok_host.sidecars.gate.forge.landing import Landing
+from terok_host.sidecars.gate.serving import front
 from terok_host.sidecars.gate.site import remove_tree
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor import process
-from terok_host.supervisor.errors import TerokError
+from terok_host.supervisor.ground import process
+from terok_host.supervisor.ground.errors import TerokError
 from tests.standins.gate import Rig, commit, git
 
 

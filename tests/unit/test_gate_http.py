@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terok_host.sidecars.gate import http
-from terok_host.sidecars.gate.http import Chunked, HttpError, Length, parse_head
+from terok_host.sidecars.gate.serving import http
+from terok_host.sidecars.gate.serving.http import Chunked, HttpError, Length, parse_head
 
 
 def request(*fields: str, line: str = "GET /p.git/info/refs?service=git-upload-pack HTTP/1.1") -> bytes:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.sidecars.gate import sync
 from terok_host.sidecars.gate.config import Limits
+from terok_host.sidecars.gate.forge import sync
 from terok_host.sidecars.gate.policy import Policy
 from tests.standins.gate import Rig, commit, git
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from terok_host.sidecars.gate.sync import Step, decide
+from terok_host.sidecars.gate.forge.sync import Step, decide
 
 NONE = "0" * 40
 ONE, TWO, THREE, SIDE = (character * 40 for character in "1239")

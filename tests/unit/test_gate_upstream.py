@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from terok_host.sidecars.gate import config, hostkeys, review, state, sync
-from terok_host.sidecars.gate.address import parse_url
+from terok_host.sidecars.gate import config, review, state
+from terok_host.sidecars.gate.forge import address, hostkeys, sync
 from terok_host.sidecars.gate.policy import Policy
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.errors import Exit, TerokError
+from terok_host.supervisor.ground.errors import Exit, TerokError
 from tests.standins.forge import PASSWORD, HttpsForge, SshForge
 from tests.standins.gate import Rig, commit, git, make_upstream
 
@@ -391,8 +391,8 @@ def ssh(tmp_path: Path, repo: Path, rig: Rig) -> Iterator[SshForge]:
 def test_over_ssh_with_the_scopes_key(rig: Rig, ssh: SshForge, repo: Path) -> None:
     url = f"{ssh.url}/up.git"
     os.makedirs(rig.home.root)
-    address = parse_url(url)
-    hostkeys.pin(rig.home, address, hostkeys.choose(address, ssh.host_key))
+    place = address.parse_url(url)
+    hostkeys.pin(rig.home, place, hostkeys.choose(place, ssh.host_key))
     running(rig, url, mode="online")
     work = clone(rig)
     tip = commit(work, "new")
@@ -404,24 +404,24 @@ def test_over_ssh_with_the_scopes_key(rig: Rig, ssh: SshForge, repo: Path) -> No
 
 def test_another_host_key_is_refused(rig: Rig, ssh: SshForge) -> None:
     url = f"{ssh.url}/up.git"
-    address = parse_url(url)
+    place = address.parse_url(url)
     other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
     settings = rig.configure(url)
-    hostkeys.pin(rig.home, address, hostkeys.choose(address, other))
+    hostkeys.pin(rig.home, place, hostkeys.choose(place, other))
     with pytest.raises(TerokError, match="[Hh]ost key verification failed"):
         sync.synchronise(rig.site, settings)
     rig.start()
 
 
 def test_a_host_key_must_be_confirmed(ssh: SshForge) -> None:
-    address = parse_url(f"{ssh.url}/up.git")
+    place = address.parse_url(f"{ssh.url}/up.git")
     mark = hostkeys.fingerprint(ssh.host_key.split()[1])
     with pytest.raises(TerokError) as caught:
-        hostkeys.choose(address, "")
+        hostkeys.choose(place, "")
     assert caught.value.code == Exit.MANUAL and mark in caught.value.what and mark in caught.value.fix
-    assert [" ".join(each) for each in hostkeys.choose(address, mark)] == [ssh.host_key]
+    assert [" ".join(each) for each in hostkeys.choose(place, mark)] == [ssh.host_key]
     with pytest.raises(TerokError) as caught:
-        hostkeys.choose(address, "SHA256:AAAA")
+        hostkeys.choose(place, "SHA256:AAAA")
     assert caught.value.code == Exit.REFUSED
 
 

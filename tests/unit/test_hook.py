@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from terok_host.supervisor import layout
+from terok_host.supervisor.ground import layout
 
 ENTRY = Path(layout.package_root()) / "hookbin" / "entry.py"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from terok_host.sidecars.vault import bodies, limits
-from terok_host.sidecars.vault.codec import (
+from terok_host.sidecars.kit import bodies, limits
+from terok_host.sidecars.kit.codec import (
     CHUNKED,
     UNTIL_CLOSE,
     Refused,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from terok_host.sidecars.kit.confine import confine
-from terok_host.supervisor import kernel, process, within
+from terok_host.supervisor.ground import kernel, process, within
 
 
 def confined(body: Callable[[], object], **grants: object) -> str:

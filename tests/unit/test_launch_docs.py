@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from terok_host.runtime import config_cli, config_file, launch, project
-from terok_host.runtime.config import Config, RestrictedConfig, keys
+from terok_host.runtime import launch
+from terok_host.runtime.care import config
+from terok_host.runtime.kit import config_file, project
+from terok_host.runtime.kit.config import Config, RestrictedConfig, keys
 from terok_host.runtime.launch import restricted
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground.layout import Layout
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -47,7 +49,7 @@ def test_the_configuration_page_has_the_defaults_and_what_projects_may_set() -> 
     values = config_file.parse(text.partition("```yaml\n")[2].partition("```")[0], "configuration.md")
     cfg = Config(Layout("/d", "/r", "/c"))
     assert values == {name: field.default for name, field in keys().items()}
-    assert config_cli.values_of(cfg).keys() == values.keys()
+    assert config.values_of(cfg).keys() == values.keys()
     for name, field in keys().items():
         assert field.metadata["doc"] in text, name
     for name in project.NARROWER:

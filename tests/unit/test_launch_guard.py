@@ -8,20 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terok_host.runtime import guard
-from terok_host.runtime.launch import SANDBOX_MANAGED_FLAGS, reject_managed_flags, reject_managed_volumes
-from terok_host.runtime.podman_flags import ALIASES, SHORT, SWITCHES, VALUED, parse
-from terok_host.supervisor.errors import Exit, TerokError
-from terok_host.supervisor.layout import Layout
+from terok_host.runtime.host.flags import ALIASES, SHORT, SWITCHES, VALUED, parse
+from terok_host.runtime.launch import SANDBOX_MANAGED_FLAGS, refusals, reject_managed_flags, reject_managed_volumes
+from terok_host.supervisor.ground.errors import Exit, TerokError
+from terok_host.supervisor.ground.layout import Layout
 
 MANAGED = sorted(SANDBOX_MANAGED_FLAGS)
 HARMLESS_VALUED = sorted(
     VALUED
     - {flag[2:] for flag in SANDBOX_MANAGED_FLAGS}
-    - set(guard.WEAKENING)
+    - set(refusals.WEAKENING)
     - {"volume", "mount", "tmpfs", "secret"}
 )
-HARMLESS_SWITCHES = sorted(SWITCHES - set(guard.WEAKENING))
+HARMLESS_SWITCHES = sorted(SWITCHES - set(refusals.WEAKENING))
 VALUES = st.text(st.characters(codec="ascii", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12)
 
 
@@ -201,9 +200,9 @@ SEGMENTS = st.lists(st.sampled_from(["run", "terok", "var", ".", "..", "", "etc"
 @given(SEGMENTS)
 def test_a_path_is_judged_by_where_it_leads(segments: list[str]) -> None:
     path = "/" + "/".join(segments)
-    assert guard.normal(guard.normal(path)) == guard.normal(path)
-    assert guard.overlaps(path, path + "/below")
-    assert guard.overlaps(path + "/sub/..", path)
+    assert refusals.normal(refusals.normal(path)) == refusals.normal(path)
+    assert refusals.overlaps(path, path + "/below")
+    assert refusals.overlaps(path + "/sub/..", path)
 
 
 def test_sources_of_ours_stay_out(tmp_path: Path) -> None:
@@ -213,9 +212,9 @@ def test_sources_of_ours_stay_out(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "data", tmp_path / "data" / "vault", tmp_path / "link", tmp_path / "run"):
         for words in (["-v", f"{source}:/x"], ["--mount", f"type=bind,src={source},dst=/x"]):
             with pytest.raises(TerokError) as caught:
-                guard.reject_private_sources([*words, "image"], layout)
+                refusals.reject_private_sources([*words, "image"], layout)
             assert caught.value.code == Exit.REFUSED
-    guard.reject_private_sources(["-v", f"{tmp_path}/other:/x", "-v", "named:/y", "image"], layout)
+    refusals.reject_private_sources(["-v", f"{tmp_path}/other:/x", "-v", "named:/y", "image"], layout)
 
 
 def test_every_short_flag_leads_to_a_known_one() -> None:

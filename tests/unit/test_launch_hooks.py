@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import hooks
-from terok_host.supervisor.layout import Layout
+from terok_host.runtime.host import hooks
+from terok_host.supervisor.ground.layout import Layout
 
 SYSTEM = list(hooks.SYSTEM_HOOK_DIRS)
 

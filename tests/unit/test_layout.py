@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.supervisor import layout
-from terok_host.supervisor.errors import TerokError
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground import layout
+from terok_host.supervisor.ground.errors import TerokError
+from terok_host.supervisor.ground.layout import Layout
 
 
 def test_an_ordinary_user_has_the_xdg_directories(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from terok_host.supervisor import process
-from terok_host.supervisor.errors import TerokError
+from terok_host.supervisor.ground import process
+from terok_host.supervisor.ground.errors import TerokError
 
 
 def open_fds() -> set[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from terok_host.runtime.publish import PORTS_MAX, annotated_udp_ports, udp_ports
-from terok_host.supervisor.errors import TerokError
+from terok_host.runtime.host.publish import PORTS_MAX, annotated_udp_ports, udp_ports
+from terok_host.supervisor.ground.errors import TerokError
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terok_host.supervisor import guard, record
+from terok_host.supervisor import record
+from terok_host.supervisor.wall import guard
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:

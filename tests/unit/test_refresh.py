@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import trustme
 
+from terok_host.sidecars.login import exchange, refresh
+from terok_host.sidecars.login.refresh import Exchange, RefreshError
+from terok_host.sidecars.login.slot import Slot
 from terok_host.sidecars.store.credential import Credential, parse
 from terok_host.sidecars.store.records import Item
 from terok_host.sidecars.store.store import Store
-from terok_host.sidecars.vault import refresh, refresh_http
-from terok_host.sidecars.vault.refresh import Exchange, RefreshError
-from terok_host.sidecars.vault.refresh_slot import Slot
-from terok_host.supervisor import process
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground import process
+from terok_host.supervisor.ground.layout import Layout
 from tests.standins.logins import TokenServer, ended, get, put, unlocked
 
 # the token endpoint is a thread of the test; its children use nothing that the thread could hold locked
@@ -38,7 +38,7 @@ def provider(endpoint: TokenServer) -> dict[str, Any]:
 
 def run(logged_in: Layout, endpoint: TokenServer, *, slot: type[Slot] = Slot, stale: int | None = None) -> Item:
     with unlocked(logged_in) as store, slot(logged_in.vault_refresh, "work", "anthropic") as held:
-        return refresh.refresh(store, held, provider(endpoint), refresh_http.send, stale=stale, clock=time.time)
+        return refresh.refresh(store, held, provider(endpoint), exchange.send, stale=stale, clock=time.time)
 
 
 def test_when_it_is_due(logged_in: Layout) -> None:
@@ -141,7 +141,7 @@ def test_an_endpoint_that_gives_no_answer_is_a_failure_with_a_reason(logged_in: 
     dead = {"refresh": SPEC, "ca_bundle": endpoint.ca_file}
     with unlocked(logged_in) as store, Slot(logged_in.vault_refresh, "work", "anthropic") as slot:
         with pytest.raises(RefreshError, match="gave no answer: ConnectError"):
-            refresh.refresh(store, slot, dead, refresh_http.send, clock=time.time)
+            refresh.refresh(store, slot, dead, exchange.send, clock=time.time)
         assert get(store).meta["refresh"]["failures"] == 1
 
 
@@ -149,29 +149,29 @@ def test_another_certificate_is_not_trusted(logged_in: Layout, endpoint: TokenSe
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(str(stranger))
     with pytest.raises(RefreshError, match="gave no answer"):
-        refresh_http.send(Exchange(endpoint.url, {}, b"{}", str(stranger)))
+        exchange.send(Exchange(endpoint.url, {}, b"{}", str(stranger)))
     assert endpoint.requests == 0
 
 
 def test_a_huge_answer_is_cut(endpoint: TokenServer) -> None:
     endpoint.answer = lambda: (200, b"x" * (1 << 20))
     with pytest.raises(RefreshError, match="more than 256 KiB"):
-        refresh_http.send(Exchange(endpoint.url, {}, b"{}", endpoint.ca_file))
+        exchange.send(Exchange(endpoint.url, {}, b"{}", endpoint.ca_file))
 
 
 def test_an_endpoint_that_never_finishes_is_given_up(endpoint: TokenServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refresh_http, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(refresh_http, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(exchange, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(exchange, "ANSWER_SECONDS", 0.2)
     stop = threading.Event()
     endpoint.answer = lambda: (200, b"x" if stop.wait(20) else b"")
     with pytest.raises(RefreshError, match="gave no answer"):
-        refresh_http.send(Exchange(endpoint.url, {}, b"{}", endpoint.ca_file))
+        exchange.send(Exchange(endpoint.url, {}, b"{}", endpoint.ca_file))
     stop.set()
 
 
 def test_a_slow_drip_does_not_hold_the_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refresh_http, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(refresh_http, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(exchange, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(exchange, "ANSWER_SECONDS", 0.3)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "drip.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -193,7 +193,7 @@ def test_a_slow_drip_does_not_hold_the_exchange(tmp_path: Path, monkeypatch: pyt
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/token"
         # the first line of the answer never ends
         with pytest.raises(RefreshError, match="gave no answer: (TimeoutError|ReadTimeout)"):
-            refresh_http.send(Exchange(url, {}, b"{}", str(tmp_path / "drip.pem")))
+            exchange.send(Exchange(url, {}, b"{}", str(tmp_path / "drip.pem")))
         stop.set()
         thread.join()
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from terok_host.sidecars.login.helper import Helper
+from terok_host.sidecars.login.slot import Slot
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.credential import parse
 from terok_host.sidecars.store.store import Store
-from terok_host.sidecars.vault.refresh_helper import Helper
-from terok_host.sidecars.vault.refresh_slot import Slot
-from terok_host.supervisor import process
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground import process
+from terok_host.supervisor.ground.layout import Layout
 from tests.standins.logins import TokenServer, ended, get, unlocked
 
 # the token endpoint is a thread of the test; its children use nothing that the thread could hold locked
@@ -34,7 +34,7 @@ def helper(logged_in: Layout, endpoint: TokenServer) -> Iterator[Helper]:
 
 
 def write_routes(logged_in: Layout, endpoint: TokenServer) -> None:
-    from terok_host.sidecars.vault import roster
+    from terok_host.sidecars.roster import files
 
     path = Path(logged_in.roster) / "test.yml"
     path.parent.mkdir(parents=True)
@@ -42,7 +42,7 @@ def write_routes(logged_in: Layout, endpoint: TokenServer) -> None:
         "providers:\n  anthropic:\n    extends: anthropic\n    allow_private: true\n"
         f"    ca_bundle: {endpoint.ca_file}\n    refresh: {{url: {endpoint.url}, client_id: x}}\n"
     )
-    roster.write_routes(logged_in)
+    files.write_routes(logged_in)
 
 
 def start_helper(logged_in: Layout) -> Helper:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from terok_host.sidecars.roster import agents, catalog, compile, files
+from terok_host.sidecars.roster.nodes import RosterError
 from terok_host.sidecars.store import tokens
-from terok_host.sidecars.vault import agents, catalog, compile, roster
-from terok_host.sidecars.vault.nodes import RosterError
-from terok_host.supervisor.errors import TerokError
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground.errors import TerokError
+from terok_host.supervisor.ground.layout import Layout
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture(scope="module")
 def bundled() -> dict[str, Any]:
-    return compile.compile_files(sorted(str(path) for path in Path(roster.bundled()).glob("*.yml")))
+    return compile.compile_files(sorted(str(path) for path in Path(files.bundled()).glob("*.yml")))
 
 
 def personal(layout: Layout, text: str, name: str = "mine.yml") -> Path:
@@ -163,10 +163,10 @@ providers:
 
 
 def test_a_personal_provider_is_taken_and_recompiled_when_changed(layout: Layout) -> None:
-    first, warning = roster.load(layout)
+    first, warning = files.load(layout)
     assert "mine" not in first["providers"]
     personal(layout, MINE)
-    second, warning = roster.load(layout)
+    second, warning = files.load(layout)
     assert (second["providers"]["mine"]["title"], warning) == ("My service", "")
     assert "x-key" in second["token_headers"]
     assert Path(layout.vault_routes).stat().st_mode & 0o777 == 0o600
@@ -175,12 +175,12 @@ def test_a_personal_provider_is_taken_and_recompiled_when_changed(layout: Layout
 
 def test_a_bad_file_keeps_the_old_routes(layout: Layout) -> None:
     personal(layout, MINE)
-    roster.load(layout)
+    files.load(layout)
     before = Path(layout.vault_routes).read_bytes()
     path = personal(layout, MINE.replace("title", "titel"))
     with pytest.raises(RosterError, match=re.escape(f"{path}:3: providers.mine.titel: there is no such key")):
-        roster.write_routes(layout)
-    catalogue, warning = roster.load(layout)
+        files.write_routes(layout)
+    catalogue, warning = files.load(layout)
     assert "mine" in catalogue["providers"]
     assert "titel" in warning
     assert Path(layout.vault_routes).read_bytes() == before
@@ -190,7 +190,7 @@ def test_extends_takes_over_and_overrides(layout: Layout) -> None:
     personal(
         layout, "providers:\n  quick:\n    extends: openai\n    limits: {per_minute: 10, concurrent: 2, body_mb: 1}\n"
     )
-    found = roster.write_routes(layout)["providers"]
+    found = files.write_routes(layout)["providers"]
     assert found["quick"]["upstreams"] == found["openai"]["upstreams"]
     assert found["quick"]["rate"] == {"per_minute": 10, "concurrent": 2}
     assert found["quick"]["body_max"] == 1 << 20
@@ -234,7 +234,7 @@ WRONG = [
 def test_wrong_files_are_refused_with_their_place(layout: Layout, text: str, line: int, problem: str) -> None:
     path = personal(layout, text)
     with pytest.raises(RosterError) as caught:
-        roster.write_routes(layout)
+        files.write_routes(layout)
     assert str(caught.value).startswith(f"{path}:{line}:")
     assert problem in str(caught.value)
     assert not Path(layout.vault_routes).exists()
@@ -244,9 +244,9 @@ def test_the_same_name_in_two_personal_files_is_refused(layout: Layout) -> None:
     personal(layout, MINE, "a.yml")
     personal(layout, MINE, "b.yml")
     with pytest.raises(RosterError, match="taken by"):
-        roster.write_routes(layout)
+        files.write_routes(layout)
 
 
 def test_a_personal_file_may_replace_a_bundled_provider(layout: Layout) -> None:
     personal(layout, MINE.replace("  mine:", "  mistral:"))
-    assert roster.write_routes(layout)["providers"]["mistral"]["title"] == "My service"
+    assert files.write_routes(layout)["providers"]["mistral"]["title"] == "My service"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from terok_host.sidecars.vault import agents, compile, roster
-from terok_host.sidecars.vault.nodes import RosterError
+from terok_host.sidecars.roster import agents, compile, files
+from terok_host.sidecars.roster.nodes import RosterError
 
-TEXTS = [path.read_text() for path in sorted(Path(roster.bundled()).glob("*.yml"))]
+TEXTS = [path.read_text() for path in sorted(Path(files.bundled()).glob("*.yml"))]
 PIECES = [
     "", "null", "~", "[]", "{}", "- ", ": ", "\n", "  ", "!number x", "!!binary aGk=", "&a", "*a", "? [x]", "'", '"',
     "1e99", "-1", "0x10", "true", "\u0000", "\ud7ff", '"\\uD800"', "${nothing}", "${token}", "{hex:1}", "providers",
@@ -37,7 +37,7 @@ def damaged(draw: st.DrawFn) -> str:
 def test_a_damaged_file_compiles_or_is_refused_with_its_place(tmp_path: Path, text: str) -> None:
     path = tmp_path / "damaged.yml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    others = [each for each in Path(roster.bundled()).glob("*.yml") if each.read_text() not in text]
+    others = [each for each in Path(files.bundled()).glob("*.yml") if each.read_text() not in text]
     try:
         found = compile.compile_files([*sorted(map(str, others)), str(path)])
     except RosterError as error:

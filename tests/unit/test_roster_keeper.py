@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from terok_host.sidecars.roster import files
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
-from terok_host.sidecars.vault import roster
 from terok_host.sidecars.vault.decide import Grant
 from terok_host.sidecars.vault.keeper import Keeper
 from terok_host.sidecars.vault.routes import Route
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground.layout import Layout
 
 
 def test_a_credential_with_a_header_of_its_own_is_found_in_it(tmp_path: Path) -> None:
     layout = Layout(str(tmp_path / "data"), str(tmp_path / "run"), str(tmp_path / "config"))
     keys.create_vault(layout)
-    roster.write_routes(layout)
+    files.write_routes(layout)
     paths = keys.key_files(layout)
     with Store.open(layout.vault_db) as store, Store.open(layout.vault_db, read_only=True) as sidecar:
         keys.ensure_unlocked(store, paths)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import selinux
-from terok_host.runtime.env import Env, Output
-from terok_host.runtime.selinux import CURRENT, MISSING, OTHER, Facts, decide
-from terok_host.supervisor import layout, schema
-from terok_host.supervisor import selinux as labels
+from terok_host.runtime.host import selinux
+from terok_host.runtime.host.selinux import CURRENT, MISSING, OTHER, Facts, decide
+from terok_host.runtime.kit.env import Env, Output
+from terok_host.supervisor import schema
+from terok_host.supervisor.container import selinux as labels
+from terok_host.supervisor.ground import layout
 
 CONFIG = "~/.config/terok/config.yml"
 ROOT = Path(__file__).parents[2]

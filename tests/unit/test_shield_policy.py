@@ -14,8 +14,8 @@ from terok_host.sidecars.shield import dnsmasq, policy, ruleset
 from terok_host.sidecars.shield.bundle import State
 from terok_host.sidecars.shield.model import DOWN, LEARN, MODES, QUARANTINE, UP, Forwarder, Model, ranges
 from terok_host.sidecars.shield.targets import WEB, Ports, Target, parse
-from terok_host.supervisor import firewall
-from terok_host.supervisor.errors import TerokError
+from terok_host.supervisor.ground.errors import TerokError
+from terok_host.supervisor.wall import firewall
 
 FORWARDER = Forwarder.parse("10.0.2.3")
 GOOD = dnsmasq.Features((2, 90), True, True)

@@ -9,7 +9,7 @@ import pytest
 from terok_host.sidecars.shield import profiles
 from terok_host.sidecars.shield.special import check_allowed
 from terok_host.sidecars.shield.targets import Ports, Target, TargetError, parse
-from terok_host.supervisor.errors import TerokError
+from terok_host.supervisor.ground.errors import TerokError
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.supervisor.errors import Exit
+from terok_host.supervisor.ground.errors import Exit
 from tests.standins.signer import Operator, Signer
 from tests.standins.sshd import HOST, Sshd
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from terok_host.supervisor import listeners, process, start
+from terok_host.supervisor import listeners, start
+from terok_host.supervisor.ground import process
 
 
 def test_a_failure_before_the_supervisor_is_told_and_leaves_no_directory(

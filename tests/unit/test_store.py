@@ -13,8 +13,8 @@ import pytest
 from terok_host.sidecars.store import keys, recovery, schema
 from terok_host.sidecars.store.records import LockedError
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.errors import Exit, TerokError
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground.errors import Exit, TerokError
+from terok_host.supervisor.ground.layout import Layout
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 from terok_host.sidecars.kit.confine import confine
 from terok_host.sidecars.store import keys, schema, seal
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor import process
-from terok_host.supervisor.errors import TerokError
-from terok_host.supervisor.layout import Layout
+from terok_host.supervisor.ground import process
+from terok_host.supervisor.ground.errors import TerokError
+from terok_host.supervisor.ground.layout import Layout
 
 # the writer is a thread of the test; the reader, a child, uses nothing that it could hold locked
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terok_host.sidecars.vault import journal
-from terok_host.sidecars.vault.guard import HOLD_MIN, Guard, Inflater, Leak, cores_of, patterns
-from terok_host.sidecars.vault.journal import Journal, verify
-from terok_host.sidecars.vault.ledger import Counts, Ledger, Limit
-from terok_host.sidecars.vault.usage import Counter, Tokens
+from terok_host.sidecars.vault.books import journal
+from terok_host.sidecars.vault.books.journal import Journal, verify
+from terok_host.sidecars.vault.books.ledger import Counts, Ledger, Limit
+from terok_host.sidecars.vault.books.usage import Counter, Tokens
+from terok_host.sidecars.vault.echo import HOLD_MIN, Guard, Inflater, Leak, cores_of, patterns
 
 SECRET = b'sk-live-AbC/123+xyz="q\\7TgV'
 

@@ -18,9 +18,9 @@ import pytest
 import trustme
 
 from terok_host.sidecars.store.credential import Credential
-from terok_host.sidecars.vault.journal import Journal
-from terok_host.sidecars.vault.ledger import Ledger
-from terok_host.supervisor.errors import Exit
+from terok_host.sidecars.vault.books.journal import Journal
+from terok_host.sidecars.vault.books.ledger import Ledger
+from terok_host.supervisor.ground.errors import Exit
 from tests.standins.operator import PASSPHRASE, Operator, stored
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from terok_host.sidecars.store import keys, tiers
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.errors import Exit
+from terok_host.supervisor.ground.errors import Exit
 from tests.standins.operator import PASSPHRASE, Operator, program, recovery_key
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import leaks
-from terok_host.supervisor.errors import Exit
+from terok_host.runtime.vault import leaks
+from terok_host.supervisor.ground.errors import Exit
 from tests.standins.operator import PASSPHRASE, Operator, stored, vendor_file
 
 

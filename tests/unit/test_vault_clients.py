@@ -16,7 +16,7 @@ import anthropic
 import openai
 import pytest
 
-from terok_host.sidecars.vault import roster
+from terok_host.sidecars.roster import files as roster
 from tests.standins import services
 from tests.standins.behaviours import secret_of
 from tests.standins.upstream import Upstream

@@ -13,7 +13,7 @@ from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
 from terok_host.sidecars.vault import main as vault_main
 from terok_host.sidecars.vault.keeper import Keeper
-from terok_host.supervisor import kernel, process
+from terok_host.supervisor.ground import kernel, process
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from terok_host.sidecars.vault.ledger import Ledger, Limit
-from terok_host.supervisor import process
+from terok_host.sidecars.vault.books.ledger import Ledger, Limit
+from terok_host.supervisor.ground import process
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault, provider, read_all
 from tests.unit.conftest import Authority

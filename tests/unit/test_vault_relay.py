@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from terok_host.sidecars.vault import journal
+from terok_host.sidecars.vault.books import journal
 from tests.standins.upstream import Upstream
 from tests.standins.vault import SECRET, Vault, auth, read_all, wait_line
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from terok_host.supervisor import process, within
-from terok_host.supervisor.errors import TerokError
+from terok_host.supervisor.ground import process, within
+from terok_host.supervisor.ground.errors import TerokError
 
 
 def test_call_in_returns_bytes_and_descriptors() -> None:

@@ -1,0 +1,55 @@
+"""`terok agents`: the agents of the roster, and which of them a scope can use."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ...sidecars.roster import agents as needs
+from ...sidecars.roster import files
+from ...supervisor.ground.errors import Exit
+from ..kit.env import Env
+from ..launch import services
+from .status import table
+
+
+def register(commands: Any) -> None:
+    """Add `agents`."""
+    parser = commands.add_parser(
+        "agents",
+        help="the agents of the roster and what each has configured",
+        description="List the agents that containers can be prepared for, with the scopes that hold a credential for "
+        "each. An agent of your own is one YAML file in the roster.d directory beside config.yml.",
+    )
+    parser.add_argument("--scope", help="only what this scope can use")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, env: Env) -> int:
+    """Print the agents."""
+    catalogue, warning = files.load(env.layout)
+    if warning:
+        env.note(warning)
+    rows = []
+    held = _held(env)
+    for name, agent in catalogue["agents"].items():
+        scopes = sorted(scope for scope, providers in held.items() if needs.choose(agent, providers))
+        if args.scope is None or args.scope in scopes:
+            rows.append({"agent": name, "title": agent["title"], "providers": agent["providers"], "scopes": scopes})
+    lines = [("AGENT", "WHAT", "PROVIDERS", "SCOPES")]
+    lines += [
+        (str(row["agent"]), str(row["title"]), ", ".join(row["providers"]), ", ".join(row["scopes"]) or "-")
+        for row in rows
+    ]
+    env.out.emit(rows, table(lines))
+    return Exit.OK
+
+
+def _held(env: Env) -> dict[str, dict[str, dict[str, Any]]]:
+    """Scope -> provider -> meta of every credential."""
+    store = services.open_store(env.layout)
+    if store is None:
+        return {}
+    with store:
+        entries = store.describe("credential")
+    return {scope: needs.credentials(entries, scope) for scope in dict.fromkeys(entry.scope for entry in entries)}

@@ -1,0 +1,82 @@
+"""`terok doctor`: runs every check, names the one cause to mend first, and mends what is safe with --fix."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from ...supervisor.ground.errors import Exit
+from ..host import selinux
+from ..kit import check
+from ..kit.env import Env
+from . import checks, doctor_checks, setup
+
+MENDS: dict[str, Callable[[Env], list[str]]] = {
+    "hooks": setup.install,
+    "stale bundles": doctor_checks.remove_stale,
+    "orphaned processes": doctor_checks.end_orphans,
+}
+"""What --fix does, by the check's name: nothing that loses a secret, stops a container or needs another user."""
+
+
+ADVICE = frozenset({"protection"})
+"""Checks that say how something could be better while nothing is wrong: reported, never the cause."""
+
+
+def register(commands: Any) -> None:
+    """Add `doctor`."""
+    parser = commands.add_parser(
+        "doctor",
+        help="find the one cause of a problem, and mend it",
+        description="Check the host, the hooks, the vault and what containers left behind, and name the one cause to "
+        "mend first. Exit code 0: nothing is wrong; 1: something is; 5: only you can mend it.",
+    )
+    parser.add_argument("--fix", action="store_true", help="mend what is safe: hooks, bundles, orphans")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, env: Env) -> int:
+    """Check, mend when asked, check again, report."""
+    results = examine(env)
+    done: list[str] = []
+    if args.fix:
+        for each in results:
+            if each.state != check.OK and each.what in MENDS:
+                done += MENDS[each.what](env)
+        results = examine(env) if done else results
+    cause = first_cause(results)
+    lines = [*done, *([""] if done else []), *checks.render(results, env.out), "", _verdict(cause, env)]
+    data = {"done": done, "checks": [each.to_dict() for each in results], "cause": cause.to_dict() if cause else None}
+    env.out.emit(data, "\n".join(lines))
+    if cause is None or cause.state == check.WARN:
+        return Exit.OK
+    return Exit.FAILURE if cause.what in MENDS else Exit.MANUAL
+
+
+def examine(env: Env) -> list[check.Check]:
+    """The results of all checks: the host's first, because what comes later follows from it."""
+    with env.slow("Looking at the host, the vault and the containers"):
+        confined = selinux.block(env)
+        return [
+            *checks.run_all(env),
+            *(confined.checks() if confined else []),
+            *(found for check in doctor_checks.CHECKS for found in check(env)),
+        ]
+
+
+def first_cause(results: list[check.Check]) -> check.Check | None:
+    """The first failure, else the first warning: checks stand in the order in which one causes the next."""
+    for state in (check.FAIL, check.WARN):
+        found = next((each for each in results if each.state == state and each.what not in ADVICE), None)
+        if found:
+            return found
+    return None
+
+
+def _verdict(cause: check.Check | None, env: Env) -> str:
+    if cause is None:
+        return "Nothing is wrong."
+    fix = f"\n  fix: {cause.fix}" if cause.fix else ""
+    colour = "bad" if cause.state == check.FAIL else "warning"
+    return f"{env.out.paint('Cause', colour)}: {cause.what}: {cause.detail}{fix}"

@@ -1,0 +1,123 @@
+"""`terok heal NAME`: a new supervisor for a running container without one, as after both its processes were killed.
+
+Until then everything stays closed: the firewall is in the kernel, the sockets refuse. The new supervisor opens the
+same sockets in the same directory, which the container still sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ...supervisor import record, schema
+from ...supervisor.ground import layout, process
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Bundle
+from ..host import podman
+from ..kit.env import Env
+
+_TIMEOUT = 30.0
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = commands.add_parser("heal", help="start a new supervisor for a running container that has lost its own")
+    parser.add_argument("name", metavar="NAME", help="the container")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, env: Env) -> int:
+    """The verb: Exit.OK when the container has a supervisor afterwards."""
+    bundle = env.layout.bundle(args.name)
+    if supervised(bundle):
+        env.out.emit({"container": args.name, "healed": False}, f"{args.name} has its supervisor; nothing to do.")
+        return Exit.OK
+    heal(bundle, env)
+    env.out.emit({"container": args.name, "healed": True}, f"{args.name} has a new supervisor.")
+    return Exit.OK
+
+
+def supervised(bundle: Bundle) -> bool:
+    """True when the supervisor or its standby, as recorded, is alive."""
+    for name, pid, started in record.processes(record.read(bundle.record) or {}):
+        if name in ("supervisor", "standby"):
+            fd = process.open_same(pid, started)
+            if fd is not None:
+                os.close(fd)
+                return True
+    return False
+
+
+def heal(bundle: Bundle, env: Env) -> None:
+    """Start a supervisor inside Podman's user and mount namespaces, where the hook would have started it.
+
+    Raises:
+        TerokError: there is no such container, it does not run, or the supervisor could not be brought up.
+    """
+    if not os.path.exists(bundle.sidecar):
+        raise TerokError(f"There is no container {bundle.name} of ours.", fix="terok status", code=Exit.NOT_FOUND)
+    state = inspect(bundle.name, env)
+    if not state["State"]["Running"]:
+        raise TerokError(
+            f"{bundle.name} does not run, so there is nothing to supervise.", fix=f"podman start {bundle.name}"
+        )
+    words = [bundle.sidecar, str(state["State"]["Pid"]), os.path.dirname(state["OCIConfigPath"])]
+    inner = [sys.executable, "-m", "terok_host.runtime.care.heal", *words]
+    command = inner if layout.outer_uid() == 0 else ["unshare", *inner]
+    environ = dict(env.environ)
+    done = (
+        process.run(command, timeout=_TIMEOUT, env=environ)
+        if command is inner
+        else podman.call(command, environ, timeout=_TIMEOUT)
+    )
+    if done.code != 0:
+        raise TerokError(f"The supervisor of {bundle.name} could not be started: {done.error}")
+
+
+def inspect(name: str, env: Env) -> dict[str, Any]:
+    """What `podman container inspect` says of the container; raises TerokError when there is none."""
+    done = podman.call(["container", "inspect", "--", name], env.environ, timeout=_TIMEOUT)
+    if done.code != 0:
+        raise TerokError(f"Podman knows no container {name}: {done.error}", code=Exit.NOT_FOUND)
+    found: dict[str, Any] = json.loads(done.out)[0]
+    return found
+
+
+def inside(words: list[str]) -> int:
+    """The part inside Podman's namespaces: ends what is left of the old services and detaches a new supervisor."""
+    from ...supervisor.container.container import Container, read_config
+    from ...supervisor.reap import end_processes
+    from ...supervisor.start import start
+    from ...supervisor.wall import enforceable
+
+    path, pid, oci_bundle = words
+    wiring = schema.load(path)
+    container = Container(int(pid), oci_bundle, read_config(oci_bundle))
+    if wiring.shield is not None:
+        enforceable.check(container, None)
+    end_processes(record.read(wiring.bundle.record) or {})
+    start(wiring, container, detach=detach, mount=False)
+    return Exit.OK
+
+
+def detach(body: Callable[[], int], keep: list[int]) -> int:
+    """Become a daemon (own session, no inherited descriptors but `keep`, no core dumps) and run the body."""
+    import daemon
+
+    context = daemon.DaemonContext(
+        detach_process=True, umask=0o077, working_directory="/", files_preserve=keep, signal_map={}
+    )
+    context.open()
+    return body()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(inside(sys.argv[1:]))
+    except TerokError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.code)

@@ -1,0 +1,78 @@
+"""`terok logs`: what a container did and what it was refused, from its audit log."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ...supervisor.ground.errors import Exit
+from ..kit.env import Env, Output
+from ..launch.compose import require_bundle
+
+_SHOWN_FIRST = ("time", "source", "event", "verdict")
+
+
+def register(commands: Any) -> None:
+    """Add `logs`."""
+    parser = commands.add_parser(
+        "logs",
+        help="what a container did and what it was refused",
+        description="Print a container's audit log: what its services did, each refusal with its reason and what would "
+        "allow it.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the container")
+    parser.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="the newest N lines (default 50)")
+    parser.add_argument("--source", help="only lines of one service: shield, vault, ssh, gate, hook")
+    parser.add_argument("--refused", action="store_true", help="only refusals")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, env: Env) -> int:
+    """Print the newest lines."""
+    bundle = require_bundle(env.config, args.name)
+    lines = [
+        line
+        for line in read(bundle.audit)
+        if (args.source is None or line.get("source") == args.source)
+        and (not args.refused or line.get("verdict") == "refused")
+    ]
+    lines = lines[-args.lines :] if args.lines > 0 else []
+    env.out.emit(lines, "\n".join(render(line, env.out) for line in lines))
+    return Exit.OK
+
+
+def read(path: str) -> Iterator[dict[str, Any]]:
+    """Every line of an audit log and of its predecessor `PATH.1`, oldest first; lines that are no JSON are left out."""
+    for part in (path + ".1", path):
+        try:
+            with open(part, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    try:
+                        value = json.loads(line)
+                    except ValueError:
+                        continue
+                    if isinstance(value, dict):
+                        yield value
+        except FileNotFoundError:
+            continue
+
+
+def render(line: dict[str, Any], out: Output) -> str:
+    """One line for people; what the container sent is shown with control characters escaped."""
+    head = [str(line.get(name, "")) for name in _SHOWN_FIRST]
+    if head[3] == "refused":
+        head[3] = out.paint(head[3], "bad")
+    rest = [
+        f"{name}={_plain(value)}"
+        for name, value in line.items()
+        if name not in _SHOWN_FIRST and value not in ("", None)
+    ]
+    return " ".join([each for each in head if each] + rest)
+
+
+def _plain(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return f'"{text}"' if " " in text else text

@@ -1,0 +1,121 @@
+"""`terok setup` and `terok uninstall`: the hooks, the drop-in that announces them, and what the host lacks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ...supervisor.ground.errors import Exit
+from ...supervisor.ground.layout import containers_conf_dropin, outer_uid
+from ..host import hooks, selinux
+from ..kit import check, files
+from ..kit.env import Env
+from . import checks
+
+
+def register(commands: Any) -> None:
+    """Add `setup` and `uninstall`."""
+    parser = commands.add_parser(
+        "setup",
+        help="install the hooks and check what the host has",
+        description="Install the hook descriptors, announce them to Podman, and check what the host has. Never needs "
+        "root, and may be repeated. Exit code 5 when a step is left that you must take.",
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing, only report")
+    parser.set_defaults(run=setup)
+    parser = commands.add_parser(
+        "uninstall",
+        help="take back what setup did",
+        description="Remove the hook descriptors and the drop-in, and nothing else: state bundles, the vault and the "
+        "configuration stay. Containers that were prepared can't start until `terok setup` runs again.",
+    )
+    parser.set_defaults(run=uninstall)
+
+
+def setup(args: argparse.Namespace, env: Env) -> int:
+    """Install, then report; returns OK, FAILURE or MANUAL."""
+    done = [] if args.check else install(env)
+    with env.slow("Looking at the host"):
+        results = checks.run_all(env)
+    confined = selinux.block(env)
+    lines = [
+        *done,
+        *([""] if done else []),
+        *checks.render(results, env.out),
+        *(confined.lines(env.out) if confined else []),
+    ]
+    data = {"done": done, "checks": [each.to_dict() for each in results]}
+    env.out.emit({**data, "selinux": confined.to_dict() if confined else None}, "\n".join(lines))
+    failed = [each for each in results if each.state == check.FAIL]
+    if failed:
+        return Exit.MANUAL if all(each.fix for each in failed) else Exit.FAILURE
+    return Exit.MANUAL if confined and confined.way == selinux.NONE else Exit.OK
+
+
+def install(env: Env) -> list[str]:
+    """Write the descriptors and the drop-in where they differ; returns one sentence for each change.
+
+    Raises:
+        TerokError: a directory or file can't be written.
+    """
+    done: list[str] = []
+    # root's drop-in is read by every user's Podman, which gives up when it can't look into a directory named there
+    system = outer_uid() == 0
+    files.make_dir(env.layout.data, 0o711 if system else 0o700)
+    files.make_dir(env.layout.hooks, 0o755 if system else 0o700)
+    for stage in hooks.STAGES:
+        _put(hooks.descriptor_path(env.layout, stage), hooks.descriptor_text(env.layout, stage), done)
+    dropin = containers_conf_dropin(env.environ)
+    others, _ = hooks.effective_hook_dirs(env.environ, without=dropin)
+    os.makedirs(os.path.dirname(dropin), exist_ok=True)
+    _put(dropin, hooks.dropin_text(env.layout, others), done)
+    return done or ["The hooks are installed already; nothing was changed."]
+
+
+def _put(path: str, content: str, done: list[str]) -> None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            if file.read() == content:
+                return
+        verb = "Updated"
+    except OSError:
+        verb = "Wrote"
+    files.write(path, content, mode=0o644)
+    done.append(f"{verb} {path}")
+
+
+def uninstall(args: argparse.Namespace, env: Env) -> int:
+    """Remove what `install` wrote, and the directories that it leaves empty."""
+    dropin = containers_conf_dropin(env.environ)
+    done = [
+        f"Removed {path}"
+        for path in [dropin, *(hooks.descriptor_path(env.layout, stage) for stage in hooks.STAGES)]
+        if _unlink(path)
+    ]
+    for folder in (env.layout.hooks, env.layout.data, os.path.dirname(dropin)):
+        if _rmdir(folder):
+            done.append(f"Removed {folder}/")
+    policy = selinux.removal()
+    if policy:
+        env.note(f"The SELinux policy module stays, which only an administrator can remove: {policy}")
+    if os.path.isdir(env.layout.containers):
+        env.note(f"State bundles are left in {env.layout.containers}; `terok cleanup NAME` removes one.")
+    env.out.emit({"done": done}, "\n".join(done) or "The hooks were not installed.")
+    return Exit.OK
+
+
+def _unlink(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _rmdir(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True

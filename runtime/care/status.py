@@ -1,0 +1,219 @@
+"""`terok status`: containers, their supervisors and sidecars, from the records that the supervisors write."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ...supervisor import record
+from ...supervisor.ground.errors import Exit
+from ...supervisor.ground.layout import Bundle
+from ..kit import files, processes
+from ..kit.alive import container_alive
+from ..kit.config import Config
+from ..kit.env import Env, Output
+from ..launch.compose import require_bundle
+from ..launch.resources import containers
+
+ERROR_TAIL = 4096
+
+
+def register(commands: Any) -> None:
+    """Add `status`."""
+    parser = commands.add_parser(
+        "status",
+        help="containers, their supervisors and sidecars",
+        description="Show every container that terok prepared, or the ones named, with its processes. MEMORY is the "
+        "proportional set size (PSS): pages that processes share are divided among them.",
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="containers (default: all)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, env: Env) -> int:
+    """Print the status."""
+    names = args.names or containers(env.config)
+    found = [container_status(require_bundle(env.config, name), now=time.time()) for name in names]
+    text = render(found, env.out, details=bool(args.names))
+    refused = None if args.names else _last_line(env.layout.hook_error)[0]
+    if refused:
+        text += f"\n{env.out.paint('last refused start without wiring', 'bad')}: {refused}"
+    env.out.emit({"containers": found, "refused": refused}, text)
+    return Exit.OK
+
+
+def container_status(bundle: Bundle, *, now: float) -> dict[str, Any]:
+    """Everything about one container, as plain data.
+
+    Args:
+        bundle: its state bundle.
+        now: Unix time, for uptimes.
+    """
+    meta = files.read_json(bundle.meta)
+    meta = meta if isinstance(meta, dict) else {}
+    known = record.read(bundle.record) or {}
+    supervisor = processes.look(known.get("pid"), known.get("start_time"), now=now)
+    alive = container_alive(bundle)
+    listed = known.get("sidecars")
+    sidecars = [_sidecar(name, each, now) for name, each in (listed if isinstance(listed, dict) else {}).items()]
+    running = [each for each in (supervisor, _look(known.get("standby"), now)) if each]
+    return {
+        "container": bundle.name,
+        "state": _state(known, supervisor_alive=supervisor is not None, container_alive=alive),
+        "scope": meta.get("scope"),
+        "mode": "restricted" if meta.get("restricted") else "standard",
+        "network": meta.get("network"),
+        "profiles": meta.get("profiles", []),
+        "ports": meta.get("ports"),
+        "container_pid": known.get("container_pid") if alive else None,
+        "supervisor": _supervisor(known, supervisor, running),
+        "sidecars": sidecars,
+        "memory": sum(each.memory for each in running) + sum(each["memory"] or 0 for each in sidecars),
+        "sockets": known.get("sockets", []) if supervisor else [],
+        "error": last_error(bundle, known),
+    }
+
+
+def _state(known: dict[str, Any], *, supervisor_alive: bool, container_alive: bool) -> str:
+    """One word: prepared, starting, running, ending, stopped, failed, or unsupervised (its supervisor was killed)."""
+    phase = known.get("phase")
+    if phase is None:
+        return "prepared"
+    if supervisor_alive:
+        return "running" if phase == "ready" else str(phase)
+    if container_alive and phase in ("ready", "starting"):
+        return "unsupervised"
+    return "failed" if phase == "failed" else "stopped"
+
+
+def _supervisor(known: dict[str, Any], seen: processes.Seen | None, running: list[processes.Seen]) -> dict[str, Any]:
+    return {
+        "pid": seen.pid if seen else None,
+        "state": known.get("phase", "waiting") if seen else "ended",
+        "uptime": seen.uptime if seen else None,
+        "memory": sum(each.memory for each in running) if seen else None,
+        "processes": len(running),
+    }
+
+
+def _look(entry: object, now: float) -> processes.Seen | None:
+    return processes.look(entry.get("pid"), entry.get("start_time"), now=now) if isinstance(entry, dict) else None
+
+
+def _sidecar(name: str, entry: object, now: float) -> dict[str, Any]:
+    values = entry if isinstance(entry, dict) else {}
+    seen = _look(entry, now)
+    state = str(values.get("state", "?"))
+    return {
+        "name": name,
+        "pid": seen.pid if seen else None,
+        "state": "ended" if state == "running" and seen is None else state,
+        "restarts": values.get("restarts", 0),
+        "uptime": seen.uptime if seen else None,
+        "memory": seen.memory if seen else None,
+        "last_exit": values.get("last_exit"),
+    }
+
+
+def last_error(bundle: Bundle, known: dict[str, Any]) -> str | None:
+    """The newest error: the record's, else the last line of hook-error.log written after the record."""
+    line, when = _last_line(bundle.hook_error)
+    started = known.get("started")
+    fresh = not isinstance(started, float | int) or when >= started
+    return known.get("error") or (line if fresh else None)
+
+
+def _last_line(path: str) -> tuple[str | None, float]:
+    """The last line of a log and when it was written; None when there is none."""
+    try:
+        with open(path, "rb") as log:
+            info = os.fstat(log.fileno())
+            log.seek(max(0, info.st_size - ERROR_TAIL))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None, 0.0
+    return (lines[-1] if lines else None), info.st_mtime
+
+
+def render(found: Sequence[dict[str, Any]], out: Output, *, details: bool) -> str:
+    """The tables for people: a line a process, errors and sockets below."""
+    if not found:
+        return "No container was prepared. `terok run NAME -- IMAGE` starts one."
+    rows: list[tuple[str, ...]] = [("CONTAINER", "SERVICE", "STATE", "PID", "RESTARTS", "UPTIME", "MEMORY")]
+    for each in found:
+        rows += _rows(each)
+    text = table(rows)
+    for each in found:
+        if each["error"]:
+            text += f"\n{each['container']}: {out.paint('last error', 'bad')}: {each['error']}"
+        if details:
+            text += "\n" + "\n".join(_details(each))
+    return text
+
+
+def _rows(each: dict[str, Any]) -> list[tuple[str, ...]]:
+    scope = f" ({each['scope']})" if each["scope"] else ""
+    mode = "" if each["mode"] == "standard" else f" [{each['mode']}]"
+    supervisor = each["supervisor"]
+    title = each["container"] + scope + mode
+    rows: list[tuple[str, ...]] = [(title, "container", each["state"], _text(each["container_pid"]), "", "", "")]
+    if supervisor["pid"] is None:
+        return rows
+    rows.append(("", "supervisor", supervisor["state"], *_numbers(supervisor, "")))
+    for sidecar in each["sidecars"]:
+        rows.append(("", sidecar["name"], sidecar["state"], *_numbers(sidecar, str(sidecar["restarts"]))))
+    return rows
+
+
+def _numbers(each: dict[str, Any], restarts: str) -> tuple[str, str, str, str]:
+    return (_text(each["pid"]), restarts, duration(each["uptime"]), size(each["memory"]))
+
+
+def _details(each: dict[str, Any]) -> list[str]:
+    lines = [f"{each['container']}: network {each['network']}, profiles {' '.join(each['profiles']) or 'none'}"]
+    lines += [f"  listens on {path}" for path in each["sockets"]]
+    lines += [
+        f"  {sidecar['name']} last ended: {sidecar['last_exit']}"
+        for sidecar in each["sidecars"]
+        if sidecar["last_exit"]
+    ]
+    return lines
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Left-aligned columns, two spaces apart."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 42s, 3m10s, 5h02m, 3d04h."""
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole // 60 % 60:02d}m"
+    return f"{whole // 86400}d{whole // 3600 % 24:02d}h"
+
+
+def size(count: int | None) -> str:
+    """Bytes for people, in MB."""
+    return "-" if count is None else f"{count / 1e6:.1f} MB"
+
+
+def status_of(cfg: Config, container: str) -> dict[str, Any]:
+    """The status of one container, for orchestrators; raises TerokError (NOT_FOUND) when it was never prepared."""
+    return container_status(require_bundle(cfg, container), now=time.time())

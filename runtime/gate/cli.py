@@ -1,0 +1,335 @@
+"""`terok gate`: git mirrors that containers clone from and push to, and the review of what they pushed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from ...sidecars.gate import config as gate_config
+from ...sidecars.gate import mirror, refs, review, state
+from ...sidecars.gate.config import MODES, GateConfig, Limits
+from ...sidecars.gate.forge import hostkeys, remote, sync
+from ...sidecars.gate.forge.address import Address, parse_url
+from ...sidecars.gate.policy import KINDS, Policy
+from ...sidecars.gate.site import Site
+from ...supervisor.ground.errors import Exit, TerokError
+from . import text as gate_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ...supervisor.ground.layout import GateHome
+    from ..kit.env import Env
+
+EPILOG = """\
+A mirror belongs to a scope. Containers of the scope use it at http://127.0.0.1:9418/SCOPE.git (with the token in
+TEROK_GATE_TOKEN; plain git in the container is set up for it). In the mode gatekeeping a push waits as a proposal for
+'approve' or 'reject'; in the mode online it is passed on to upstream at once. See docs/gate.md."""
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `terok gate` with its verbs."""
+    gate = commands.add_parser(
+        "gate",
+        help="git mirrors that containers may use",
+        description="Git mirrors that containers clone from and push to without any credential.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = gate.add_subparsers(metavar="VERB", required=True, dest="gate_verb")
+
+    def verb(name: str, run: Callable[[argparse.Namespace, Env], int], line: str) -> argparse.ArgumentParser:
+        parser = verbs.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
+        parser.set_defaults(run=run)
+        parser.add_argument("scope", metavar="SCOPE", nargs="?" if name == "list" else None)
+        return parser
+
+    add = verb("add", _add, "mirror a repository for a scope")
+    add.add_argument("url", metavar="URL", help="https://, ssh:// or user@host:path; without a password")
+    _options(add)
+    verb("list", _list, "scopes with a gate, or one scope's branches and open proposals")
+    _options(verb("set", _set, "change a gate's mode, credential, host key or limits"))
+    policy = verb("policy", _policy, "show or change which refs containers may push")
+    for kind in KINDS:
+        policy.add_argument(f"--{kind}", action="append", metavar="PATTERN", help=f"refs that may be pushed as {kind}; "
+                            "repeat it; '' means none; {container} is the container's name, * anything")  # fmt: skip
+    policy.add_argument("--protect", action=argparse.BooleanOptionalAction, help="protect tags and the default branch")
+    verb("sync", _sync, "fetch from upstream; rewritten and deleted branches become proposals")
+    log = verb("log", _log, "what was pushed, approved, rejected, restored and synchronised")
+    log.add_argument("-n", type=int, default=50, metavar="LINES", help="the last LINES entries (default: 50)")
+    _number(verb("diff", _diff, "show an open proposal's commits and changes"))
+    _number(verb("approve", _approve, "push a proposal to upstream, if upstream has not moved since"))
+    _number(verb("reject", _reject, "drop a proposal; its tip can be restored for 30 days"))
+    verb("path", _path, "print the path of the mirror")
+    verb("remove", _remove, "delete a scope's mirror, with open proposals and lost tips").add_argument(
+        "--yes", action="store_true", help="even when proposals are open"
+    )
+    restore = verb("restore", _restore, "list tips that were overwritten or deleted, or give one back to its ref")
+    restore.add_argument("tip", metavar="TIP", nargs="?", help="an identity from the list, or a branch: its last one")
+
+
+def _number(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("number", metavar="PROPOSAL", type=int, help="its number, from 'terok gate list SCOPE'")
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--mode", choices=MODES, help="gatekeeping (default): pushes wait for approval; online: passed on at once")
+    add("--credential", metavar="NAME", help="the scope's credential in the vault for an https upstream; '' for none")
+    add("--username", metavar="NAME", help="the user name that goes with it (default: x-access-token)")
+    add("--ssh-key", metavar="NAME", help="the key in the vault for an ssh upstream (default: the scope's only one)")
+    add("--host-key", metavar="KEY", help="the ssh host's key, or its SHA256 fingerprint; without it, it is shown")
+    add("--ca-file", metavar="FILE", help="certificates to trust for an https upstream instead of the system's")
+    add("--refresh", type=int, metavar="SECONDS", help="a fetch asks upstream when the mirror is older; 0: never")
+    add("--limit", action="append", metavar="NAME=VALUE", help=f"one of {', '.join(Limits.__annotations__)}")
+
+
+def _settings(args: argparse.Namespace, base: GateConfig) -> GateConfig:
+    """The configuration with what the options change."""
+    names = {"mode": "mode", "credential": "credential", "username": "username", "ssh_key": "ssh_key"}
+    names |= {"ca_file": "ca_file", "refresh": "refresh_seconds"}
+    changes: dict[str, Any] = {
+        field: getattr(args, option) for option, field in names.items() if getattr(args, option) is not None
+    }
+    if changes.get("ca_file"):
+        changes["ca_file"] = os.path.abspath(changes["ca_file"])
+    if args.limit:
+        limits = {name: getattr(base.limits, name) for name in Limits.__annotations__}
+        for each in args.limit:
+            name, _, value = each.partition("=")
+            if name not in limits or not value.isdigit() or int(value) < 1:
+                raise TerokError(f"--limit {each} is not NAME=VALUE with a known name.", code=Exit.USAGE)
+            limits[name] = int(value)
+        changes["limits"] = Limits(**limits)
+    return base.replace(**changes)
+
+
+def _home(args: argparse.Namespace, env: Env) -> GateHome:
+    return env.layout.gate_home(args.scope)
+
+
+def _site(args: argparse.Namespace, env: Env) -> Site:
+    home = _home(args, env)
+    key_files = (env.layout.unlocked_key, env.layout.vault_key)
+    return Site("", args.scope, home, "", env.layout.vault_db, key_files)
+
+
+# -- making and changing --
+
+
+def _default_credential(args: argparse.Namespace, env: Env, address: Address) -> str:
+    """The scope's credential that fits the host: the one named like it (github for github.com), or the only one."""
+    from ...sidecars.store.store import Store
+
+    if address.kind != "https":
+        return ""
+    try:
+        with Store.open(env.layout.vault_db, read_only=True) as store:
+            names = [entry.name for entry in store.describe("credential", args.scope)]
+    except TerokError:
+        return ""
+    return next((name for name in names if name in address.host.lower().split(".")), "")
+
+
+def _add(args: argparse.Namespace, env: Env) -> int:
+    address = parse_url(args.url)
+    home = _home(args, env)
+    settings = _settings(args, GateConfig(url=args.url))
+    if args.credential is None:
+        settings = settings.replace(credential=_default_credential(args, env, address))
+    if os.path.exists(home.config):
+        mirror.create(home, settings)  # says that there is one, before anybody is asked
+    os.makedirs(home.root, mode=0o700, exist_ok=True)
+    if address.kind == "ssh":
+        hostkeys.pin(home, address, hostkeys.choose(address, args.host_key or ""))
+    site = _site(args, env)
+    with remote.access(site, settings) as way:
+        answer = remote.ask(home, settings, way)
+    settings = settings.replace(
+        object_format="sha256" if answer.oid_length == 64 else "sha1",
+        default_branch=answer.default_branch or settings.default_branch,
+    )
+    mirror.create(home, settings)
+    try:
+        sync.synchronise(site, settings)
+        mirror.tidy(home)
+    except BaseException:
+        mirror.remove(home)
+        raise
+    state.log(home, "add", url=settings.url, mode=settings.mode)
+    found = mirror.count(home)
+    env.out.emit(
+        {"scope": args.scope, "path": home.repo, **settings.to_dict(), "refs": found},
+        f"{args.scope}: mirror of {args.url} with {found} branches and tags, mode {settings.mode}.\n"
+        f"Containers of the scope reach it at http://127.0.0.1:9418/{args.scope}.git",
+    )
+    return Exit.OK
+
+
+def _set(args: argparse.Namespace, env: Env) -> int:
+    home = _home(args, env)
+    old = gate_config.load(home)
+    settings = _settings(args, old)
+    if args.host_key is not None:
+        address = parse_url(settings.url)
+        hostkeys.pin(home, address, hostkeys.choose(address, args.host_key))
+    if settings != old:
+        gate_config.save(home, settings)
+        state.log(home, "set", mode=settings.mode)
+    env.out.emit(settings.to_dict(), gate_text.settings(args.scope, settings))
+    return Exit.OK
+
+
+def _policy(args: argparse.Namespace, env: Env) -> int:
+    home = _home(args, env)
+    settings = gate_config.load(home)
+    changes: dict[str, Any] = {
+        kind: tuple(each for each in getattr(args, kind) if each) for kind in KINDS if getattr(args, kind) is not None
+    }
+    for pattern in (each for patterns in changes.values() for each in patterns):
+        if not pattern.startswith(("refs/heads/", "refs/tags/")):
+            raise TerokError(
+                f"The pattern {pattern!r} covers no branch or tag.",
+                fix="begin it with refs/heads/ or refs/tags/",
+                code=Exit.USAGE,
+            )
+    if args.protect is not None:
+        changes["protect"] = args.protect
+    if changes:
+        policy = Policy(**{**{name: getattr(settings.policy, name) for name in Policy.__annotations__}, **changes})
+        settings = settings.replace(policy=policy)
+        gate_config.save(home, settings)
+        state.log(home, "policy", **policy.to_dict())
+    env.out.emit(settings.policy.to_dict(), gate_text.policy(settings))
+    return Exit.OK
+
+
+def _remove(args: argparse.Namespace, env: Env) -> int:
+    home = _home(args, env)
+    gate_config.load(home)
+    waiting = len(state.State.peek(home).proposals)
+    if waiting and not args.yes:
+        raise TerokError(
+            f"The gate of {args.scope} has {waiting} open proposals, which would be lost.",
+            fix=f"terok gate list {args.scope}, then terok gate remove {args.scope} --yes",
+            code=Exit.REFUSED,
+        )
+    mirror.remove(home)
+    env.out.emit({"scope": args.scope, "removed": True}, f"{args.scope}: the gate is gone.")
+    return Exit.OK
+
+
+# -- looking --
+
+
+def _summary(env: Env, scope: str) -> dict[str, Any]:
+    home = env.layout.gate_home(scope)
+    settings, kept = gate_config.load(home), state.State.peek(home)
+    return {
+        "scope": scope,
+        "url": settings.url,
+        "mode": settings.mode,
+        "proposals": len(kept.proposals),
+        "synced": kept.synced or None,
+        "error": kept.error or None,
+    }
+
+
+def _list(args: argparse.Namespace, env: Env) -> int:
+    if args.scope is None:
+        found = sorted(os.listdir(env.layout.gate)) if os.path.isdir(env.layout.gate) else []
+        rows = [_summary(env, name) for name in found if os.path.exists(env.layout.gate_home(name).config)]
+        env.out.emit(rows, gate_text.summaries(rows, time.time()) or "No gate yet: terok gate add SCOPE URL")
+        return Exit.OK
+    summary, home = _summary(env, args.scope), _home(args, env)
+    everything = refs.read(home)
+    proposals = [each for _, each in sorted(state.State.peek(home).proposals.items())]
+    env.out.emit(
+        {**summary, "refs": refs.visible(everything), "proposals": [each.to_dict() for each in proposals]},
+        gate_text.scope(summary, everything, proposals, time.time()),
+    )
+    return Exit.OK
+
+
+def _path(args: argparse.Namespace, env: Env) -> int:
+    home = _home(args, env)
+    gate_config.load(home)
+    env.out.emit({"path": home.repo}, home.repo)
+    return Exit.OK
+
+
+def _log(args: argparse.Namespace, env: Env) -> int:
+    home = _home(args, env)
+    gate_config.load(home)
+    entries = gate_text.read_log(home.log, args.n)
+    env.out.emit(entries, gate_text.log(entries) or "Nothing happened yet.")
+    return Exit.OK
+
+
+def _diff(args: argparse.Namespace, env: Env) -> int:
+    home = _home(args, env)
+    settings = gate_config.load(home)
+    proposal = review.find(state.State.peek(home), args.scope, args.number)
+    commits, patch = review.show(home, settings, proposal)
+    env.out.emit(
+        {**proposal.to_dict(), "commits": commits.splitlines(), "patch": patch},
+        gate_text.proposal(env.out, proposal, commits, patch),
+    )
+    return Exit.OK
+
+
+# -- acting --
+
+
+def _say(env: Env) -> Callable[[str], None]:
+    return lambda text: env.note(gate_text.plain(text))
+
+
+def _sync(args: argparse.Namespace, env: Env) -> int:
+    site = _site(args, env)
+    settings = gate_config.load(site.home)
+    with remote.access(site, settings) as way:
+        answer = remote.ask(site.home, settings, way)
+    if answer.default_branch and answer.default_branch != settings.default_branch:
+        settings = settings.replace(default_branch=answer.default_branch)
+        gate_config.save(site.home, settings)
+        mirror.point_head(site.home, settings.default_branch)
+    steps = sync.synchronise(site, settings)
+    mirror.tidy(site.home)
+    rows = [{name: getattr(step, name) for name in sync.Step.__annotations__} for step in steps]
+    env.out.emit(rows, gate_text.steps(rows) or f"{args.scope}: nothing new.")
+    return Exit.OK
+
+
+def _approve(args: argparse.Namespace, env: Env) -> int:
+    site = _site(args, env)
+    done = review.approve(site, gate_config.load(site.home), args.number, _say(env))
+    env.out.emit(done.to_dict(), f"{done.kind} {gate_text.plain(done.ref)} is done.")
+    return Exit.OK
+
+
+def _reject(args: argparse.Namespace, env: Env) -> int:
+    home = _home(args, env)
+    gate_config.load(home)
+    done = review.reject(home, args.number)
+    env.out.emit(done.to_dict(), f"{done.kind} {gate_text.plain(done.ref)} is rejected.")
+    return Exit.OK
+
+
+def _restore(args: argparse.Namespace, env: Env) -> int:
+    site = _site(args, env)
+    settings = gate_config.load(site.home)
+    if args.tip is None:
+        lost = refs.kept(refs.read(site.home))
+        rows = [{name: getattr(each, name) for name in refs.Kept.__annotations__} for each in lost]
+        env.out.emit(rows, gate_text.lost(rows) or "No tip was lost in the last 30 days.")
+        return Exit.OK
+    done = review.restore(site, settings, args.tip, _say(env))
+    env.out.emit(
+        {name: getattr(done, name) for name in refs.Kept.__annotations__},
+        f"{gate_text.plain(done.ref)} is {done.tip[:12]} again.",
+    )
+    return Exit.OK

@@ -1,0 +1,1 @@
+"""The host's Podman: its version and flags, the OCI hooks, AppArmor, SELinux."""

@@ -1,0 +1,160 @@
+"""The OCI hook descriptors and the drop-in that announces their directory to Podman."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from ...supervisor.ground.layout import Layout, containers_conf_dropin, outer_uid, package_root
+from ...supervisor.ground.process import CLEAN_ENV
+
+STAGES = ("createRuntime", "poststop")
+HOOK_SECONDS = 20
+"""After this long crun kills a hook and refuses the start; the hook's own deadline is shorter."""
+
+SYSTEM_LAYOUT = Layout.from_environ({}, uid=0)
+"""Where root's own installation is."""
+SYSTEM_HOOK_DIRS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
+"""Podman's default `hooks_dir` (containers.conf(5)). A file that sets the key replaces the list, so it is repeated."""
+
+
+def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
+    """The hook of one stage, as podman's `oci-hooks(5)` describes it, schema 1.0.0.
+
+    The interpreter's absolute path is its argv[0] too, since Python derives `sys.executable` from it. The environment
+    is given, since crun would hand its own on (crun 0.17: the container's), and the loader follows LD_LIBRARY_PATH
+    before the first line of ours; so the layout's directories are arguments.
+    """
+    entry = os.path.join(package_root(), "hookbin", "entry.py")
+    interpreter = os.path.abspath(sys.executable)
+    return {
+        "version": "1.0.0",
+        "hook": {
+            "path": interpreter,
+            "args": [interpreter, "-I", "-S", entry, stage, layout.data, layout.runtime, layout.config],
+            "env": [f"{name}={value}" for name, value in CLEAN_ENV.items()],
+            "timeout": HOOK_SECONDS,
+        },
+        "when": {"annotations": {r"^terok\.(sandbox\.sidecar|scope|shield\..*)$": ".+"}},
+        "stages": [stage],
+    }
+
+
+def descriptor_path(layout: Layout, stage: str) -> str:
+    """Where the descriptor of a stage is."""
+    return os.path.join(layout.hooks, f"terok-{stage}.json")
+
+
+def descriptor_text(layout: Layout, stage: str) -> str:
+    """The descriptor's file content."""
+    return json.dumps(descriptor(layout, stage), indent=2) + "\n"
+
+
+def config_files(environ: Mapping[str, str], *, uid: int | None = None) -> list[str]:
+    """The containers.conf files that Podman reads, in its order, ours among them (containers.conf(5))."""
+    uid = outer_uid() if uid is None else uid
+    user = os.path.dirname(os.path.dirname(containers_conf_dropin(environ, uid=1000)))
+    bases = ["/usr/share/containers", "/etc/containers", *([user] if uid else [])]
+    found: list[str] = []
+    for base in bases:
+        found.append(os.path.join(base, "containers.conf"))
+        folder = os.path.join(base, "containers.conf.d")
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        found += [os.path.join(folder, name) for name in names if name.endswith(".conf")]
+    return [path for path in found if os.path.isfile(path)]
+
+
+def hook_dirs_of(path: str) -> tuple[list[str], bool] | None:
+    """The `hooks_dir` that one containers.conf file sets, and whether it adds to the files before it.
+
+    None when the file says nothing about it or can't be read. Podman 5 and newer take `{append=true}` at the end of a
+    list (containers.conf(5), "Appending to string arrays").
+    """
+    try:
+        with open(path, "rb") as file:
+            value = tomllib.load(file).get("engine", {}).get("hooks_dir")
+    except (OSError, tomllib.TOMLDecodeError, AttributeError):
+        return None
+    if not isinstance(value, list):
+        return None
+    append = any(isinstance(each, dict) and each.get("append") is True for each in value)
+    return [each for each in value if isinstance(each, str)], append
+
+
+def effective_hook_dirs(
+    environ: Mapping[str, str], *, uid: int | None = None, without: str = ""
+) -> tuple[list[str], str]:
+    """The hook directories that Podman will use, and the file that decided; the defaults and "" when none did.
+
+    Args:
+        environ, uid: whose Podman.
+        without: a file to leave out of account.
+    """
+    dirs, decided = list(SYSTEM_HOOK_DIRS), ""
+    only, last = environ.get("CONTAINERS_CONF"), environ.get("CONTAINERS_CONF_OVERRIDE")
+    for path in [*([only] if only else config_files(environ, uid=uid)), *([last] if last else [])]:
+        found = hook_dirs_of(path) if path != without else None
+        if found is not None:
+            value, append = found
+            dirs, decided = [*dirs, *value] if append else value, path
+    return dirs, decided
+
+
+def dropin_text(layout: Layout, others: list[str]) -> str:
+    """The drop-in: the other hook directories, without the one of root's terok (no hook runs twice), and ours."""
+    dirs = [*(each for each in others if each not in (layout.hooks, SYSTEM_LAYOUT.hooks)), layout.hooks]
+    # JSON's strings are TOML's basic strings
+    return (
+        "# Written by `terok setup`; `terok uninstall` removes it. It repeats the hook directories that were in force\n"
+        "# before, because Podman takes the last file's list alone.\n"
+        f"[engine]\nhooks_dir = {json.dumps(dirs)}\n"
+    )
+
+
+def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = None) -> str | None:
+    """Why Podman would not run our hooks; None when it will. Reads a few small files."""
+    for stage in STAGES:
+        path = descriptor_path(layout, stage)
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except OSError:
+            return f"The hook descriptor {path} is missing."
+        if text != descriptor_text(layout, stage):
+            return f"The hook descriptor {path} belongs to another installation of terok."
+    entry = os.path.join(package_root(), "hookbin", "entry.py")
+    if not os.path.isfile(entry):
+        return f"The hook program {entry} is missing."
+    dirs, decided = effective_hook_dirs(environ, uid=uid)
+    if layout.hooks not in dirs:
+        by = f"{decided} sets hooks_dir and hides it" if decided else "no containers.conf names it"
+        return f"Podman does not look into {layout.hooks}: {by}."
+    return None
+
+
+def mend(layout: Layout, environ: Mapping[str, str], *, uid: int | None = None) -> str:
+    """What makes Podman run our hooks again: setup, or removing a setting that would win over setup's."""
+    _, decided = effective_hook_dirs(environ, uid=uid)
+    ours = containers_conf_dropin(environ, uid=uid)
+    if environ.get("CONTAINERS_CONF"):
+        return "unset CONTAINERS_CONF, which makes Podman read no other file"
+    if decided and decided == environ.get("CONTAINERS_CONF_OVERRIDE"):
+        return "unset CONTAINERS_CONF_OVERRIDE, or name our directory in that file too"
+    later = decided and decided != ours and os.path.dirname(decided) == os.path.dirname(ours)
+    if later and os.path.basename(decided) > os.path.basename(ours):
+        return f"remove hooks_dir from {decided}, or add {layout.hooks} to it; then terok setup"
+    return "terok setup"
+
+
+def require_hooks(layout: Layout, environ: Mapping[str, str]) -> None:
+    """Raise SystemExit, with the command that mends it as its message, when Podman would not run our hooks.
+
+    Without the hooks a container would start without firewall and services: nothing else would refuse it.
+    """
+    found = problem(layout, environ)
+    if found:
+        raise SystemExit(f"terok: {found}\n  fix: {mend(layout, environ)}")

@@ -1,0 +1,1 @@
+"""What every verb uses: surroundings, configuration, files, prompts, log lines."""

@@ -1,0 +1,54 @@
+"""Whether a container's supervisor is alive, from the record that it writes; and its end."""
+
+from __future__ import annotations
+
+import os
+
+from ...supervisor import record
+from ...supervisor.ground import process
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Bundle
+
+END_SECONDS = 3.0
+"""How long a supervisor may take to end after its container has ended or it was told to."""
+
+
+def supervisor_fd(bundle: Bundle) -> int | None:
+    """A pidfd on the container's live supervisor; None when none runs. The caller closes it."""
+    known = record.read(bundle.record)
+    if known is None or known.get("phase") in ("ended", "failed"):
+        return None
+    pid, started = known.get("pid"), known.get("start_time")
+    if not isinstance(pid, int) or not isinstance(started, int):
+        return None
+    return process.open_same(pid, started)
+
+
+def container_alive(bundle: Bundle) -> bool:
+    """Whether the container's init, as the record names it, is still a running process."""
+    known = record.read(bundle.record) or {}
+    pid, started = known.get("container_pid"), known.get("container_start_time")
+    if not isinstance(pid, int) or not isinstance(started, int):
+        return False
+    fd = process.open_same(pid, started)
+    if fd is None:
+        return False
+    try:
+        return not process.wait_gone(fd, 0)  # readable for a zombie too
+    finally:
+        os.close(fd)
+
+
+def refuse_if_running(bundle: Bundle) -> None:
+    """Raise TerokError (REFUSED) when the container runs: its wiring is in use. Waits while its supervisor ends."""
+    fd = supervisor_fd(bundle)
+    if fd is None:
+        return
+    try:
+        if not container_alive(bundle) and process.wait_gone(fd, END_SECONDS):
+            return
+    finally:
+        os.close(fd)
+    raise TerokError(
+        f"The container {bundle.name} is running with this wiring.", fix=f"podman stop {bundle.name}", code=Exit.REFUSED
+    )

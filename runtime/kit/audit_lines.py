@@ -1,0 +1,120 @@
+"""Reads a container's audit log: the last lines, or lines as they come."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ...supervisor.ground.errors import Exit
+from .env import Env
+
+_SOURCES = frozenset({"shield", "hook", "supervisor"})
+_PAUSE = 0.2
+
+
+def read(path: str) -> Iterator[dict[str, Any]]:
+    """Every entry of a log and of the one before it, oldest first; lines that are no JSON objects are passed over."""
+    for each in (path + ".1", path):
+        try:
+            with open(each, encoding="utf-8", errors="replace") as lines:
+                yield from (entry for entry in map(_decode, lines) if entry)
+        except FileNotFoundError:
+            continue
+
+
+def _decode(line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def coming(path: str) -> Iterator[dict[str, Any] | None]:
+    """Entries that come from now on; None whenever there is nothing new for a moment. Survives rotation."""
+    at = os.path.getsize(path) if os.path.exists(path) else 0
+    rest = ""
+    while True:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                if os.fstat(file.fileno()).st_size < at:
+                    at, rest = 0, ""  # emptied by a rotation
+                file.seek(at)
+                text = rest + file.read()
+                at = file.tell()
+        except FileNotFoundError:
+            text = ""
+        *whole, rest = text.split("\n") if text else [""]
+        yield from (entry for entry in map(_decode, whole) if entry)
+        yield None
+
+
+def line(entry: dict[str, Any]) -> str:
+    """One entry for people."""
+    known = {"time", "source", "event", "container", "verdict"}
+    where = ""
+    if entry.get("address"):
+        name = f"{entry['name']} " if entry.get("name") else ""
+        where = f"{name}{entry['address']}:{entry.get('port', '')}/{entry.get('proto', '')}"
+        known |= {"address", "port", "proto", "name"}
+    rest = " ".join(
+        f"{key}={value}" for key, value in entry.items() if key not in known and value not in (None, [], "")
+    )
+    what = " ".join(str(entry[key]) for key in ("event", "verdict") if entry.get(key))
+    return f"{entry.get('time', '')}  {what:<15} {where} {rest}".rstrip()
+
+
+def show_logs(name: str | None, count: int, env: Env, *, follow: bool) -> int:
+    """Print the last `count` entries of one container or of all, and with `follow` go on."""
+    names = [name] if name else _containers(env)
+    logs = {each: env.layout.bundle(each).audit for each in names}
+    entries = [
+        {"container": each, **entry}
+        for each, path in logs.items()
+        for entry in read(path)
+        if entry.get("source") in _SOURCES
+    ]
+    entries.sort(key=lambda entry: str(entry.get("time")))
+    shown = entries[-count:] if count > 0 else []
+    if not follow:
+        env.out.emit(shown, "\n".join(_named(each, name) for each in shown))
+        return Exit.OK
+    for each in shown:
+        _print(each, name, env)
+    _go_on(logs, name, env)
+    return Exit.OK
+
+
+def _go_on(logs: dict[str, str], name: str | None, env: Env) -> None:
+    sources = {each: coming(path) for each, path in logs.items()}
+    while True:
+        quiet = True
+        for each, source in sources.items():
+            entry = next(source)
+            if entry is not None:
+                quiet = False
+                if entry.get("source") in _SOURCES:
+                    _print({"container": each, **entry}, name, env)
+        if quiet:
+            time.sleep(_PAUSE)
+
+
+def _print(entry: dict[str, Any], name: str | None, env: Env) -> None:
+    text = json.dumps(entry) if env.out.json_output else _named(entry, name)
+    env.out.stream.write(text + "\n")
+    env.out.stream.flush()
+
+
+def _named(entry: dict[str, Any], name: str | None) -> str:
+    return line(entry) if name else f"{entry['container']}  {line(entry)}"
+
+
+def _containers(env: Env) -> list[str]:
+    try:
+        found = os.listdir(env.layout.containers)
+    except FileNotFoundError:
+        return []
+    return sorted(each for each in found if each[:1].isalnum())

@@ -1,0 +1,207 @@
+"""The configuration: frozen records with documented defaults, read strictly from `config.yml`.
+
+Each key is one dataclass field made by `key(default, kind, doc)`; the file reader, `terok config` and the
+documentation are driven by these fields, so a key exists in one place only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...supervisor.ground.layout import Layout
+
+NETWORK_MODES = ("auto", "slirp4netns", "pasta", "bridge", "none")
+
+
+def key(default: Any, kind: str, doc: str) -> Any:
+    """A configuration key.
+
+    Args:
+        default: its value when the file says nothing; lists as tuples.
+        kind: what the file may say (see `config_file.KINDS`), or `a|b|c` for one of these words.
+        doc: one sentence for `terok config show --defaults`.
+    """
+    return field(default=default, metadata={"kind": kind, "doc": doc})
+
+
+@dataclass(frozen=True)
+class Services:
+    """How containers reach the services."""
+
+    mode: str = key(
+        "socket", "socket|tcp", "socket: no TCP port on the host; tcp: three ports on 127.0.0.1 a container."
+    )
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things are, when the XDG directories are not the right place."""
+
+    data: str | None = key(
+        None, "path?", "State bundles, hooks and the vault; default: terok/ in the XDG data directory."
+    )
+    runtime: str | None = key(None, "path?", "Sockets; default: terok/ in the XDG runtime directory. Keep it short.")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The containers' network."""
+
+    mode: str = key(
+        "auto",
+        "|".join(NETWORK_MODES),
+        "auto: pasta for Podman 5 and newer, slirp4netns before (rootless); bridge for root.",
+    )
+    port_range: tuple[int, int] | None = key(
+        None, "ports?", "[FIRST, LAST]: where tcp mode looks for ports; default: the kernel picks them."
+    )
+
+
+@dataclass(frozen=True)
+class ShieldConfig:
+    """The egress firewall."""
+
+    enabled: bool = key(True, "bool", "Whether containers get the firewall unless --no-shield says otherwise.")
+    profiles: tuple[str, ...] = key(("dev-standard",), "words", "Profiles of a container that names none.")
+    dns: str = key(
+        "auto", "auto|dnsmasq|static", "auto: dnsmasq when it supports nftset, else names are resolved at the start."
+    )
+    forwarder: str | None = key(
+        None,
+        "word?",
+        "The only resolver that dnsmasq may ask, ADDRESS or ADDRESS#PORT; default: the network mode's own.",
+    )
+
+
+@dataclass(frozen=True)
+class VaultConfig:
+    """The vault's process in each container's supervisor."""
+
+    enabled: bool = key(True, "bool", "Whether containers of a scope get the vault.")
+    start: str = key("demand", "demand|eager", "demand: started by the first connection; eager: with the container.")
+    idle_seconds: int = key(300, "seconds", "How long it stays without a connection; 0: for ever.")
+
+
+@dataclass(frozen=True)
+class SshConfig:
+    """The SSH signer's process in each container's supervisor."""
+
+    enabled: bool = key(True, "bool", "Whether containers of a scope get the signer.")
+    start: str = key("demand", "demand|eager", "demand: started by the first connection; eager: with the container.")
+    idle_seconds: int = key(300, "seconds", "How long it stays without a connection; 0: for ever.")
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """The git gate."""
+
+    enabled: bool = key(True, "bool", "Whether containers of a scope get the gate when the scope has a mirror.")
+    start: str = key("demand", "demand|eager", "demand: started by the first connection; eager: with the container.")
+    idle_seconds: int = key(300, "seconds", "How long it stays without a connection; 0: for ever.")
+
+
+@dataclass(frozen=True)
+class AgentsConfig:
+    """Which agents a container is prepared for."""
+
+    default: tuple[str, ...] | None = key(
+        None, "words?", "Agents of a container that names none; default: those whose credential its scope has."
+    )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How containers are started."""
+
+    init: bool = key(
+        False, "bool", "Start podman's small init first, which reaps zombies and passes signals on (not for systemd)."
+    )
+
+
+@dataclass(frozen=True)
+class RestrictedConfig:
+    """What --restricted sets."""
+
+    always: bool = key(False, "bool", "Every container is started as with --restricted.")
+    memory: str = key("4g", "word", "Memory limit, in podman's notation.")
+    pids: int = key(512, "count", "Limit of processes and threads.")
+    read_only: bool = key(True, "bool", "Whether the root filesystem is read-only, with tmpfs where programs write.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that is configured. `layout` is where everything is, with `paths` applied."""
+
+    layout: Layout
+    services: Services = Services()
+    paths: Paths = Paths()
+    network: NetworkConfig = NetworkConfig()
+    shield: ShieldConfig = ShieldConfig()
+    vault: VaultConfig = VaultConfig()
+    ssh: SshConfig = SshConfig()
+    gate: GateConfig = GateConfig()
+    agents: AgentsConfig = AgentsConfig()
+    run: RunConfig = RunConfig()
+    restricted: RestrictedConfig = RestrictedConfig()
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "services": Services,
+    "paths": Paths,
+    "network": NetworkConfig,
+    "shield": ShieldConfig,
+    "vault": VaultConfig,
+    "ssh": SshConfig,
+    "gate": GateConfig,
+    "agents": AgentsConfig,
+    "run": RunConfig,
+    "restricted": RestrictedConfig,
+}
+
+
+def keys() -> dict[str, dataclasses.Field[Any]]:
+    """Every key by its dotted name (`services.mode`), in the order of the documentation."""
+    return {f"{name}.{each.name}": each for name, section in SECTIONS.items() for each in dataclasses.fields(section)}
+
+
+def load(environ: Mapping[str, str], *, uid: int | None = None) -> Config:
+    """The configuration of the calling user.
+
+    Args:
+        environ: where HOME and the XDG variables are looked up; usually `os.environ`.
+        uid: the outer uid; default: this process's.
+
+    Raises:
+        TerokError: the file has an unknown key, a wrong value or is not YAML; names file, line and column.
+    """
+    return load_at(Layout.from_environ(environ, uid=uid))
+
+
+def load_at(layout: Layout) -> Config:
+    """The configuration whose file lies in `layout.config`; raises TerokError as `load` does."""
+    try:
+        with open(layout.config_file, encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return Config(layout)
+    from .config_file import parse
+
+    return build(layout, parse(text, layout.config_file))
+
+
+def build(layout: Layout, values: Mapping[str, Any]) -> Config:
+    """A configuration from dotted names and checked values; keys that are not given have their defaults."""
+    chosen: dict[str, Any] = {}
+    for name, section in SECTIONS.items():
+        given = {
+            each.name: values[f"{name}.{each.name}"]
+            for each in dataclasses.fields(section)
+            if f"{name}.{each.name}" in values
+        }
+        chosen[name] = section(**given)
+    paths: Paths = chosen["paths"]
+    moved = Layout(data=paths.data or layout.data, runtime=paths.runtime or layout.runtime, config=layout.config)
+    return Config(moved, **chosen)

@@ -1,0 +1,107 @@
+"""What a verb is given: where things are, the configuration, and the two streams (data to stdout, words to stderr)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from functools import cached_property
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any, TextIO
+
+    from ...supervisor.ground.layout import Layout
+    from .config import Config
+
+
+class Output:
+    """Standard output: one text for people or one JSON document for programs, never both.
+
+    Args:
+        json_output: print JSON.
+        stream: where to.
+    """
+
+    def __init__(self, *, json_output: bool, stream: TextIO) -> None:
+        self.json_output, self.stream = json_output, stream
+
+    def emit(self, data: Any, text: str) -> None:
+        """Print `data` as JSON with --json, else `text` (nothing when it is empty)."""
+        if self.json_output:
+            self.stream.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        elif text:
+            self.stream.write(text if text.endswith("\n") else text + "\n")
+
+    def paint(self, text: str, colour: str) -> str:
+        """`text` in a colour of `COLOURS` on a terminal; as it is elsewhere or under NO_COLOR (no-color.org)."""
+        if self.json_output or os.environ.get("NO_COLOR") or not self.stream.isatty():
+            return text
+        return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+
+
+PROGRESS_SECONDS = 1.0
+COLOURS = {"good": "32", "warning": "33", "bad": "31", "dim": "2", "bold": "1"}
+
+
+class Env:
+    """The surroundings of one command.
+
+    Args:
+        environ: the operator's environment variables.
+        out: standard output.
+        messages: where `note` prints.
+    """
+
+    def __init__(self, environ: Mapping[str, str], *, out: Output, messages: TextIO) -> None:
+        self.environ, self.out, self.messages = environ, out, messages
+
+    @classmethod
+    def from_process(cls, *, json_output: bool = False) -> Env:
+        """The surroundings of this process."""
+        return cls(os.environ, out=Output(json_output=json_output, stream=sys.stdout), messages=sys.stderr)
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration, read on first use; raises TerokError (Exit.USAGE) when the file is wrong."""
+        from .config import load
+
+        return load(self.environ)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where everything is, with what the configuration moved."""
+        return self.config.layout
+
+    @contextmanager
+    def slow(self, text: str) -> Iterator[None]:
+        """Say on a terminal what is being waited for when it takes longer than a second."""
+        if not self.messages.isatty():
+            yield
+            return
+        from threading import Timer
+
+        timer = Timer(PROGRESS_SECONDS, self.note, [f"{text} ..."])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def note(self, text: str) -> None:
+        """Print a message for people to stderr."""
+        print(text, file=self.messages, flush=True)
+
+
+def version() -> str:
+    """The version of terok: of the installed distribution, else of the source tree beside the package."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("terok-host")
+    except PackageNotFoundError:
+        return "0+source"

@@ -1,0 +1,53 @@
+"""Looks at processes that a record names: alive or not, how much memory, since when."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+from ...supervisor.ground import process
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One live process. `memory` is its PSS in bytes, or its RSS where the kernel does not show the PSS."""
+
+    pid: int
+    uptime: float
+    memory: int
+    proportional: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        return asdict(self)
+
+
+def look(pid: object, started: object, *, now: float) -> Seen | None:
+    """The process with this pid and start time (clock ticks), or None when it has ended.
+
+    A pidfd is held meanwhile, so the numbers are not another process's that got the pid.
+    """
+    if not isinstance(pid, int) or not isinstance(started, int):
+        return None
+    fd = process.open_same(pid, started)
+    if fd is None:
+        return None
+    try:
+        return _measure(psutil.Process(pid), now)
+    except psutil.NoSuchProcess:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _measure(seen: psutil.Process, now: float) -> Seen | None:
+    if seen.status() == psutil.STATUS_ZOMBIE:
+        return None
+    uptime = max(0.0, now - seen.create_time())
+    try:
+        return Seen(seen.pid, uptime, int(seen.memory_full_info().pss), True)
+    except psutil.AccessDenied:
+        return Seen(seen.pid, uptime, int(seen.memory_info().rss), False)

@@ -1,0 +1,68 @@
+"""Reading a secret: from a terminal without echo, else from standard input. Never from the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from ...supervisor.ground.errors import Exit, TerokError
+
+SIZE_MAX = 1 << 20
+
+
+def read(prompt: str, *, confirm: bool = False) -> str:
+    """A secret of one line.
+
+    Args:
+        prompt: what to ask for, without a colon.
+        confirm: on a terminal, ask twice.
+
+    Raises:
+        TerokError: it is empty, or the two entries differ.
+    """
+    text = _ask(prompt) if sys.stdin.isatty() else read_all().rstrip("\r\n")
+    if not text:
+        raise TerokError(f"{prompt}: nothing was given.", code=Exit.USAGE)
+    if confirm and sys.stdin.isatty() and _ask(f"{prompt}, once more") != text:
+        raise TerokError(f"{prompt}: the two entries differ.", code=Exit.USAGE)
+    return text
+
+
+def read_all() -> str:
+    """Everything on standard input, at most 1 MiB.
+
+    Raises:
+        TerokError: there is more, or it is not UTF-8.
+    """
+    data = sys.stdin.buffer.read(SIZE_MAX + 1)
+    if len(data) > SIZE_MAX:
+        raise TerokError("Standard input has more than 1 MiB.", code=Exit.USAGE)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise TerokError("Standard input is not UTF-8.", code=Exit.USAGE) from None
+
+
+def lines(prompts: list[str]) -> list[str]:
+    """Several secrets: asked one after the other on a terminal (the last twice), else one line of standard input each.
+
+    Raises:
+        TerokError: one is missing, or the two entries of the last differ.
+    """
+    if sys.stdin.isatty():
+        found = [_ask(prompt) for prompt in prompts]
+        if _ask(f"{prompts[-1]}, once more") != found[-1]:
+            raise TerokError(f"{prompts[-1]}: the two entries differ.", code=Exit.USAGE)
+    else:
+        found = read_all().splitlines()[: len(prompts)]
+    if len(found) < len(prompts) or not all(found):
+        raise TerokError(f"{' and '.join(prompts)} must be given, one a line.", code=Exit.USAGE)
+    return found
+
+
+def _ask(prompt: str) -> str:
+    from getpass import getpass
+
+    try:
+        return getpass(f"{prompt}: ")
+    except EOFError:
+        return ""

@@ -1,0 +1,123 @@
+"""Composes the wiring of a container that was started with annotations alone; run by the createRuntime hook.
+
+`python -I -S annotated.py DATA RUNTIME CONFIG`, the container's OCI state on stdin; prints the sidecar JSON's path, or
+one sentence on stderr. It runs on every start of the container, inside Podman's user namespace.
+
+A container's environment can't be changed here any more, so the variables go to the readable file /run/terok/env.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+def main() -> int:
+    """Make `terok_host` importable, compose, and turn an error into a sentence and an exit code."""
+    package = types.ModuleType("terok_host")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
+    sys.modules["terok_host"] = package
+    from ...supervisor.ground.bootstrap import find_packages
+    from ...supervisor.ground.errors import TerokError
+
+    find_packages()
+    from . import annotated
+
+    try:
+        print(annotated.compose(sys.stdin.buffer.read(), *sys.argv[1:4]))
+    except TerokError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    return 0
+
+
+def compose(state: bytes, data: str, runtime: str, config: str) -> str:
+    """Write the bundle of the container that the OCI state describes; returns its sidecar JSON's path.
+
+    Args:
+        state: the OCI state.
+        data, runtime, config: the operator's directories, as `Layout` takes them.
+
+    Raises:
+        TerokError: the scope is unknown, a profile is, or the container's configuration can't be read.
+    """
+    import json
+
+    from ...supervisor.container.container import read_config
+    from ...supervisor.ground.errors import TerokError
+    from ...supervisor.ground.layout import Layout, check_name
+    from ..kit import files
+    from ..kit.config import load_at
+    from .compose import env_file, wire
+
+    try:
+        document = json.loads(state)
+        identity, bundle = str(document["id"]), str(document["bundle"])
+        annotations: dict[str, str] = dict(document.get("annotations") or {})
+    except (ValueError, KeyError, TypeError) as error:
+        raise TerokError("The OCI state on stdin is not what the OCI runtime specification says.") from error
+    cfg = load_at(Layout(data, runtime, config))
+    request = request_of(check_name(identity[:12]), annotations, cfg)
+    made = wire(request, cfg, network_of(read_config(bundle), cfg))
+    # the runtime directory is what the container sees, whoever its user is
+    files.write(os.path.join(cfg.layout.runtime_dir(request.container), "env"), env_file(made.env), mode=0o644)
+    return str(made.bundle.sidecar)
+
+
+def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
+    """The launch that annotations ask for.
+
+    Raises:
+        TerokError: the scope is unknown (NOT_FOUND), or a UDP port is none.
+    """
+    from ...supervisor.ground.errors import Exit, TerokError
+    from ...supervisor.ground.layout import ANNOTATION_PROFILES, ANNOTATION_SCOPE, ANNOTATION_UDP_PORTS, check_name
+    from ..host.publish import annotated_udp_ports
+    from . import services
+    from .request import Request
+
+    scope = annotations.get(ANNOTATION_SCOPE)
+    if scope is not None and not services.scope_known(cfg.layout, check_name(scope)):
+        raise TerokError(
+            f"There is no scope {scope}: no credential, SSH key, mirror or profile has that name.",
+            fix=f"terok vault add {scope} PROVIDER",
+            code=Exit.NOT_FOUND,
+        )
+    profiles = annotations.get(ANNOTATION_PROFILES)
+    return Request(
+        container,
+        scope=scope,
+        profiles=tuple(name for name in profiles.split(":") if name) if profiles else None,
+        udp_ports=annotated_udp_ports(annotations.get(ANNOTATION_UDP_PORTS, "")),
+    )
+
+
+def network_of(config: Mapping[str, Any], cfg: Any) -> Any:
+    """The network that Podman gave the container, told by the resolv.conf that it wrote for it.
+
+    Its first nameserver is the one that the network answers at; none means that there is no network.
+    """
+    from ..host import podman
+
+    mounts = config.get("mounts")
+    source = next(
+        (
+            each.get("source")
+            for each in (mounts if isinstance(mounts, list) else [])
+            if isinstance(each, dict) and each.get("destination") == "/etc/resolv.conf"
+        ),
+        None,
+    )
+    servers = podman.host_resolvers(source) if isinstance(source, str) else []
+    forwarder = cfg.shield.forwarder or (servers[0] if servers else None)
+    return podman.NetworkPlan("annotated", "", forwarder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

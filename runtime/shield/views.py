@@ -1,0 +1,199 @@
+"""What `terok shield` shows: rules, status, profiles, previews, resolved names, the least profile."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ...sidecars.shield import bundle as files
+from ...sidecars.shield import dnsmasq, ruleset
+from ...sidecars.shield import profiles as shelf
+from ...sidecars.shield.live import Running, refresh, settled
+from ...sidecars.shield.model import BYPASS, Forwarder, Model, taught_set
+from ...sidecars.shield.targets import NAME
+from ...supervisor import schema
+from ...supervisor.ground import process, sockets, within
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Bundle
+from ...supervisor.wall import firewall, resolver
+from ..kit.audit_lines import read as read_log
+from ..kit.env import Env
+
+
+def _needs(running: Running | None, bundle: Bundle) -> Running:
+    if running is None:
+        raise TerokError(f"{bundle.name} does not run.", fix=f"podman start {bundle.name}", code=Exit.NOT_FOUND)
+    return running
+
+
+def show_rules(bundle: Bundle, running: Running | None, env: Env) -> int:
+    """The table as nft lists it; with --json its structure."""
+    running = _needs(running, bundle)
+    listing = process.run(["nft", "list", "table", *firewall.TABLE.split()], timeout=10, namespaces=running.namespaces)
+    if listing.code:
+        raise TerokError(f"nft cannot list the firewall: {listing.error}")
+    env.out.emit(firewall.observe(running.namespaces), listing.out.decode())
+    return Exit.OK
+
+
+def expected(bundle: Bundle) -> schema.Shield:
+    """The shield's files, for a comparison with what is in force."""
+    return schema.Shield(
+        ruleset=bundle.ruleset, expected=bundle.expected, dnsmasq_conf=bundle.dnsmasq_conf, probe="probe.invalid"
+    )
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """Everything that `status` says about one container's shield."""
+    enforced, reason = None, ""
+    with settled(bundle):
+        state = files.read_state(bundle)
+        try:
+            running = Running.find(bundle)
+            if running is not None:
+                firewall.verify(running.namespaces, expected(bundle))
+                enforced = True
+        except TerokError as error:
+            enforced, reason = False, str(error)
+    mode = state.model.mode
+    if mode == BYPASS and state.until is not None and state.until < time.time():
+        reason = reason or f"the bypass is over; run `terok shield up {bundle.name}`"
+    names = "dnsmasq"
+    if state.model.forwarder is None:
+        names = "none: no network"
+    elif not state.features.usable:
+        names = f"static: dnsmasq {state.features.missing}"
+    return {
+        "container": bundle.name,
+        "mode": mode,
+        "until": state.until,
+        "enforced": enforced,
+        "reason": reason,
+        "profiles": list(state.profiles),
+        "allowed_live": [str(each) for each in state.lasting()],
+        "allowed_until": {str(each): until for each, until in state.passing},
+        "denied": [str(each) for each in state.model.denied],
+        "names": names,
+        "forwarder": str(state.model.forwarder) if state.model.forwarder else None,
+    }
+
+
+def _rest(until: float) -> str:
+    left = round(until - time.time())
+    return f"for {left} s more" if left > 0 else "no longer: `terok shield forget NAME --expired` takes it back"
+
+
+def show_status(name: str | None, env: Env) -> int:
+    """One line a container, or all about one; exit code 1 when a running container's firewall is not as expected."""
+    if name is not None:
+        chosen = [env.layout.bundle(name)]
+    else:
+        try:
+            found = sorted(os.listdir(env.layout.containers))
+        except FileNotFoundError:
+            found = []
+        chosen = [
+            each
+            for each in map(env.layout.bundle, (n for n in found if n[:1].isalnum()))
+            if os.path.exists(each.shield)
+        ]
+    rows = [describe(each) for each in chosen]
+    lines = []
+    for row in rows:
+        held = {True: "enforced", False: "NOT ENFORCED", None: "not running"}[row["enforced"]]
+        lines.append(
+            f"{row['container']}  {row['mode']}  {held}  profiles {','.join(row['profiles'])}  names {row['names']}"
+        )
+        if name is not None:
+            lines += [f"  allowed  {each}" for each in row["allowed_live"]]
+            lines += [f"  allowed  {each} {_rest(until)}" for each, until in row["allowed_until"].items()]
+            lines += [f"  denied   {each}" for each in row["denied"]]
+        if row["reason"]:
+            lines.append(f"  {row['reason']}")
+    env.out.emit(rows[0] if name is not None else rows, "\n".join(lines) or "No container has a shield.")
+    return Exit.FAILURE if any(row["enforced"] is False for row in rows) else Exit.OK
+
+
+def show_profiles(env: Env) -> int:
+    """Every profile with its origin and size; a broken one is shown with its complaint."""
+    rows, lines = [], []
+    for name, path in shelf.available(env.layout.profiles).items():
+        origin = "bundled" if path.parent == shelf.BUNDLED else "yours"
+        try:
+            row: dict[str, Any] = {"name": name, "origin": origin, "path": str(path), "targets": len(shelf.read(path))}
+            lines.append(f"{name:<16} {origin:<8} {row['targets']:>4} targets  {path}")
+        except TerokError as error:
+            row = {"name": name, "origin": origin, "path": str(path), "error": str(error)}
+            lines.append(f"{name:<16} {origin:<8} broken: {error}")
+        rows.append(row)
+    env.out.emit(rows, "\n".join(lines))
+    return Exit.OK
+
+
+def show_preview(names: Sequence[str], env: Env) -> int:
+    """The ruleset and dnsmasq's lists that profiles would become."""
+    chosen = list(names) or list(env.config.shield.profiles)
+    base = shelf.load(chosen, env.layout.profiles)
+    model = Model(allowed=base, forwarder=Forwarder.parse(env.config.shield.forwarder or "192.0.2.53"))
+    model = Model(allowed=base, forwarder=model.forwarder, taught=tuple(dnsmasq.lines(model)))
+    text = ruleset.text(ruleset.build(model))
+    data = {
+        "profiles": chosen,
+        "targets": [str(each) for each in base],
+        "ruleset": text,
+        "servers": dnsmasq.servers(model),
+    }
+    env.out.emit(data, f"{text}\n# dnsmasq: {len(model.names())} names\n{data['servers']}")
+    return Exit.OK
+
+
+def show_resolved(bundle: Bundle, running: Running | None, env: Env) -> int:
+    """Ask dnsmasq for every allowed exact name, so that its answers are learned anew, and show the sets."""
+    running = _needs(running, bundle)
+    state = files.read_state(bundle)
+    if not state.features.usable:
+        hosts = refresh(bundle, running).state.hosts
+        env.out.emit({"names": hosts, "unanswered": []}, "\n".join(f"{k:<40} {' '.join(v)}" for k, v in hosts.items()))
+        return Exit.OK
+    names = [each.value for each in state.model.names() if each.kind == NAME]
+    _, (fd,) = within.call_in(running.namespaces, lambda: (b"", [sockets.connect_udp("127.0.0.1", 53)]), timeout=5)
+    unanswered = []
+    try:
+        for each in names:
+            for kind in (1, 28):
+                try:
+                    resolver.probe(fd, each, 3, kind=kind)
+                except TerokError:
+                    unanswered.append(each)
+    finally:
+        os.close(fd)
+    sets = firewall.observe(running.namespaces)["sets"]
+    rows = {}
+    for line in (*state.lines, None):
+        rows[line or "(allowed live)"] = [
+            address for family in (4, 6) for address in sets.get(taught_set(line, family), {"elem": []})["elem"]
+        ]
+    text = "\n".join(f"{name:<40} {' '.join(found) or '-'}" for name, found in rows.items())
+    env.out.emit({"names": rows, "unanswered": sorted(set(unanswered))}, text)
+    return Exit.OK
+
+
+def least_profile(name: str, env: Env) -> int:
+    """The profile that the connections recorded by `learn` need."""
+    seen: dict[str, None] = {}
+    for entry in read_log(env.layout.bundle(name).audit):
+        if entry.get("event") == "packet" and entry.get("verdict") == "learn":
+            target = entry.get("name") or entry.get("address")
+            if target and entry.get("proto") in ("tcp", "udp"):
+                seen.setdefault(_suggest(str(target), str(entry["proto"]), int(entry.get("port") or 0)))
+    env.out.emit({"container": name, "profile": list(seen)}, "\n".join(seen) or "# nothing was recorded")
+    return Exit.OK
+
+
+def _suggest(target: str, protocol: str, port: int) -> str:
+    if protocol == "tcp" and port in (80, 443):
+        return target
+    host = f"[{target}]" if ":" in target else target
+    return f"{host}:{port}" + ("/udp" if protocol == "udp" else "")

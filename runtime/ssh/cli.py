@@ -1,0 +1,269 @@
+"""`terok ssh`: the keys that sign for containers, and what each may sign."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ...supervisor.ground.errors import Exit, TerokError
+from . import policy
+
+if TYPE_CHECKING:
+    from ..kit.env import Env
+    from .shelf import Key
+
+TYPES_HELP = "ed25519 (default), ecdsa-256, ecdsa-384, ecdsa-521 or rsa"
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `ssh` and its verbs."""
+    ssh = commands.add_parser("ssh", help="SSH keys that sign for containers", description=__doc__)
+    verbs = ssh.add_subparsers(metavar="VERB", required=True, dest="ssh_verb")
+
+    verb = verbs.add_parser("generate", help="make a new key in the vault")
+    _new_key(verb)
+    verb.add_argument("--type", default="ed25519", metavar="TYPE", help=TYPES_HELP)
+    verb.add_argument("--bits", type=int, default=3072, help="of an RSA key (default 3072)")
+    verb.set_defaults(run=generate)
+
+    verb = verbs.add_parser("import", help="store a private key file (OpenSSH or PEM)")
+    verb.add_argument("file", metavar="FILE", help="the private key; - reads standard input")
+    _new_key(verb)
+    verb.add_argument("--passphrase-file", metavar="FILE", help="its first line is the passphrase (default: ask)")
+    verb.set_defaults(run=import_key)
+
+    verb = verbs.add_parser("list", help="show the keys, without their secrets")
+    verb.add_argument("--scope", help="only the keys of this scope")
+    verb.set_defaults(run=list_keys)
+
+    verb = verbs.add_parser("pub", help="print public keys, for authorized_keys or a Git host's settings")
+    verb.add_argument("name", metavar="NAME", nargs="?", help="the key (default: all)")
+    verb.add_argument("--scope", help="the keys of this scope, its default first")
+    verb.set_defaults(run=print_public)
+
+    verb = verbs.add_parser("link", help="let a scope use a key")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("--scope", action="append", required=True, help="the scope (repeatable)")
+    verb.add_argument("--default", action="store_true", help="list the key first in that scope")
+    verb.set_defaults(run=link)
+
+    verb = verbs.add_parser("unlink", help="take a key, and what it may sign there, away from a scope")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("--scope", action="append", required=True, help="the scope (repeatable)")
+    verb.set_defaults(run=unlink)
+
+    verb = verbs.add_parser("rename", help="give a key another name, another comment or both")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("new", metavar="NEW")
+    verb.add_argument("--comment", help="what ssh-add -l shows")
+    verb.set_defaults(run=rename)
+
+    verb = verbs.add_parser("remove", help="delete a key for good")
+    verb.add_argument("name", metavar="NAME")
+    verb.set_defaults(run=remove)
+
+    verb = verbs.add_parser("export", help="write a private key out of the vault, in OpenSSH's format")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("--output", metavar="FILE", help="a new file, 0600 (default: standard output)")
+    verb.add_argument("--passphrase-file", metavar="FILE", help="its first line encrypts the file (default: ask)")
+    verb.add_argument("--no-passphrase", action="store_true", help="write it unencrypted")
+    verb.set_defaults(run=export)
+
+    policy.register(verbs)
+
+
+def _new_key(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", metavar="NAME", nargs="?", help="the key's name (default: the scope's)")
+    verb.add_argument("--scope", action="append", default=[], help="a scope that may use the key (repeatable)")
+    verb.add_argument("--comment", help="what ssh-add -l shows (default: the name)")
+    verb.add_argument("--default", action="store_true", help="list the key first in its scopes")
+
+
+def _key_name(args: argparse.Namespace) -> str:
+    name = args.name or (args.scope[0] if args.scope else "")
+    if not name:
+        fix = "give NAME, or --scope SCOPE to name it like that"
+        raise TerokError("The key needs a name.", fix=fix, code=Exit.USAGE)
+    return str(name)
+
+
+def _comment(text: str) -> str:
+    if not text.isprintable() or len(text) > 200:
+        raise TerokError("A comment is one line of at most 200 printable characters.", code=Exit.USAGE)
+    return text
+
+
+def generate(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh generate"""
+    from . import formats
+    from .shelf import Shelf
+
+    if args.type not in formats.GENERATED:
+        raise TerokError(f"Keys of the type {args.type!r} are not generated.", fix=f"use {TYPES_HELP}", code=Exit.USAGE)
+    name = _key_name(args)
+    private = formats.generate(args.type, args.bits)
+    with Shelf(env, create=True) as shelf:
+        key = shelf.add(name, private, comment=_comment(args.comment or name), scopes=args.scope, default=args.default)
+    return _stored(env, key)
+
+
+def import_key(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh import"""
+    from . import formats
+    from .shelf import Shelf
+
+    if args.file == "-":
+        data, comment = sys.stdin.buffer.read(formats.FILE_MAX), ""
+    else:
+        data, comment = formats.read_file(args.file), formats.comment_of(args.file)
+        if not args.name and not args.scope:
+            args.name = os.path.basename(args.file)
+    name = _key_name(args)
+    private = formats.load_private(data, lambda: _passphrase(args.passphrase_file, f"of {args.file}"))
+    with Shelf(env, create=True) as shelf:
+        key = shelf.add(
+            name, private, comment=_comment(args.comment or comment or name), scopes=args.scope, default=args.default
+        )
+    return _stored(env, key)
+
+
+def _passphrase(path: str | None, of: str) -> str:
+    if path is not None:
+        from .formats import read_file
+
+        return read_file(path).split(b"\n")[0].decode(errors="surrogateescape")
+    try:
+        # not standard input: the key itself may come from there
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        raise TerokError(
+            f"The passphrase {of} is needed, and there is no terminal to ask on.",
+            fix="use --passphrase-file",
+            code=Exit.USAGE,
+        ) from None
+    os.close(terminal)
+    from getpass import getpass
+
+    return getpass(f"Passphrase {of}: ")
+
+
+def _stored(env: Env, key: Key) -> int:
+    env.out.emit(key.document(), key.line)
+    if not key.scopes:
+        env.note(f"No scope uses {key.name} yet: terok ssh link {key.name} --scope SCOPE")
+    return Exit.OK
+
+
+def list_keys(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh list"""
+    from .shelf import Shelf
+
+    with Shelf(env) as shelf:
+        keys = shelf.of_scope(args.scope) if args.scope else shelf.all()
+    rows: list[tuple[str, ...]] = [("NAME", "TYPE", "FINGERPRINT", "SCOPES", "HOSTS", "COMMENT")]
+    for key in keys:
+        scopes = ",".join(f"{scope}*" if scope in key.default else scope for scope in key.scopes)
+        hosts = ",".join(sorted({host for document in key.policies.values() for host in document.get("hosts", {})}))
+        rows.append((key.name, key.type, key.fingerprint, scopes or "-", hosts or "-", key.comment))
+    env.out.emit([key.document() for key in keys], table(rows) if keys else "")
+    if not keys:
+        env.note("There are no SSH keys" + (f" in the scope {args.scope}." if args.scope else "."))
+    return Exit.OK
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows of cells as aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def print_public(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh pub"""
+    from .shelf import Shelf
+
+    with Shelf(env) as shelf:
+        keys = [shelf.get(args.name)] if args.name else shelf.of_scope(args.scope) if args.scope else shelf.all()
+    if not keys:
+        raise TerokError("There are no SSH keys.", fix="terok ssh generate NAME --scope SCOPE", code=Exit.NOT_FOUND)
+    env.out.emit([{"name": key.name, "public": key.line} for key in keys], "\n".join(key.line for key in keys))
+    return Exit.OK
+
+
+def link(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh link"""
+    from ...supervisor.ground.layout import check_name
+    from .shelf import Shelf
+
+    with Shelf(env) as shelf:
+        key = shelf.get(args.name)
+        for scope in args.scope:
+            key.link(check_name(scope), default=args.default)
+        shelf.save(key)
+    return _changed(env, key, f"{key.name} is used by: {', '.join(key.scopes)}.")
+
+
+def unlink(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh unlink"""
+    from .shelf import Shelf
+
+    with Shelf(env) as shelf:
+        key = shelf.get(args.name)
+        for scope in args.scope:
+            key.unlink(scope)
+        shelf.save(key)
+    return _changed(env, key, f"{key.name} is used by: {', '.join(key.scopes) or 'no scope'}.")
+
+
+def _changed(env: Env, key: Key, text: str) -> int:
+    env.out.emit(key.document(), "")
+    if not env.out.json_output:
+        env.note(text)
+    return Exit.OK
+
+
+def rename(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh rename"""
+    from .shelf import Shelf
+
+    with Shelf(env) as shelf:
+        key = shelf.get(args.name) if args.name == args.new else shelf.rename(args.name, args.new)
+        if args.comment is not None:
+            key.comment = _comment(args.comment)
+            shelf.save(key)
+    return _changed(env, key, f"{args.name} is now {key.name}, with the comment {key.comment!r}.")
+
+
+def remove(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh remove"""
+    from .shelf import Shelf
+
+    with Shelf(env) as shelf:
+        key = shelf.get(args.name)
+        shelf.remove(args.name)
+    return _changed(env, key, f"{key.name} ({key.fingerprint}) was deleted. Take it off the hosts that accept it.")
+
+
+def export(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh export"""
+    from . import formats
+    from .shelf import Shelf
+
+    if args.output is None and sys.stdout.isatty() and not env.out.json_output:
+        raise TerokError("A private key is not printed on a terminal.", fix="use --output FILE", code=Exit.USAGE)
+    with Shelf(env) as shelf:
+        key, private = shelf.get(args.name), shelf.secret(args.name)
+    passphrase = "" if args.no_passphrase else _passphrase(args.passphrase_file, f"for {args.output or 'the file'}")
+    if not passphrase and not args.no_passphrase:
+        raise TerokError("The passphrase is empty.", fix="use --no-passphrase if that is meant", code=Exit.USAGE)
+    data = formats.dump_private(private, passphrase)
+    document = {"name": key.name, "file": args.output}
+    if args.output is None:
+        env.out.emit({**document, "private": data.decode()}, data.decode())
+    else:
+        formats.write_private(args.output, data)
+        env.out.emit(document, args.output)
+    return Exit.OK

@@ -1,0 +1,263 @@
+"""`terok ssh trust|untrust|policy|confirm|agent`: what a key may sign, and for whom."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from ...supervisor.ground.errors import Exit, TerokError
+
+if TYPE_CHECKING:
+    from ..kit.env import Env
+    from .hosts import HostKey
+    from .shelf import Key, Shelf
+
+FLAGS = ("require_bind", "forwarding", "confirm")
+
+
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verbs to `terok ssh`."""
+    verb = verbs.add_parser("trust", help="pin a host's keys: logins there may be signed")
+    verb.add_argument("host", metavar="HOST", help="HOST, HOST:PORT or [HOST]:PORT")
+    _selection(verb)
+    source = verb.add_mutually_exclusive_group()
+    source.add_argument("--key", action="append", metavar="FILE|LINE", help="known_hosts or .pub (repeatable)")
+    source.add_argument("--scan", action="store_true", help="ask the host itself, and show what it says")
+    verb.add_argument("--fingerprint", action="append", metavar="SHA256:...", help="pin only a key with it")
+    verb.add_argument("--user", action="append", help="a remote user name (default: the key's, which is git)")
+    verb.add_argument("--yes", action="store_true", help="do not ask, also not about keys that were only scanned")
+    verb.set_defaults(run=trust)
+
+    verb = verbs.add_parser("untrust", help="forget a host's pins")
+    verb.add_argument("host", metavar="HOST")
+    _selection(verb)
+    verb.set_defaults(run=untrust)
+
+    verb = verbs.add_parser("known-hosts", help="print the pins as a known_hosts file, for programs in the container")
+    _selection(verb)
+    verb.set_defaults(run=known_hosts)
+
+    verb = verbs.add_parser("policy", help="show or change what a key may sign")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("--scope", help="for this scope (default: the key's only one)")
+    for what in ("user", "namespace"):
+        verb.add_argument(f"--{what}", action="append", default=[], help=f"allow this {what} (repeatable)")
+        verb.add_argument(f"--no-{what}", action="append", default=[], metavar=what.upper(), help="refuse it again")
+    verb.add_argument("--rate", type=int, help="signatures a minute; 0: any number")
+    for flag in FLAGS:
+        verb.add_argument(f"--{flag.replace('_', '-')}", choices=("yes", "no"))
+    verb.add_argument("--reset", action="store_true", help="back to the strict default, without any pin")
+    verb.set_defaults(run=policy)
+
+    verb = verbs.add_parser("confirm", help="answer signatures that wait for the operator")
+    verb.add_argument("id", metavar="ID", nargs="?", help="one of them (default: show all, and ask on a terminal)")
+    answer = verb.add_mutually_exclusive_group()
+    answer.add_argument("--yes", action="store_true", help="sign")
+    answer.add_argument("--no", action="store_true", help="refuse")
+    verb.set_defaults(run=confirm)
+
+    verb = verbs.add_parser("agent", help="serve a scope's keys to your own shell")
+    verb.add_argument("--scope", required=True)
+    verb.add_argument("command", nargs="*", metavar="COMMAND", help="run it with the agent, after -- (default: serve)")
+    verb.set_defaults(run=agent)
+
+
+def _selection(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--scope", help="only for this scope (default: the only one there is)")
+    verb.add_argument("--name", metavar="NAME", help="only for this key (default: all keys of the scope)")
+
+
+def _select(shelf: Shelf, args: argparse.Namespace) -> tuple[str, list[Key]]:
+    """The scope and the keys that a command line means."""
+    keys = [shelf.get(args.name)] if args.name else shelf.all()
+    scopes = sorted({scope for key in keys for scope in key.scopes})
+    if args.scope is None and len(scopes) > 1:
+        raise TerokError("There is more than one scope.", fix=f"--scope {'|'.join(scopes)}", code=Exit.USAGE)
+    scope = args.scope or (scopes[0] if scopes else "")
+    chosen = [key for key in keys if scope in key.scopes]
+    if not chosen:
+        fix = f"terok ssh generate --scope {scope or 'SCOPE'}"
+        raise TerokError(f"The scope {scope or '(none)'} has no such SSH key.", fix=fix, code=Exit.NOT_FOUND)
+    return scope, chosen
+
+
+def trust(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh trust"""
+    from . import hosts as ssh_hosts
+    from .shelf import Shelf
+
+    host = ssh_hosts.known_name(args.host)
+    with Shelf(env) as shelf:
+        scope, chosen = _select(shelf, args)
+        pinned = all(host in key.policy(scope).get("hosts", {}) for key in chosen)
+        only_users = pinned and args.user and not args.key and not args.scan
+        found = [] if only_users else _host_keys(args, env, host)
+        if found and args.scan and not args.yes and not args.fingerprint:
+            _ask(env, host, found)
+        for key in chosen:
+            entry = key.policy(scope).setdefault("hosts", {}).setdefault(host, {"keys": []})
+            entry["keys"] += [each.line for each in found if each.line not in entry["keys"]]
+            if args.user:
+                entry["users"] = list(dict.fromkeys([*entry.get("users", []), *args.user]))
+            shelf.save(key)
+    result = {
+        "host": host,
+        "scope": scope,
+        "names": [key.name for key in chosen],
+        "keys": [{"key": each.line, "fingerprint": each.fingerprint, "source": each.source} for each in found],
+        "users": args.user,
+    }
+    lines = [f"{each.fingerprint}  {each.line.partition(' ')[0]}  from {each.source}" for each in found]
+    env.out.emit(result, "\n".join(lines))
+    if not env.out.json_output:
+        env.note(f"{', '.join(key.name for key in chosen)} may log in to {host} for the scope {scope}.")
+    return Exit.OK
+
+
+def _host_keys(args: argparse.Namespace, env: Env, host: str) -> list[HostKey]:
+    from . import hosts as ssh_hosts
+
+    if args.scan:
+        found = ssh_hosts.scan(host)
+    elif args.key:
+        found = [key for text in args.key for key in ssh_hosts.given(text, host)]
+    else:
+        found = ssh_hosts.find(host, env.environ)
+        if not found:
+            raise TerokError(
+                f"Your known_hosts files have no key of {host}.",
+                fix=f"terok ssh trust {args.host} --key FILE|LINE, or --scan and compare the fingerprints",
+                code=Exit.NOT_FOUND,
+            )
+    if args.fingerprint:
+        offered = ", ".join(key.fingerprint for key in found)
+        found = [key for key in found if key.fingerprint in args.fingerprint]
+        if not found:
+            raise TerokError(f"{host} has none of these fingerprints; it has {offered}.", code=Exit.REFUSED)
+    return found
+
+
+def _ask(env: Env, host: str, found: list[HostKey]) -> None:
+    if not sys.stdin.isatty():
+        raise TerokError(
+            f"Whether these are really the keys of {host} has to be said: "
+            + ", ".join(key.fingerprint for key in found),
+            fix="compare them with what the host's owner publishes, then repeat with --fingerprint or --yes",
+            code=Exit.MANUAL,
+        )
+    env.note(f"{host} says that its keys are:")
+    for key in found:
+        env.note(f"  {key.fingerprint}  {key.line.partition(' ')[0]}")
+    env.note("Compare them with what the host's owner publishes. Trust them? [y/N] ")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise TerokError("Nothing was pinned.", code=Exit.REFUSED)
+
+
+def untrust(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh untrust"""
+    from . import hosts as ssh_hosts
+    from .shelf import Shelf
+
+    host = ssh_hosts.known_name(args.host)
+    with Shelf(env) as shelf:
+        scope, chosen = _select(shelf, args)
+        had = [key for key in chosen if key.policy(scope).get("hosts", {}).pop(host, None) is not None]
+        if not had:
+            raise TerokError(f"{host} is not pinned for the scope {scope}.", fix="terok ssh list", code=Exit.NOT_FOUND)
+        for key in had:
+            shelf.save(key)
+    env.out.emit({"host": host, "scope": scope, "names": [key.name for key in had]}, "")
+    return Exit.OK
+
+
+def known_hosts(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh known-hosts"""
+    from .shelf import Shelf
+
+    with Shelf(env) as shelf:
+        scope, chosen = _select(shelf, args)
+        hosts = [key.policy(scope).get("hosts", {}) for key in chosen]
+    lines = dict.fromkeys(f"{host} {line}" for each in hosts for host, entry in each.items() for line in entry["keys"])
+    env.out.emit(list(lines), "\n".join(lines))
+    return Exit.OK
+
+
+def policy(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh policy"""
+    from ...sidecars.ssh import policy as rules
+    from .shelf import Shelf
+
+    with Shelf(env) as shelf:
+        scope, (key, *_) = _select(shelf, args)
+        document = key.policy(scope)
+        before = json.dumps(document)
+        if args.reset:
+            document.clear()
+        for field, default in (("user", rules.USERS), ("namespace", rules.NAMESPACES)):
+            added, removed = getattr(args, field), getattr(args, f"no_{field}")
+            if added or removed:
+                words = dict.fromkeys([*document.get(f"{field}s", default), *added])
+                document[f"{field}s"] = [word for word in words if word not in removed]
+        if args.rate is not None:
+            document["rate"] = args.rate
+        for flag in FLAGS:
+            if getattr(args, flag) is not None:
+                document[flag] = getattr(args, flag) == "yes"
+        if json.dumps(document) != before:
+            shelf.save(key)
+    env.out.emit({"name": key.name, "scope": scope, "policy": document}, _show(rules.parse(document)))
+    return Exit.OK
+
+
+def _show(rules: Any) -> str:
+    from ...sidecars.ssh.keys import fingerprint
+
+    rate = f"{rules.rate} a minute" if rules.rate else "any number"
+    lines = [
+        f"namespaces:   {' '.join(rules.namespaces) or 'none'}",
+        f"signatures:   {rate}",
+        f"require bind: {'yes' if rules.require_bind else 'no'}",
+        f"forwarding:   {'yes' if rules.forwarding else 'no'}",
+        f"confirm:      {'yes' if rules.confirm else 'no'}",
+        f"users:        {' '.join(rules.users) or 'none'}",
+    ]
+    for blob, pins in rules.pins.items():
+        lines += [f"host:         {pin.host} {fingerprint(blob)} as {' '.join(pin.users)}" for pin in pins]
+    return "\n".join(lines if rules.pins else [*lines, "host:         none: no login is signed (terok ssh trust HOST)"])
+
+
+def confirm(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh confirm"""
+    from . import questions
+
+    waiting = questions.waiting(env.layout)
+    if args.id is not None:
+        chosen = [each for each in waiting if each.id == args.id]
+        if not chosen:
+            raise TerokError(f"No signature {args.id!r} waits.", fix="terok ssh confirm", code=Exit.NOT_FOUND)
+        if not args.yes and not args.no:
+            raise TerokError("An answer is needed.", fix=f"terok ssh confirm {args.id} --yes|--no", code=Exit.USAGE)
+        questions.answer(chosen[0], yes=args.yes)
+        env.out.emit({**chosen[0].shown, "answer": "yes" if args.yes else "no"}, "")
+        return Exit.OK
+    if args.yes or args.no:
+        raise TerokError("Which one?", fix="terok ssh confirm ID --yes|--no", code=Exit.USAGE)
+    env.out.emit([each.shown for each in waiting], "\n".join(each.text(time.time()) for each in waiting))
+    if not waiting:
+        env.note("No signature waits for you.")
+    if not env.out.json_output and sys.stdin.isatty():
+        for each in waiting:
+            env.note(f"Sign {each.id}? [y/N] ")
+            questions.answer(each, yes=sys.stdin.readline().strip().lower() in ("y", "yes"))
+    return Exit.OK
+
+
+def agent(args: argparse.Namespace, env: Env) -> int:
+    """terok ssh agent"""
+    from . import agent as ssh_agent
+
+    return ssh_agent.serve(env, args.scope, args.command, os.getcwd())

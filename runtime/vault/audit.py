@@ -1,0 +1,138 @@
+"""`terok vault audit`, `usage` and `limit`: what the vault was asked, and how much was used."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ...sidecars.vault.books import journal
+from ...sidecars.vault.books.ledger import Ledger, Limit
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import check_name
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from ..kit.env import Env
+
+
+def run_audit(args: argparse.Namespace, env: Env) -> int:
+    """terok vault audit"""
+    path = env.layout.vault_audit
+    if not os.path.exists(path):
+        env.out.emit([], "")
+        env.note("The vault was not asked anything yet.")
+        return Exit.OK
+    if args.verify:
+        return _verify(env, path)
+    kept: deque[dict[str, Any]] = deque(maxlen=args.lines or None)
+    for each in _entries(path):
+        if args.container in (None, each.get("container")) and args.scope in (None, each.get("scope")):
+            kept.append(each)
+    env.out.emit(list(kept), "\n".join(_line(each) for each in kept))
+    return Exit.OK
+
+
+def _verify(env: Env, path: str) -> int:
+    verdict = journal.verify(path)
+    text = f"{verdict.lines} lines, none missing or changed." if not verdict.wrong else ""
+    env.out.emit({"lines": verdict.lines, "wrong": verdict.wrong}, text)
+    if verdict.wrong:
+        raise TerokError(f"The audit log {path} is not as it was written: {verdict.wrong}.")
+    return Exit.OK
+
+
+def _entries(path: str) -> Iterator[dict[str, Any]]:
+    """Every line of the log, the rotated one first; a line that is no JSON is passed over (`--verify` finds it)."""
+    for name in (path + ".1", path):
+        try:
+            file = open(name, encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            continue
+        with file:
+            for line in file:
+                try:
+                    found = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(found, dict):
+                    yield found
+
+
+def _line(each: dict[str, Any]) -> str:
+    """One entry for people: when, who, what, how it ended, why."""
+    who = f"{each.get('container', '-')} {each.get('scope', '-')}/{each.get('provider', '-')}"
+    what = f"{each.get('method', '-')} {each.get('path', '-')} {each.get('status', '-')}"
+    reason = each.get("reason") or ""
+    return f"{each.get('time', '-')}  {who}  {what}  {reason}".rstrip()
+
+
+def run_usage(args: argparse.Namespace, env: Env) -> int:
+    """terok vault usage"""
+    with _Opened(env) as ledger:
+        rows = ledger.rows(scope=args.scope)
+        scopes = sorted({row.scope for row in rows})
+        limits = [limit._asdict() for scope in scopes if (limit := ledger.limit(scope)) is not None]
+    lines = []
+    if rows:
+        head = ("scope", "container", "provider", "requests", "sent", "received", "tokens in", "tokens out")
+        lines.append("  ".join(f"{word:<12}" for word in head).rstrip())
+    for row in rows:
+        words = (row.scope, row.container, row.provider, row.requests, _size(row.bytes_in), _size(row.bytes_out))
+        lines.append("  ".join(f"{word!s:<12}" for word in (*words, row.input_tokens, row.output_tokens)).rstrip())
+    for each in limits:
+        lines.append(f"limit of {each['scope']}: {_limit_text(each)}")
+    env.out.emit({"usage": [row._asdict() for row in rows], "limits": limits}, "\n".join(lines))
+    if not rows:
+        env.note("Nothing was used yet.")
+    return Exit.OK
+
+
+def run_limit(args: argparse.Namespace, env: Env) -> int:
+    """terok vault limit"""
+    check_name(args.scope)
+    for name in ("requests", "tokens"):
+        value = getattr(args, name)
+        if value is not None and value < 0:
+            raise TerokError(f"--{name} is a number from 0.", code=Exit.USAGE)
+    with _Opened(env) as ledger:
+        ledger.set_limit(Limit(args.scope, args.period, args.requests, args.tokens))
+        found = ledger.limit(args.scope)
+    data = found._asdict() if found else {"scope": args.scope, "period": None, "requests": None, "tokens": None}
+    env.out.emit(data, f"{args.scope}: {_limit_text(data)}")
+    return Exit.OK
+
+
+def _limit_text(limit: dict[str, Any]) -> str:
+    parts = [f"{limit[name]} {name}" for name in ("requests", "tokens") if limit[name] is not None]
+    return f"{' and '.join(parts)} a {limit['period']}" if parts else "no limit"
+
+
+def _size(count: int) -> str:
+    """Bytes, for people."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+class _Opened:
+    """The ledger for the length of a `with` block; TerokError when it is damaged."""
+
+    def __init__(self, env: Env) -> None:
+        try:
+            self._ledger = Ledger(env.layout.vault_usage)
+        except (sqlite3.Error, OSError) as error:
+            raise TerokError(f"Could not open {env.layout.vault_usage}: {error}.") from error
+
+    def __enter__(self) -> Ledger:
+        return self._ledger
+
+    def __exit__(self, *_: object) -> None:
+        self._ledger.close()

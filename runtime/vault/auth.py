@@ -1,0 +1,169 @@
+"""`terok auth AGENT`: bring an agent's credential into the vault.
+
+Three ways: a key that is typed; the credential file that the vendor's program left on this machine (`--import`); or the
+vendor's own login, run in a throw-away container (`--login`), whose home directory lies in the runtime directory,
+is read afterwards, and is deleted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ...supervisor.ground import process
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import check_name
+
+if TYPE_CHECKING:
+    from ..kit.env import Env
+
+DESCRIPTION = "Bring an agent's credential into the vault: a key that is typed (default), a file, or a login."
+HOME = "/terok-home"
+"""Where the login's container sees its home directory."""
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `auth`."""
+    parser = commands.add_parser("auth", help="log in to a provider", description=DESCRIPTION)
+    parser.add_argument("agent", metavar="AGENT", help="for example claude, codex, gh (see terok agents)")
+    parser.add_argument("--scope", required=True, help="the scope that gets the credential")
+    parser.add_argument("--provider", help="which of the agent's providers (default: its first)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--import", dest="file", nargs="?", const="", metavar="FILE", help="take the vendor's own file")
+    how.add_argument("--login", metavar="IMAGE", help="run the vendor's login in a throw-away container of this image")
+    parser.add_argument("--replace", action="store_true", help="replace the credential that is there")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, env: Env) -> int:
+    """terok auth"""
+    check_name(args.scope)
+    if args.login is not None:
+        names = _login(args, env)
+    elif args.file is not None:
+        names = _import(args, env)
+    else:
+        names = _typed(args, env)
+    env.out.emit({"agent": args.agent, "stored": names}, f"Stored: {', '.join(names)}")
+    return Exit.OK
+
+
+def _typed(args: argparse.Namespace, env: Env) -> list[str]:
+    """Ask for a key."""
+    from ...sidecars.store.credential import Credential
+    from ..kit import secret_input
+    from . import opening
+    from .items import provider_of, put
+
+    name = args.provider or _agent(env, args.agent)["providers"][0]
+    provider = provider_of(env, name)
+    kind = next((each for each in ("api-key", "basic") if each in provider["auth"]), None)
+    if kind is None:
+        raise TerokError(f"{name} has no keys, only logins.", fix="use --login IMAGE or --import", code=Exit.USAGE)
+    if provider["custom"]:
+        raise TerokError(
+            f"{name} needs an upstream.", fix=f"terok vault add {args.scope} {name} --upstream URL", code=Exit.USAGE
+        )
+    if provider["site"] and sys.stdin.isatty():
+        env.note(f"Make a key at {provider['site']}")
+    found = Credential(kind, secret_input.read(f"Key for {provider['title']}"))
+    with opening.unlocked(env, create=True) as store:
+        put(store, args.scope, name, found, {"source": "typed"}, replace=args.replace)
+    return [f"{args.scope}/{name}"]
+
+
+def _agent(env: Env, name: str) -> dict[str, Any]:
+    from ...sidecars.roster import files
+
+    catalogue, warning = files.load(env.layout)
+    if warning:
+        env.note(warning)
+    if name not in catalogue["agents"]:
+        known = ", ".join(catalogue["agents"])
+        raise TerokError(f"There is no agent {name!r}.", fix=f"use one of: {known}", code=Exit.NOT_FOUND)
+    return dict(catalogue["agents"][name])
+
+
+def _import(args: argparse.Namespace, env: Env) -> list[str]:
+    """Take the vendor's file: the one that was named, or the first that is in the operator's home."""
+    from . import capture
+    from .transfer import captures, store_captured
+
+    home = env.environ.get("HOME", "/")
+    paths = [args.file] if args.file else [os.path.join(home, each["file"]) for each in captures(env, args.agent)]
+    failure: TerokError | None = None
+    for path in dict.fromkeys(paths):
+        try:
+            text = capture.read_file(path)
+        except TerokError as error:
+            failure = failure or error
+            continue
+        names = store_captured(env, args.agent, args.scope, text, path, replace=args.replace)
+        env.note(f"{path} still holds the credential. When the agent runs in containers only, delete it.")
+        return names
+    assert failure is not None
+    raise failure
+
+
+def _login(args: argparse.Namespace, env: Env) -> list[str]:
+    """Run the vendor's login and take what it left in its home directory."""
+    from . import capture
+    from .transfer import captures, store_captured
+
+    known = [each for each in captures(env, args.agent) if each["command"]]
+    if not known:
+        raise TerokError(
+            f"The roster has no login command for {args.agent}.", fix="type a key instead", code=Exit.USAGE
+        )
+    chosen = known[0]
+    home = os.path.join(env.layout.runtime, ".auth", secrets.token_hex(8))
+    os.makedirs(home, mode=0o700)
+    try:
+        if chosen["hint"]:
+            env.note(chosen["hint"])
+        code = _run_container(env, args.login, chosen["command"], chosen["environ"], home)
+        try:
+            text = capture.read_file(chosen["file"], beneath=home)
+        except TerokError:
+            raise TerokError(f"The login ended with exit code {code} and left no ~/{chosen['file']}.") from None
+        return store_captured(env, args.agent, args.scope, text, f"~/{chosen['file']}", replace=args.replace)
+    finally:
+        shutil.rmtree(home)
+        try:
+            os.rmdir(os.path.dirname(home))
+        except OSError:
+            pass  # another login runs
+
+
+def login_argv(podman: str, name: str, image: str, command: list[str], environ: dict[str, str], home: str) -> list[str]:
+    """The podman command of a login: nothing of the host but an empty home directory.
+
+    It runs as the container's root, which is the operator outside of it: the file must be theirs to read.
+    """
+    argv = [podman, "run", "--rm", "--name", name, "--interactive", "--user", "0:0", "--entrypoint", ""]
+    argv += ["--cap-drop", "all", "--security-opt", "no-new-privileges"]
+    argv += ["--volume", f"{home}:{HOME}:rw,Z", "--workdir", HOME]
+    for key, value in {"HOME": HOME, **environ}.items():
+        argv += ["--env", f"{key}={value}"]
+    if sys.stdin.isatty():
+        argv.append("--tty")
+    return [*argv, image, *command]
+
+
+def _run_container(env: Env, image: str, command: list[str], environ: dict[str, str], home: str) -> int:
+    """Run the login on this terminal; returns its exit code."""
+    from ..host import podman
+
+    program = podman.find(env.environ)
+    name = f"terok-auth-{os.path.basename(home)}"
+    argv = login_argv(program, name, image, command, environ, home)
+    pid = process.spawn(argv, env=env.environ, fds={0: 0, 1: 2, 2: 2}, cwd=home)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except BaseException:
+        podman.call(["rm", "--force", "--time", "0", "--", name], env.environ)
+        raise

@@ -1,0 +1,158 @@
+"""`terok vault clean`: credentials that leaked into directories which containers mount.
+
+Looks for the credential files of every agent in the roster, and for the vault's own secrets in whatever file. Files
+that hold nothing but phantom tokens are as they should be, and not shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from ...sidecars.roster import files
+from ...sidecars.store.credential import KIND, secrets_of
+from ...sidecars.store.records import LockedError
+from ...supervisor.ground.errors import Exit, TerokError
+from ..host import podman
+from . import capture, opening
+from .leaks import Found, Scan, delete
+from .transfer import store_captured
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable
+
+    from ..kit.env import Env
+
+_WORD = re.compile(r"[A-Za-z0-9_.~+/-]{20,512}")
+"""What a token may look like in a file whose form the roster does not describe."""
+
+
+def run_clean(args: argparse.Namespace, env: Env) -> int:
+    """terok vault clean"""
+    catalogue, _ = files.load(env.layout)
+    agents: dict[str, Any] = catalogue["agents"]
+    roots = [os.path.abspath(path) for path in args.paths] or mounted(env)
+    for path in args.paths:
+        if not os.path.isdir(path):
+            raise TerokError(f"{path} is not a directory.", code=Exit.USAGE)
+    scan = Scan(_names(agents), _secrets(env))
+    found = [each for root in _outermost(roots) for each in scan.walk(root)]
+    phantom = _phantoms(env)
+    real = [each for each in found if each.secrets or not _only_phantoms(phantom, agents, each)]
+    imported = _import(args.take, env, real) if args.take else {}
+    deleted = [each for each in real if args.yes and delete(each)]
+    _tell(env, roots, scan, real, imported, deleted)
+    return Exit.OK if len(deleted) == len(real) else Exit.MANUAL
+
+
+def mounted(env: Env) -> list[str]:
+    """Host directories that our containers mount, as podman knows them; without those that terok itself mounts."""
+    try:
+        names = sorted(os.listdir(env.layout.containers))
+    except FileNotFoundError:
+        return []
+    found: dict[str, None] = {}
+    for name in names:
+        words = ["inspect", "--type", "container", "--format", "{{json .Mounts}}", "--", name]
+        result = podman.call(words, env.environ)
+        if result.code != 0:
+            continue  # its wiring is there, the container is not (any more)
+        for mount in json.loads(result.out):
+            source = mount.get("Source", "")
+            if os.path.isdir(source) and not f"{source}/".startswith(f"{env.layout.runtime}/"):
+                found[source] = None
+    return list(found)
+
+
+def _outermost(roots: Iterable[str]) -> list[str]:
+    """The directories without those that lie in another one."""
+    kept: list[str] = []
+    for root in sorted({os.path.realpath(each) for each in roots}):
+        if not any(f"{root}/".startswith(f"{other.rstrip('/')}/") for other in kept):
+            kept.append(root)
+    return kept
+
+
+def _names(agents: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, agent in agents.items():
+        for path in {*agent["leaks"], *(each["file"] for each in agent["capture"])}:
+            found[path] = (*found.get(path, ()), name)
+    return found
+
+
+def _secrets(env: Env) -> dict[str, list[bytes]]:
+    """Every secret of the vault; none, with a note, when it is locked."""
+    if not opening.exists(env):
+        return {}
+    try:
+        with opening.unlocked(env) as store:
+            items = [store.get(KIND, entry.scope, entry.name) for entry in store.describe(KIND)]
+            return {f"{item.scope}/{item.name}": secrets_of(item) for item in items if item is not None}
+    except LockedError as error:
+        env.note(f"Only file names are looked at, not contents: {error}")
+        return {}
+
+
+def _phantoms(env: Env) -> Callable[[str], bool]:
+    """Tells whether a text is a phantom token of some container."""
+    if not opening.exists(env):
+        return lambda token: False
+    return opening.closed(env).is_phantom
+
+
+def _only_phantoms(phantom: Callable[[str], bool], agents: dict[str, Any], found: Found) -> bool:
+    """Whether a credential file holds no credential, or one of our phantom tokens."""
+    captures = [each for name in found.agents for each in agents[name]["capture"] if found.path.endswith(each["file"])]
+    if not captures:
+        return any(phantom(word) for word in _WORD.findall(found.text))
+    for each in captures:
+        try:
+            made, _ = capture.read(each, found.text, found.path)
+        except TerokError:
+            continue
+        if not phantom(made.secret):
+            return False
+    return True
+
+
+def _import(scope: str, env: Env, found: list[Found]) -> dict[str, list[str]]:
+    """Take what the roster can read into a scope; returns path -> what was stored."""
+    done: dict[str, list[str]] = {}
+    for each in found:
+        path = os.path.join(each.root, each.path)
+        for agent in each.agents:
+            try:
+                done[path] = store_captured(env, agent, scope, each.text, path, replace=False)
+                break
+            except TerokError as error:
+                env.note(f"{path}: not imported: {error.what}")
+    return done
+
+
+def _tell(
+    env: Env, roots: list[str], scan: Scan, real: list[Found], imported: dict[str, list[str]], deleted: list[Found]
+) -> None:
+    report = []
+    lines = []
+    for each in real:
+        path = os.path.join(each.root, each.path)
+        gone = each in deleted
+        why = [f"credential file of {name}" for name in each.agents]
+        why += [f"has the secret {label}" for label in each.secrets]
+        lines.append(f"{'deleted ' if gone else ''}{path}: {'; '.join(why)}")
+        known = {"agents": list(each.agents), "secrets": list(each.secrets)}
+        report.append({"path": path, **known, "imported": imported.get(path, []), "deleted": gone})
+    if not real:
+        lines.append(f"Nothing found in {len(roots)} directories, {scan.files} files.")
+    data = {"directories": roots, "files": scan.files, "found": report, "unreadable": scan.unreadable}
+    env.out.emit(data, "\n".join(lines))
+    if scan.unreadable:
+        env.note(f"{len(scan.unreadable)} files could not be read; try: podman unshare terok vault clean")
+    for path in scan.cut:
+        env.note(f"{path}: only the beginning was searched.")
+    if len(deleted) < len(real):
+        env.note("Take them into the vault: terok vault clean --import SCOPE. Delete them: terok vault clean --yes")

@@ -1,0 +1,268 @@
+"""`terok vault list`, `add`, `rotate`, `remove` and `show`."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import time
+from typing import TYPE_CHECKING, Any
+
+from ...sidecars.roster import catalog, files
+from ...sidecars.roster.providers import url_problem
+from ...sidecars.store import credential
+from ...sidecars.store.credential import KIND, Credential
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import check_name
+from ..kit import secret_input
+from . import opening
+from .locks import attention, day
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ...sidecars.store.records import Entry
+    from ...sidecars.store.store import Store
+    from ..kit.env import Env
+
+
+def list_items(args: argparse.Namespace, env: Env) -> int:
+    """terok vault list"""
+    found: list[Entry] = []
+    if opening.exists(env):
+        with opening.closed(env) as store:
+            found = store.describe(KIND, args.scope)
+    env.out.emit([describe(entry) for entry in found], "\n".join(_line(entry) for entry in found))
+    if not found:
+        env.note("No credentials yet: terok vault add SCOPE PROVIDER, or terok auth AGENT")
+    return Exit.OK
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """One credential as plain data, without its secret."""
+    meta = {name: value for name, value in entry.meta.items() if name != "refresh"}
+    return {
+        "scope": entry.scope,
+        "provider": entry.name,
+        "version": entry.version,
+        "updated": entry.updated,
+        "attention": attention(entry, time.time()),
+        **meta,
+    }
+
+
+def _line(entry: Entry) -> str:
+    meta = entry.meta
+    words = [f"{entry.scope:<16} {entry.name:<14} {meta.get('auth', 'api-key'):<8}", f"since {day(entry.updated)}"]
+    for name in ("account", "upstream"):
+        if meta.get(name):
+            words.append(str(meta[name]))
+    words += [f"{name}={value}" for name, value in meta.get("variables", {}).items()]
+    note = attention(entry, time.time())
+    return "  ".join(words + ([note] if note else []))
+
+
+def provider_of(env: Env, name: str) -> dict[str, Any]:
+    """A provider of the roster.
+
+    Raises:
+        TerokError: there is none of this name.
+    """
+    catalogue, warning = files.load(env.layout)
+    if warning:
+        env.note(warning)
+    found = catalogue["providers"].get(name)
+    if found is None:
+        known = ", ".join(catalogue["providers"])
+        raise TerokError(f"There is no provider {name!r}.", fix=f"use one of: {known}", code=Exit.NOT_FOUND)
+    return dict(found)
+
+
+def add(args: argparse.Namespace, env: Env) -> int:
+    """terok vault add"""
+    check_name(args.scope)
+    provider = provider_of(env, args.provider)
+    meta = route_meta(args, provider)
+    secret = _ask(args.provider, meta["auth"])
+    with opening.unlocked(env, create=True) as store:
+        put(store, args.scope, args.provider, secret, meta, replace=args.replace)
+    return _said(env, args.scope, args.provider, "Stored")
+
+
+def put(store: Store, scope: str, name: str, found: Credential, meta: dict[str, Any], *, replace: bool) -> None:
+    """Store a credential.
+
+    Args:
+        store: unlocked.
+        scope, name: where.
+        found: the credential.
+        meta: its meta, without what can be told from the credential.
+        replace: overwrite one that is there.
+
+    Raises:
+        TerokError: there is one (REFUSED), or the secret cannot be sent in a header.
+    """
+    if not replace and any(entry.name == name for entry in store.describe(KIND, scope)):
+        raise TerokError(
+            f"The scope {scope} has a credential for {name}.",
+            fix=f"terok vault rotate {scope} {name}, or --replace",
+            code=Exit.REFUSED,
+        )
+    credential.check_secret(found.secret)
+    meta = {**meta, "auth": found.auth}
+    if found.expires_at is not None:
+        meta["expires_at"] = found.expires_at
+    if found.user:
+        meta["user"] = found.user
+    store.put(KIND, scope, name, found.encode(), meta)
+
+
+def rotate(args: argparse.Namespace, env: Env) -> int:
+    """terok vault rotate"""
+    with opening.unlocked(env) as store:
+        entry = _entry(store, args.scope, args.provider)
+        kind = str(entry.meta.get("auth", "api-key"))
+        secret = _ask(args.provider, kind)
+        meta = {
+            name: value for name, value in entry.meta.items() if name not in ("refresh", "refreshed_at", "expires_at")
+        }
+        meta.update(_common_meta(args))
+        put(store, args.scope, args.provider, secret, meta, replace=True)
+    return _said(env, args.scope, args.provider, "Replaced")
+
+
+def remove(args: argparse.Namespace, env: Env) -> int:
+    """terok vault remove"""
+    with opening.closed(env) as store:
+        _entry(store, args.scope, args.provider)
+        store.remove(KIND, args.scope, args.provider)
+    return _said(env, args.scope, args.provider, "Removed")
+
+
+def show(args: argparse.Namespace, env: Env) -> int:
+    """terok vault show"""
+    if not args.reveal:
+        with opening.closed(env) as store:
+            found = describe(_entry(store, args.scope, args.provider))
+    else:
+        with opening.unlocked(env) as store:
+            found = describe(_entry(store, args.scope, args.provider))
+            item = store.get(KIND, args.scope, args.provider)
+            assert item is not None
+            found["secret"] = item.secret.decode()
+    lines = [f"{name:<14} {value if isinstance(value, str) else json.dumps(value)}" for name, value in found.items()]
+    env.out.emit(found, "\n".join(lines))
+    return Exit.OK
+
+
+def route_meta(args: argparse.Namespace, provider: dict[str, Any]) -> dict[str, Any]:
+    """The meta that the options of `add` ask for.
+
+    Raises:
+        TerokError: an option does not fit the provider.
+    """
+    kinds = list(provider["auth"])
+    kind = args.auth or ("basic" if args.user and "basic" in kinds else kinds[0])
+    if kind not in kinds:
+        raise TerokError(f"{args.provider} takes {' or '.join(kinds)}, not {kind}.", code=Exit.USAGE)
+    meta: dict[str, Any] = {"auth": kind, "source": "typed", **_common_meta(args)}
+    variables = _variables(args, provider)
+    if variables:
+        meta["variables"] = variables
+    if args.upstream:
+        meta["upstream"] = _upstream(args)
+    elif provider["custom"]:
+        raise TerokError(
+            f"{args.provider} has no upstream of its own.", fix="add --upstream https://...", code=Exit.USAGE
+        )
+    if args.allow_private:
+        meta["allow_private"] = True
+    if args.ca_bundle:
+        meta["ca_bundle"] = _ca_bundle(args.ca_bundle)
+    if args.header:
+        if not args.header.replace("-", "").isalnum() or not args.header.isascii() or not args.prefix.isprintable():
+            raise TerokError(f"{args.header!r} is not a header's name.", code=Exit.USAGE)
+        meta["auth_header"], meta["auth_prefix"] = args.header, args.prefix
+    catalog.effective(provider, meta)
+    return meta
+
+
+def _common_meta(args: argparse.Namespace) -> dict[str, Any]:
+    meta: dict[str, Any] = {}
+    if args.user:
+        if not args.user.isascii() or not args.user.isprintable() or ":" in args.user:
+            raise TerokError("A user name has printable ASCII and no colon.", code=Exit.USAGE)
+        meta["user"] = args.user
+    if args.expires:
+        try:
+            meta["expires_at"] = time.mktime(time.strptime(args.expires, "%Y-%m-%d"))
+        except ValueError:
+            raise TerokError(f"{args.expires!r} is not a date like 2026-12-31.", code=Exit.USAGE) from None
+    return meta
+
+
+def _variables(args: argparse.Namespace, provider: dict[str, Any]) -> dict[str, str]:
+    found = {}
+    for word in args.set:
+        name, equals, value = word.partition("=")
+        if not equals or name not in provider["variables"]:
+            known = ", ".join(provider["variables"]) or "none"
+            raise TerokError(f"--set {word}: {args.provider} has these values: {known}.", code=Exit.USAGE)
+        found[name] = value
+    return found
+
+
+def _upstream(args: argparse.Namespace) -> str:
+    url = str(args.upstream).rstrip("/")
+    problem = url_problem(url)
+    if not problem and url.startswith("http:") and not args.allow_private:
+        problem = "an http:// upstream would carry the secret in the clear; use https, or add --allow-private"
+    if problem:
+        raise TerokError(f"--upstream: {problem}.", code=Exit.USAGE)
+    return url
+
+
+def _ca_bundle(path: str) -> str:
+    path = os.path.abspath(path)
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise TerokError(f"{path} is no CA bundle: {error.__class__.__name__}.", code=Exit.USAGE) from None
+    return path
+
+
+def _ask(name: str, kind: str) -> Credential:
+    """The secret, as its kind is written."""
+    text = secret_input.read(
+        f"{'Password or token' if kind == 'basic' else 'Key' if kind == 'api-key' else 'Login'} for {name}"
+    )
+    if kind != "oauth":
+        return Credential(kind, credential.check_secret(text))
+    try:
+        fields = json.loads(text)
+        return Credential(
+            "oauth", fields["access_token"], refresh_token=fields.get("refresh_token"),
+            expires_at=fields.get("expires_at"), scopes=tuple(fields.get("scopes", ())),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError):
+        raise TerokError(
+            "A login is JSON with access_token, and refresh_token and expires_at (Unix seconds) where known.",
+            fix="use terok auth AGENT, which makes it",
+            code=Exit.USAGE,
+        ) from None
+
+
+def _entry(store: Store, scope: str, name: str) -> Entry:
+    found = next((entry for entry in store.describe(KIND, scope) if entry.name == name), None)
+    if found is None:
+        raise TerokError(
+            f"The scope {scope} has no credential for {name}.",
+            fix=f"terok vault add {scope} {name}",
+            code=Exit.NOT_FOUND,
+        )
+    return found
+
+
+def _said(env: Env, scope: str, name: str, done: str) -> int:
+    env.out.emit({"scope": scope, "provider": name, "done": done.lower()}, f"{done}: {scope}/{name}")
+    return Exit.OK

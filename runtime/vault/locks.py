@@ -1,0 +1,172 @@
+"""`terok vault status`, `unlock` and `lock`."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from ...sidecars.login.refresh import login_command
+from ...sidecars.roster import files
+from ...sidecars.store import keys, tiers
+from ...sidecars.store.credential import KIND
+from ...sidecars.store.records import LockedError
+from ...sidecars.store.recovery import RECOVERY_TIER, recovery_kek
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import outer_uid
+from ..kit import secret_input
+from . import opening
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ...sidecars.store.records import Entry
+    from ...sidecars.store.store import Store
+    from ..kit.env import Env
+
+EXPIRY_WARNING = 7 * 86400
+
+
+def status(args: argparse.Namespace, env: Env) -> int:
+    """terok vault status"""
+    found = report(env)
+    lines = [f"vault      {env.layout.vault_db}"]
+    if not found["exists"]:
+        lines.append("state      none yet; `terok vault add SCOPE PROVIDER` makes it")
+    else:
+        word = env.out.paint("unlocked", "good") if found["unlocked"] else env.out.paint("locked", "warning")
+        lines += [
+            f"state      {word}" + ("" if found["unlocked"] else f" (terok vault unlock): {found['reason']}"),
+            f"tiers      {', '.join(found['tiers'])}",
+            f"strength   {found['strength']}",
+            f"holds      {found['credentials']} credentials in {len(found['scopes'])} scopes, {found['keys']} SSH keys",
+        ]
+    lines.append(f"routes     {found['routes']}")
+    lines += [f"attention  {line}" for line in found["attention"]]
+    env.out.emit(found, "\n".join(lines))
+    return Exit.OK
+
+
+def report(env: Env) -> dict[str, Any]:
+    """What `status` prints, as plain data; `doctor` uses it too."""
+    found: dict[str, Any] = {
+        "path": env.layout.vault_db, "exists": opening.exists(env), "unlocked": False, "reason": "", "tiers": [],
+        "strength": "", "credentials": 0, "keys": 0, "scopes": [], "routes": "", "attention": [],
+    }  # fmt: skip
+    try:
+        catalogue, warning = files.load(env.layout)
+        found["routes"] = f"{len(catalogue['providers'])} providers, {len(catalogue['agents'])} agents"
+        found["attention"] += [warning] if warning else []
+    except TerokError as error:
+        found["routes"] = f"wrong: {error}"
+    if not found["exists"]:
+        return found
+    with opening.closed(env) as store:
+        found["tiers"], found["strength"] = sorted(store.tiers()), tiers.strength(store)
+        entries = store.describe()
+        credentials = [entry for entry in entries if entry.kind == KIND]
+        found["credentials"], found["keys"] = len(credentials), len([e for e in entries if e.kind == "ssh-key"])
+        found["scopes"] = sorted({entry.scope for entry in credentials})
+        found["attention"] += [
+            f"{line} (fix: {login_command(entry)})" for entry in credentials if (line := attention(entry, time.time()))
+        ]
+        try:
+            keys.ensure_unlocked(store, keys.key_files(env.layout))
+            found["unlocked"] = True
+        except LockedError as error:
+            found["reason"] = error.what
+    return found
+
+
+def attention(entry: Entry, now: float) -> str:
+    """What a person should know about a credential; empty when all is well."""
+    name = f"{entry.scope}/{entry.name}"
+    state = entry.meta.get("refresh") or {}
+    if state:
+        return f"{name}: {state.get('reason', 'the last refresh failed')}"
+    expires = entry.meta.get("expires_at")
+    if entry.meta.get("auth") == "oauth" or not isinstance(expires, int | float):
+        return ""
+    if now >= expires:
+        return f"{name}: it ended on {day(expires)}"
+    return f"{name}: it ends on {day(expires)}" if now >= expires - EXPIRY_WARNING else ""
+
+
+def day(seconds: float) -> str:
+    """A date, for people."""
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+
+
+def unlock(args: argparse.Namespace, env: Env) -> int:
+    """terok vault unlock"""
+    with opening.closed(env) as store:
+        if store.setting("check") is None:
+            raise TerokError("The vault has no key yet.", fix="terok vault add SCOPE PROVIDER", code=Exit.NOT_FOUND)
+        tier, data_key = _open(args, env, store)
+        store.unlock(data_key)
+    if tier != keys.KEY_FILE_TIER:
+        keys.write_key_file(env.layout.unlocked_key, data_key, data_key=True)
+    text = "The vault is unlocked by its key file." if tier == keys.KEY_FILE_TIER else f"Unlocked ({tier})."
+    env.out.emit({"unlocked": True, "tier": tier}, text)
+    return Exit.OK
+
+
+def _open(args: argparse.Namespace, env: Env, store: Store) -> tuple[str, bytes]:
+    """The tier that opened the vault, and the data key."""
+    if args.recovery:
+        key = recovery_kek(secret_input.read("Recovery key"))
+        return RECOVERY_TIER, keys.unwrap(store, RECOVERY_TIER, key)
+    if args.tier:
+        return args.tier, _open_tier(args.tier, env, store)
+    have = store.tiers().keys()
+    if keys.KEY_FILE_TIER in have:
+        try:
+            return keys.KEY_FILE_TIER, keys.find_data_key(store, [env.layout.vault_key])
+        except LockedError as error:
+            env.note(f"key-file: {error.what}")
+    for tier in tiers.UNLOCK_ORDER:
+        if tier not in have:
+            continue
+        try:
+            return tier, _open_tier(tier, env, store)
+        except LockedError as error:
+            if tier == tiers.PASSPHRASE:
+                raise
+            env.note(f"{tier}: {error.what}")
+    raise LockedError("No tier opened the vault.", fix="terok vault unlock --recovery")
+
+
+def _open_tier(tier: str, env: Env, store: Store) -> bytes:
+    if tier == tiers.PASSPHRASE:
+        if tier not in store.tiers():
+            raise LockedError("The vault has no passphrase.", fix="terok vault status")
+        return tiers.open_passphrase(store, secret_input.read("Passphrase of the vault"))
+    if tier == tiers.COMMAND:
+        return tiers.open_command(store, env.environ)
+    if tier == tiers.SYSTEMD:
+        return tiers.open_systemd(store, env.environ, root=outer_uid() == 0)
+    return tiers.open_keyring(store)
+
+
+def lock(args: argparse.Namespace, env: Env) -> int:
+    """terok vault lock"""
+    removed = _unlink(env.layout.unlocked_key)
+    with opening.closed(env) as store:
+        store.announce_lock()
+        held_open = keys.KEY_FILE_TIER in store.tiers() and os.path.exists(env.layout.vault_key)
+    env.out.emit({"locked": not held_open, "removed": removed}, "" if held_open else "Locked.")
+    if held_open:
+        raise TerokError(
+            f"The key file {env.layout.vault_key} still opens the vault by itself.",
+            fix="terok vault passphrase set, which replaces it by a passphrase",
+            code=Exit.MANUAL,
+        )
+    return Exit.OK
+
+
+def _unlink(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True

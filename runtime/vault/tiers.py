@@ -1,0 +1,144 @@
+"""`terok vault passphrase ...`: the ways in which the vault is unlocked. Each change wraps 32 bytes again, no more."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ...sidecars.store import keys, tiers
+from ...sidecars.store.recovery import RECOVERY_TIER, new_recovery_key, recovery_kek
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import outer_uid
+from ..kit import secret_input
+from . import opening
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ...sidecars.store.store import Store
+    from ..kit.env import Env
+
+PASSPHRASE_MIN = 10
+"""Characters; scrypt makes a guess cost some tenths of a second, which protects no short one."""
+
+
+def list_tiers(args: argparse.Namespace, env: Env) -> int:
+    """terok vault passphrase list"""
+    with opening.closed(env) as store:
+        found = sorted(store.tiers())
+        env.out.emit({"tiers": found, "strength": tiers.strength(store)}, "\n".join([*found, tiers.strength(store)]))
+    return Exit.OK
+
+
+def set_passphrase(args: argparse.Namespace, env: Env) -> int:
+    """terok vault passphrase set"""
+    with opening.unlocked(env, create=True) as store:
+        if tiers.PASSPHRASE in store.tiers():
+            raise TerokError("The vault has a passphrase.", fix="terok vault passphrase change", code=Exit.REFUSED)
+        passphrase = _new_passphrase()
+        data_key = _data_key(store, env)
+        tiers.add_passphrase(store, data_key, passphrase)
+        if not args.keep_key_file:
+            _leave_key_file(store, env, data_key)
+        return _done(store, env)
+
+
+def change_passphrase(args: argparse.Namespace, env: Env) -> int:
+    """terok vault passphrase change"""
+    old, new = secret_input.lines(["Old passphrase", "New passphrase"])
+    _check(new)
+    with opening.closed(env) as store:
+        data_key = tiers.open_passphrase(store, old)
+        tiers.add_passphrase(store, data_key, new)
+        return _done(store, env)
+
+
+def set_command(args: argparse.Namespace, env: Env) -> int:
+    """terok vault passphrase command"""
+    argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
+    if not argv:
+        raise TerokError("Which command?", fix="terok vault passphrase command pass show terok", code=Exit.USAGE)
+    with opening.unlocked(env, create=True) as store:
+        data_key = _data_key(store, env)
+        tiers.add_command(store, data_key, argv, env.environ)
+        _leave_key_file(store, env, data_key)
+        return _done(store, env)
+
+
+def add_tier(args: argparse.Namespace, env: Env) -> int:
+    """terok vault passphrase add"""
+    with opening.unlocked(env, create=True) as store:
+        data_key = _data_key(store, env)
+        if args.tier in store.tiers() and (args.tier != keys.KEY_FILE_TIER or os.path.exists(env.layout.vault_key)):
+            raise TerokError(f"The vault has the tier {args.tier} already.", code=Exit.REFUSED)
+        if args.tier == keys.KEY_FILE_TIER:
+            keys.add_key_file(store, env.layout.vault_key, data_key)
+        elif args.tier == tiers.SYSTEMD:
+            tiers.add_systemd(store, data_key, env.environ, root=outer_uid() == 0)
+        else:
+            tiers.add_keyring(store, data_key)
+        if args.tier != keys.KEY_FILE_TIER:
+            _leave_key_file(store, env, data_key)
+        return _done(store, env)
+
+
+def remove_tier(args: argparse.Namespace, env: Env) -> int:
+    """terok vault passphrase remove"""
+    with opening.unlocked(env) as store:
+        if args.tier not in store.tiers():
+            raise TerokError(f"The vault has no {args.tier} tier.", code=Exit.NOT_FOUND)
+        if not tiers.others(store, args.tier):
+            raise TerokError(
+                f"{args.tier} is the last way into the vault besides the recovery key.",
+                fix="add another one first: terok vault passphrase set",
+                code=Exit.REFUSED,
+            )
+        if args.tier == keys.KEY_FILE_TIER:
+            _leave_key_file(store, env, _data_key(store, env))
+        else:
+            if args.tier == tiers.KEYRING:
+                tiers.forget_keyring(store)
+            store.remove_tier(args.tier)
+        return _done(store, env)
+
+
+def new_recovery(args: argparse.Namespace, env: Env) -> int:
+    """terok vault passphrase recovery"""
+    with opening.unlocked(env) as store:
+        key = new_recovery_key()
+        keys.wrap(store, RECOVERY_TIER, recovery_kek(key), _data_key(store, env))
+    env.out.emit({"recovery_key": key}, key)
+    env.note("This is the new recovery key, shown only now. The one before opens nothing any more.")
+    return Exit.OK
+
+
+def _new_passphrase() -> str:
+    return _check(secret_input.read("New passphrase of the vault", confirm=True))
+
+
+def _check(passphrase: str) -> str:
+    if len(passphrase) < PASSPHRASE_MIN:
+        raise TerokError(f"A passphrase has at least {PASSPHRASE_MIN} characters.", code=Exit.USAGE)
+    return passphrase
+
+
+def _data_key(store: Store, env: Env) -> bytes:
+    return keys.find_data_key(store, keys.key_files(env.layout))
+
+
+def _leave_key_file(store: Store, env: Env, data_key: bytes) -> None:
+    """Replace the key file by an unlocked copy under the runtime directory: containers that run now do not notice."""
+    if keys.KEY_FILE_TIER not in store.tiers():
+        return
+    keys.write_key_file(env.layout.unlocked_key, data_key, data_key=True)
+    store.remove_tier(keys.KEY_FILE_TIER)
+    try:
+        os.unlink(env.layout.vault_key)
+    except FileNotFoundError:
+        pass
+
+
+def _done(store: Store, env: Env) -> int:
+    found = sorted(store.tiers())
+    env.out.emit({"tiers": found, "strength": tiers.strength(store)}, f"The vault opens with: {', '.join(found)}.")
+    return Exit.OK

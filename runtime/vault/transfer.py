@@ -1,0 +1,196 @@
+"""`terok vault export` and `import`: a copy of the vault's items, sealed with a passphrase; and vendors' own files.
+
+An export is JSON: `{"terok_export": 1, "scrypt": {...}, "sealed": BASE64}`; what is sealed, or stands under `items`
+when `--reveal` wrote it in the clear, is a list of `{kind, scope, name, secret (base64), meta}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ...sidecars.store import tiers
+from ...sidecars.store.seal import SealBroken, Sealer
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import check_name
+from ..kit import secret_input
+from . import capture, opening
+from .items import provider_of, put
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ...sidecars.store.store import Store
+    from ..kit.env import Env
+
+FORMAT = 1
+_IDENTITY = ("terok export", FORMAT)
+
+
+def run_export(args: argparse.Namespace, env: Env) -> int:
+    """terok vault export"""
+    with opening.unlocked(env) as store:
+        items = _collect(store, args.scope)
+    document: dict[str, Any] = {"terok_export": FORMAT}
+    if args.reveal:
+        document["items"] = items
+    else:
+        key, document["scrypt"] = tiers.stretch_new(secret_input.read("Passphrase for the export", confirm=True))
+        sealed = Sealer(key).seal(_IDENTITY, json.dumps(items).encode())
+        document["sealed"] = base64.b64encode(sealed).decode()
+    data = (json.dumps(document, indent=2 if args.reveal else None) + "\n").encode()
+    if args.file == "-":
+        sys.stdout.write(data.decode())
+        return Exit.OK
+    _write(args.file, data)
+    env.out.emit({"file": args.file, "items": len(items)}, f"Wrote {len(items)} items to {args.file}.")
+    return Exit.OK
+
+
+def _collect(store: Store, scope: str | None) -> list[dict[str, Any]]:
+    found = []
+    for entry in store.describe():
+        if scope is not None and entry.scope != scope and scope not in entry.meta.get("scopes", ()):
+            continue
+        item = store.get(entry.kind, entry.scope, entry.name)
+        if item is not None:
+            secret = base64.b64encode(item.secret).decode()
+            found.append(
+                {"kind": item.kind, "scope": item.scope, "name": item.name, "secret": secret, "meta": item.meta}
+            )
+    return found
+
+
+def _write(path: str, data: bytes) -> None:
+    """A new file, 0600; one that is there is not touched."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise TerokError(f"Could not write {path}: {error.strerror}.") from error
+    with open(fd, "wb") as file:
+        file.write(data)
+
+
+def run_import(args: argparse.Namespace, env: Env) -> int:
+    """terok vault import"""
+    text = secret_input.read_all() if args.file == "-" else capture.read_file(args.file)
+    if args.agent:
+        return import_vendor_file(args, env, text)
+    items = _items(text, from_stdin=args.file == "-")
+    done, kept = [], []
+    with opening.unlocked(env, create=True) as store:
+        have = {(entry.kind, entry.scope, entry.name) for entry in store.describe()}
+        for item in items:
+            identity = (item["kind"], item["scope"], item["name"])
+            if args.scope is not None and item["scope"] != args.scope:
+                continue
+            if identity in have and not args.replace:
+                kept.append(identity)
+                continue
+            store.put(*identity, base64.b64decode(item["secret"]), item["meta"])
+            done.append(identity)
+    names = [f"{scope}/{name}" for _, scope, name in done]
+    env.out.emit({"imported": names, "kept": len(kept)}, f"Imported {len(done)}: {', '.join(names)}" if done else "")
+    if kept:
+        env.note(f"{len(kept)} were there already and stay as they are (--replace overwrites).")
+    return Exit.OK
+
+
+def _items(text: str, *, from_stdin: bool) -> list[dict[str, Any]]:
+    """The items of an export.
+
+    Raises:
+        TerokError: it is no export, or the passphrase is wrong.
+    """
+    wrong = TerokError("That is not an export of terok.", fix="for a vendor's file use --agent AGENT", code=Exit.USAGE)
+    try:
+        document = json.loads(text)
+        version = document["terok_export"]
+    except (ValueError, KeyError, TypeError):
+        raise wrong from None
+    if version != FORMAT:
+        raise TerokError(f"The export has format {version}; this program reads {FORMAT}.", code=Exit.USAGE)
+    try:
+        if "items" in document:
+            return _checked(document["items"])
+        if from_stdin:
+            raise TerokError(
+                "The passphrase is read from standard input, so the export must be a file.", code=Exit.USAGE
+            )
+        key = tiers.stretch(secret_input.read("Passphrase of the export"), document["scrypt"])
+        return _checked(json.loads(Sealer(key).open(_IDENTITY, base64.b64decode(document["sealed"]))))
+    except SealBroken:
+        raise TerokError("The passphrase is wrong, or the export was changed.", code=Exit.REFUSED) from None
+    except (KeyError, TypeError, ValueError):
+        raise wrong from None
+
+
+def _checked(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items, when each has what `put` needs; ValueError, KeyError or TypeError when not."""
+    for item in items:
+        base64.b64decode(item["secret"], validate=True)
+        if item["kind"] not in ("credential", "ssh-key", "gate") or not isinstance(item["meta"], dict):
+            raise ValueError("not an item")
+        if item["scope"]:
+            check_name(item["scope"])
+        check_name(item["name"])
+    return items
+
+
+def import_vendor_file(args: argparse.Namespace, env: Env, text: str) -> int:
+    """Store what an agent's own credential file holds."""
+    if not args.scope:
+        raise TerokError("Into which scope?", fix="add --scope SCOPE", code=Exit.USAGE)
+    check_name(args.scope)
+    names = store_captured(env, args.agent, args.scope, text, args.file, replace=args.replace)
+    env.out.emit({"imported": names}, f"Imported {', '.join(names)}.")
+    return Exit.OK
+
+
+def store_captured(env: Env, agent: str, scope: str, text: str, source: str, *, replace: bool) -> list[str]:
+    """Store the first credential that one of the agent's captures finds in a file.
+
+    Returns:
+        `SCOPE/PROVIDER` of what was stored.
+
+    Raises:
+        TerokError: the agent has no capture, the file fits none, or there is a credential already.
+    """
+    failure: TerokError | None = None
+    for each in captures(env, agent):
+        try:
+            found, meta = capture.read(each, text, source)
+        except TerokError as error:
+            failure = failure or error
+            continue
+        provider_of(env, each["provider"])
+        with opening.unlocked(env, create=True) as store:
+            put(store, scope, each["provider"], found, meta, replace=replace)
+        return [f"{scope}/{each['provider']}"]
+    assert failure is not None
+    raise failure
+
+
+def captures(env: Env, agent: str) -> list[dict[str, Any]]:
+    """How the vendor's credential of an agent is read.
+
+    Raises:
+        TerokError: there is no such agent, or its roster entry has no `capture`.
+    """
+    from ...sidecars.roster import files
+
+    catalogue, _ = files.load(env.layout)
+    if agent not in catalogue["agents"]:
+        known = ", ".join(catalogue["agents"])
+        raise TerokError(f"There is no agent {agent!r}.", fix=f"use one of: {known}", code=Exit.NOT_FOUND)
+    found: list[dict[str, Any]] = catalogue["agents"][agent]["capture"]
+    if not found:
+        raise TerokError(
+            f"The roster does not say where {agent} keeps its credential.",
+            fix="terok vault add SCOPE PROVIDER",
+            code=Exit.REFUSED,
+        )
+    return found

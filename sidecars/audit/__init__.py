@@ -1,1 +1,0 @@
-"""The packet audit: reads NFLOG and writes what was blocked."""

@@ -1,0 +1,1 @@
+"""The gate towards the forge: addresses, credentials, host keys, synchronizing and landing."""

@@ -1,0 +1,1 @@
+"""The gate towards containers: HTTP, git's protocol, pushes."""

@@ -1,0 +1,319 @@
+"""Connections to upstreams: resolve, check every address, connect to the checked address, verify TLS.
+
+The name is resolved once for a connection and the socket goes to the very address that was checked: a second
+answer of the resolver (rebinding) has no part in it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable
+
+from . import addresses, limits
+from .reactor import READ, WRITE, Reactor, Timer
+from .stream import TlsWire, Wire
+
+Address = tuple[int, tuple[str, int]]
+"""Address family and socket address."""
+
+
+class DialError(Exception):
+    """No connection to the upstream.
+
+    Args:
+        status: what the client is told (502, 504, or 403 when no address may be used).
+        rule: short name for the audit.
+        why: one sentence.
+    """
+
+    def __init__(self, status: int, rule: str, why: str) -> None:
+        super().__init__(why)
+        self.status, self.rule, self.why = status, rule, why
+
+
+class Endpoint:
+    """Where an upstream is.
+
+    Attributes:
+        host: name or address literal, ASCII.
+        port: TCP port.
+        tls: whether to speak TLS.
+        ca: file of the CA bundle that is trusted instead of the system's; empty: the system's.
+        allow_private: whether private addresses may be connected to.
+        authority: the value of the Host header.
+        http2: whether to offer HTTP/2.
+        key: equal for endpoints that can share connections.
+    """
+
+    __slots__ = ("host", "port", "tls", "ca", "allow_private", "http2", "key", "authority")
+
+    def __init__(
+        self, host: str, port: int, *, tls: bool, ca: str = "", allow_private: bool = False, http2: bool = False
+    ) -> None:
+        self.host, self.port, self.tls, self.ca, self.allow_private = host, port, tls, ca, allow_private
+        self.http2 = http2 and tls
+        self.key = (host, port, tls, ca, allow_private, self.http2)
+        shown = f"[{host}]" if ":" in host else host
+        self.authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
+
+    @property
+    def classic(self) -> Endpoint:
+        """The same place, over HTTP/1.1 only."""
+        if not self.http2:
+            return self
+        return Endpoint(self.host, self.port, tls=self.tls, ca=self.ca, allow_private=self.allow_private)
+
+
+Connected = Callable[[Wire | None, DialError | None], None]
+_Waiting = list[tuple[Endpoint, Connected]]
+"""Who waits for a name: one thread asks for all of them."""
+
+
+class Dialer:
+    """Makes connections; keeps what was resolved for a short while, and one TLS context a CA bundle.
+
+    Args:
+        reactor: the loop.
+        http2: whether this process can speak it.
+    """
+
+    def __init__(self, reactor: Reactor, *, http2: bool = False) -> None:
+        self._reactor, self.http2 = reactor, http2
+        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._resolved: dict[tuple[str, int], tuple[float, list[Address]]] = {}
+        self._waiting: dict[tuple[str, int], _Waiting] = {}
+
+    def context(self, ca: str, *, http2: bool = False) -> ssl.SSLContext:
+        """The TLS context that trusts `ca` (a file), or the system's authorities when it is empty."""
+        context = self._contexts.get((ca, http2))
+        if context is None:
+            context = self._contexts[ca, http2] = make_context(ca, http2=http2)
+        return context
+
+    def dial(self, endpoint: Endpoint, done: Connected) -> None:
+        """Connect and call `done(wire, None)` or `done(None, error)`, never before this returns."""
+        known = self._resolved.get((endpoint.host, endpoint.port))
+        if known is not None and known[0] > self._reactor.now:
+            found = known[1]
+            self._reactor.soon(lambda: self._connect(endpoint, found, done))
+            return
+
+        key = (endpoint.host, endpoint.port)
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.append((endpoint, done))
+            return
+        self._waiting[key] = waiting = [(endpoint, done)]
+        self._reactor.in_thread(lambda: self._resolve(key, waiting))
+        self._reactor.later(limits.CONNECT_SECONDS, lambda: self._slow(key, waiting))
+
+    def _resolve(self, key: tuple[str, int], waiting: _Waiting) -> Callable[[], None]:
+        """In a thread: ask the resolver, which may block for long."""
+        host, port = key
+        try:
+            answers = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            failure = DialError(502, "upstream-name", f"The name {host} could not be resolved: {error}.")
+            return lambda: self._unresolved(key, waiting, failure)
+        found = [(int(family), (str(address[0]), int(address[1]))) for family, _, _, _, address in answers]
+        return lambda: self._learned(key, waiting, found)
+
+    def _take_waiting(self, key: tuple[str, int], waiting: _Waiting) -> _Waiting:
+        """Who waits for this resolution; nobody when it came too late."""
+        if self._waiting.get(key) is not waiting:
+            return []
+        return self._waiting.pop(key)
+
+    def _slow(self, key: tuple[str, int], waiting: _Waiting) -> None:
+        why = f"The name {key[0]} was not resolved within {limits.CONNECT_SECONDS:g} s."
+        self._unresolved(key, waiting, DialError(504, "upstream-name", why))
+
+    def _unresolved(self, key: tuple[str, int], waiting: _Waiting, error: DialError) -> None:
+        for _, done in self._take_waiting(key, waiting):
+            done(None, error)
+
+    def _learned(self, key: tuple[str, int], waiting: _Waiting, found: list[Address]) -> None:
+        self._resolved[key] = (self._reactor.now + limits.RESOLVED_SECONDS, found)
+        for endpoint, done in self._take_waiting(key, waiting):
+            self._connect(endpoint, found, done)
+
+    def _connect(self, endpoint: Endpoint, found: list[Address], done: Connected) -> None:
+        usable: list[Address] = []
+        reason = ""
+        for family, address in found:
+            refusal = addresses.refusal(address[0], allow_private=endpoint.allow_private)
+            reason = reason or refusal
+            if not refusal:
+                usable.append((family, address))
+        if not usable:
+            why = f"{endpoint.host} has no address that the route may use: {reason or 'it has none'}."
+            done(None, DialError(403, "private-address", why))
+            return
+        try:
+            context = self.context(endpoint.ca, http2=endpoint.http2 and self.http2) if endpoint.tls else None
+        except (OSError, ssl.SSLError) as error:
+            done(None, DialError(502, "ca-bundle", f"The CA bundle could not be read: {error}."))
+            return
+        _Attempts(self._reactor, endpoint, usable, context, done).start()
+
+
+def make_context(ca: str, *, http2: bool = False) -> ssl.SSLContext:
+    """A client context that verifies names and chains, speaks TLS 1.2 and later, and offers HTTP/1.1 (and HTTP/2)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
+    if ca:
+        context.load_verify_locations(cafile=ca)
+        return context
+    for cafile, capath in trust_stores():
+        if capath and any(name.endswith(".0") for name in os.listdir(capath)):
+            # a hashed directory is read one authority at a time: the whole bundle costs 30 ms and 3 MB
+            context.load_verify_locations(capath=capath)
+            return context
+        if cafile:
+            context.load_verify_locations(cafile=cafile)
+            return context
+    context.load_default_certs()
+    return context
+
+
+def trust_stores() -> list[tuple[str, str]]:
+    """(bundle file, hashed directory) of the system's authorities that exist here; either may be empty."""
+    paths = ssl.get_default_verify_paths()
+    candidates = [
+        (paths.cafile or "", paths.capath or ""),
+        ("", "/etc/ssl/certs"),
+        ("/etc/pki/tls/certs/ca-bundle.crt", ""),
+        ("/etc/ssl/cert.pem", ""),
+    ]
+    return [
+        (cafile if os.path.isfile(cafile) else "", capath if os.path.isdir(capath) else "")
+        for cafile, capath in candidates
+        if os.path.isfile(cafile) or os.path.isdir(capath)
+    ]
+
+
+class _Attempts:
+    """Tries the addresses of one endpoint, the next one beside a slow one (RFC 8305); the first to finish wins."""
+
+    def __init__(
+        self, reactor: Reactor, endpoint: Endpoint, left: list[Address], context: ssl.SSLContext | None, done: Connected
+    ) -> None:
+        self._reactor, self._endpoint, self._left, self._context = reactor, endpoint, left, context
+        self._done: Connected | None = done
+        self._open: dict[int, socket.socket] = {}
+        self._error = DialError(
+            504, "upstream-timeout", f"{endpoint.host} did not answer within {limits.CONNECT_SECONDS:g} s."
+        )
+        self._deadline = reactor.later(limits.CONNECT_SECONDS, self._late)
+        self._stagger: Timer | None = None
+
+    def start(self) -> None:
+        """Try the next address."""
+        if self._done is None or not self._left:
+            return
+        family, address = self._left.pop(0)
+        if self._stagger is not None:
+            self._stagger.cancel()
+        self._stagger = self._reactor.later(limits.NEXT_ADDRESS_SECONDS, self.start)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        except OSError:
+            # out of descriptors: one becomes free when a client leaves, and the deadline bounds the wait
+            self._left.insert(0, (family, address))
+            self._stagger.cancel()
+            self._stagger = self._reactor.later(limits.ACCEPT_RETRY_SECONDS, self.start)
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            sock.close()
+            self._failed(None, self._refused(error))
+            return
+        self._open[sock.fileno()] = sock
+        self._reactor.watch(sock.fileno(), WRITE, lambda _events: self._connected(sock))
+
+    def _refused(self, error: OSError) -> DialError:
+        return DialError(
+            502, "upstream-connect", f"No connection to {self._endpoint.authority}: {error.strerror or error}."
+        )
+
+    def _connected(self, sock: socket.socket) -> None:
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._failed(sock, self._refused(OSError(number, os.strerror(number))))
+        elif self._context is None:
+            self._won(sock, tls=False)
+        else:
+            fd = sock.fileno()
+            self._reactor.forget(fd)
+            del self._open[fd]
+            try:
+                # bytes, not str: a str would import the IDNA codec, which Landlock does not let us read
+                secure = self._context.wrap_socket(
+                    sock,
+                    server_hostname=self._endpoint.host.encode("ascii"),
+                    do_handshake_on_connect=False,
+                    suppress_ragged_eofs=False,
+                )
+            except OSError as error:
+                sock.close()
+                self._failed(None, self._refused(error))
+                return
+            self._open[fd] = secure
+            self._reactor.watch(fd, WRITE, lambda _events: self._shake(secure))
+
+    def _shake(self, sock: ssl.SSLSocket) -> None:
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._reactor.modify(sock.fileno(), READ)
+        except ssl.SSLWantWriteError:
+            self._reactor.modify(sock.fileno(), WRITE)
+        except ssl.SSLCertVerificationError as error:
+            why = f"The certificate of {self._endpoint.host} was refused: {error.verify_message}."
+            self._failed(sock, DialError(502, "upstream-certificate", why))
+        except OSError as error:
+            why = f"No TLS with {self._endpoint.authority}: {getattr(error, 'reason', None) or error}."
+            self._failed(sock, DialError(502, "upstream-tls", why))
+        else:
+            self._won(sock, tls=True)
+
+    def _drop(self, sock: socket.socket) -> None:
+        del self._open[sock.fileno()]
+        self._reactor.forget(sock.fileno())
+
+    def _failed(self, sock: socket.socket | None, error: DialError) -> None:
+        if sock is not None:
+            self._drop(sock)
+            sock.close()
+        self._error = error
+        if self._left:
+            self._reactor.soon(self.start)
+        elif not self._open:
+            self._finish(None)
+
+    def _won(self, sock: socket.socket, *, tls: bool) -> None:
+        self._drop(sock)
+        wire = (TlsWire if tls else Wire)(self._reactor, sock, None)
+        wire.hears_out = True
+        self._finish(wire)
+
+    def _late(self) -> None:
+        self._finish(None)
+
+    def _finish(self, wire: Wire | None) -> None:
+        done, self._done = self._done, None
+        for sock in list(self._open.values()):
+            self._drop(sock)
+            sock.close()
+        self._deadline.cancel()
+        if self._stagger is not None:
+            self._stagger.cancel()
+        if done is not None:
+            done(wire, None if wire else self._error)

@@ -1,0 +1,1 @@
+"""Providers and agents: YAML in, compiled routes out."""

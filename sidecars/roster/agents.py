@@ -1,0 +1,223 @@
+"""What an agent needs in a container so that it talks to the vault: environment, files, git configuration. Pure.
+
+An AGENT of the catalogue has:
+
+- `title`, `providers` (those that it can use, best first), `every` (it uses all of them at once, not the best one);
+- `env`, `files`, `git`: what it needs in every case;
+- `variants`: list of `{provider, auth, env, files, git}`. The first whose `provider` and `auth` (each null: any)
+  fit the chosen provider and its credential's kind is added to the above;
+- `capture`: where the vendor's own credential is found (`runtime/vault/capture.py`);
+- `leaks`: credential files that the agent would write, below the home directory, for `terok vault clean`.
+
+Placeholders in every value are `${NAME}`; a value whose placeholder is unknown for this container is left out whole:
+
+- `token`: the phantom token of the chosen provider; `token_PROVIDER` (`-` written `_`): that of another one;
+- `token_tail`: its last 20 characters;
+- `basic`: base64 of `USER:TOKEN` for HTTP Basic, with the user of the provider's route;
+- `vault` (http://127.0.0.1:9419), `vault_host` (127.0.0.1:9419), `vault_socket` (/run/terok/vault.sock);
+- `expires_ms`, `expires_iso`: a time years ahead, for clients that look at a token's expiry themselves;
+- `credential_NAME`: a value that the route of the chosen provider has under `variables` (`credential_host`, ...).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...supervisor.ground.layout import IN_CONTAINER, VAULT_PORT
+from ..store import tokens as shapes
+from ..store.credential import KIND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ..store.records import Entry
+
+NAMES = ("token", "token_tail", "basic", "vault", "vault_host", "vault_socket", "expires_ms", "expires_iso")
+"""Placeholders without a parameter."""
+
+_PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
+_YEARS = 10 * 365 * 86400
+
+
+class AgentFile(NamedTuple):
+    """A file that an agent wants to find.
+
+    Attributes:
+        path: relative to the home directory of the container's user, without `..`.
+        content: its text; holds phantom tokens only.
+        mode: permission bits.
+    """
+
+    path: str
+    content: str
+    mode: int
+
+
+class Wanted(NamedTuple):
+    """What one agent needs.
+
+    Attributes:
+        agent: its name.
+        provider: the provider that it was pointed at.
+        env: environment variables.
+        files: files below the home directory.
+        git: configuration pairs; `git_env` makes environment variables of the pairs of all agents together.
+    """
+
+    agent: str
+    provider: str
+    env: dict[str, str]
+    files: list[AgentFile]
+    git: list[tuple[str, str]]
+
+
+def phantom(provider: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+    """A new phantom token in the shape that the provider's clients check for.
+
+    Args:
+        provider: a PROVIDER of the catalogue.
+        meta: the credential's meta, whose kind of login decides the shape.
+    """
+    auth = provider["auth"].get(kind_of(meta)) or next(iter(provider["auth"].values()))
+    claims = auth["claims"]
+    if claims is not None:
+        now = int(time.time())
+        claims = {**claims, "iat": now, "exp": now + _YEARS}
+    return shapes.mint(auth["token"], claims)
+
+
+def credentials(entries: Iterable[Entry], scope: str) -> dict[str, dict[str, Any]]:
+    """Provider name -> meta of every credential of a scope, out of `Store.describe()`."""
+    return {entry.name: entry.meta for entry in entries if entry.kind == KIND and entry.scope == scope}
+
+
+def available(catalogue: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The agents that a scope's credentials can serve, in the catalogue's order."""
+    return [name for name, agent in catalogue["agents"].items() if choose(agent, held) is not None]
+
+
+def choose(agent: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The first provider of the agent for which the scope holds a credential; None when there is none."""
+    return next((name for name in agent["providers"] if name in held), None)
+
+
+def wanted(
+    catalogue: Mapping[str, Any],
+    name: str,
+    *,
+    tokens: Mapping[str, str],
+    held: Mapping[str, Mapping[str, Any]],
+    vault: str = f"http://127.0.0.1:{VAULT_PORT}",
+    now: float | None = None,
+) -> Wanted | None:
+    """What the agent `name` needs in a container.
+
+    Args:
+        catalogue: the compiled roster.
+        tokens: provider -> phantom token of this container.
+        held: provider -> meta of the scope's credentials (`credentials`).
+        vault: where the container reaches the vault.
+        now: Unix seconds; default: the clock's.
+
+    Returns:
+        None when the scope has no credential for any of the agent's providers, or no token was minted for it.
+    """
+    agent = catalogue["agents"][name]
+    usable = [each for each in agent["providers"] if each in held and each in tokens]
+    if not usable:
+        return None
+    found = Wanted(name, usable[0], {}, [], [])
+    for provider in usable if agent["every"] else usable[:1]:
+        values = _values(
+            provider,
+            catalogue["providers"][provider],
+            held[provider],
+            tokens,
+            vault,
+            time.time() if now is None else now,
+        )
+        _add(found, agent, values)
+        for variant in agent["variants"]:
+            if variant["provider"] in (None, provider) and variant["auth"] in (None, kind_of(held[provider])):
+                _add(found, variant, values)
+                break
+    return found
+
+
+def kind_of(meta: Mapping[str, Any]) -> str:
+    """The kind of a credential by its meta."""
+    return str(meta.get("auth", "api-key"))
+
+
+def _add(found: Wanted, part: Mapping[str, Any], values: Mapping[str, str]) -> None:
+    """Add what an agent or one of its variants says, as far as it can be filled."""
+    found.env.update(_fill_all(part["env"], values))
+    found.git.extend(_fill_all(part["git"], values).items())
+    for file in part["files"]:
+        content = fill(file["content"], values)
+        if content is not None and all(file["path"] != each.path for each in found.files):
+            found.files.append(AgentFile(file["path"], content, file["mode"]))
+
+
+def git_env(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Environment variables that give git these configuration pairs (git-config(1), GIT_CONFIG_COUNT)."""
+    if not pairs:
+        return {}
+    found = {"GIT_CONFIG_COUNT": str(len(pairs))}
+    for index, (key, value) in enumerate(pairs):
+        found[f"GIT_CONFIG_KEY_{index}"], found[f"GIT_CONFIG_VALUE_{index}"] = key, value
+    return found
+
+
+def fill(template: str, values: Mapping[str, str]) -> str | None:
+    """The template with its placeholders replaced; None when a value is missing."""
+    if not all(name in values for name in _PLACEHOLDER.findall(template)):
+        return None
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+
+
+def unknown_placeholders(template: str, providers: Iterable[str]) -> list[str]:
+    """Placeholders that no container could ever fill."""
+    known = {*NAMES, *(f"token_{_word(name)}" for name in providers)}
+    return [name for name in _PLACEHOLDER.findall(template) if name not in known and not name.startswith("credential_")]
+
+
+def _fill_all(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    """Keys and values filled; pairs with a missing value left out."""
+    found = {}
+    for key, template in templates.items():
+        name, value = fill(key, values), fill(template, values)
+        if name is not None and value is not None:
+            found[name] = value
+    return found
+
+
+def _values(
+    provider: str,
+    route: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    tokens: Mapping[str, str],
+    vault: str,
+    now: float,
+) -> dict[str, str]:
+    user = meta.get("user") or (route["auth"].get("basic") or {}).get("user") or "token"
+    variables = {**route["variables"], **meta.get("variables", {})}
+    return {
+        **{f"token_{_word(name)}": token for name, token in tokens.items()},
+        **{f"credential_{name}": value for name, value in variables.items() if value},
+        "token": tokens[provider],
+        "token_tail": tokens[provider][-20:],
+        "basic": base64.b64encode(f"{user}:{tokens[provider]}".encode()).decode(),
+        "vault": vault,
+        "vault_host": vault.partition("://")[2],
+        "vault_socket": f"{IN_CONTAINER}/vault.sock",
+        "expires_ms": str(int(now + _YEARS) * 1000),
+        "expires_iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + _YEARS)),
+    }
+
+
+def _word(name: str) -> str:
+    return name.replace("-", "_")

@@ -1,0 +1,89 @@
+"""The roster: bundled and personal YAML files, compiled into `routes.json`, and compiled again when one has changed.
+
+Importing this module and loading a current `routes.json` reads no YAML; PyYAML is imported when something must be
+compiled. A personal file (`roster.d/*.yml`) may define providers and agents or replace bundled ones of the same name.
+A file that is wrong changes nothing: the old `routes.json` stays, and the error says file, line and key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from ..kit import durable
+from . import catalog
+
+if TYPE_CHECKING:
+    from ...supervisor.ground.layout import Layout
+
+
+def load(layout: Layout) -> tuple[dict[str, Any], str]:
+    """The current catalogue, compiled first when it is missing or a roster file has changed since.
+
+    Returns:
+        The catalogue, and a warning: empty, or why a changed roster was not taken and the old routes are used.
+
+    Raises:
+        TerokError: the roster is wrong and there are no old routes.
+    """
+    old = _load_or_none(layout.vault_routes)
+    if old is not None and old["sources"] == sources(layout):
+        return old, ""
+    from .nodes import RosterError
+
+    try:
+        return write_routes(layout), ""
+    except RosterError as error:
+        if old is None:
+            raise
+        return old, f"The old routes are used: {error}"
+
+
+def write_routes(layout: Layout) -> dict[str, Any]:
+    """Compile every roster file and replace `routes.json` in one step.
+
+    Raises:
+        RosterError: a file is wrong; nothing was changed.
+    """
+    from .compile import compile_files
+
+    found = sources(layout)
+    catalogue = {"version": catalog.VERSION, "sources": found, **compile_files([path for path, _, _ in found])}
+    _replace(layout.vault_routes, json.dumps(catalogue, separators=(",", ":")).encode())
+    return catalogue
+
+
+def sources(layout: Layout) -> list[list[Any]]:
+    """Every roster file as [path, mtime in ns, size], bundled ones first, each group in order of name."""
+    found: list[list[Any]] = []
+    for directory in (bundled(), layout.roster):
+        try:
+            names = sorted(name for name in os.listdir(directory) if name.endswith((".yml", ".yaml")))
+        except FileNotFoundError:
+            continue
+        for name in names:
+            path = f"{directory}/{name}"
+            status = os.stat(path)
+            found.append([path, status.st_mtime_ns, status.st_size])
+    return found
+
+
+def bundled() -> str:
+    """The directory of the roster that terok brings."""
+    return f"{os.path.dirname(os.path.abspath(__file__))}/shipped"
+
+
+def _load_or_none(path: str) -> dict[str, Any] | None:
+    from ...supervisor.ground.errors import TerokError
+
+    try:
+        return catalog.load(path)
+    except TerokError:
+        return None
+
+
+def _replace(path: str, data: bytes) -> None:
+    """Write a file completely or not at all: 0600, durable."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    durable.replace(path, data)

@@ -1,0 +1,181 @@
+"""Reading YAML strictly: every refusal names the file, the line and the key.
+
+A `Node` wraps a node of PyYAML's composed tree, which knows its place in the file; plain `yaml.safe_load` would lose it
+and would also take the last of two equal keys.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import yaml
+
+from ...supervisor.ground.errors import Exit, TerokError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import NoReturn, TypeVar
+
+    T = TypeVar("T")
+
+SIZE_MAX = 256 << 10
+"""Bytes of a roster file. The bundled ones have up to 4 KiB."""
+
+DEPTH_MAX = 20
+"""Levels of nesting; the bundled files have up to ten."""
+
+# libyaml's loader composes the same tree several times faster; a Python without it has the other one
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class RosterError(TerokError):
+    """A roster file is wrong; the message begins with `FILE:LINE:`."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, fix="correct the file, then: terok vault routes", code=Exit.USAGE)
+
+
+def read(path: str) -> Node:
+    """The document of a YAML file.
+
+    Raises:
+        RosterError: the file cannot be read, is too large, empty, or not one YAML document.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(SIZE_MAX + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RosterError(f"{path}:1: the file could not be read: {error}") from error
+    if len(text) > SIZE_MAX:
+        raise RosterError(f"{path}:1: the file has more than {SIZE_MAX >> 10} KiB")
+    try:
+        # an alias could stand inside of what it names, or multiply itself; no roster needs one
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise RosterError(f"{path}:{line}: aliases (*name) are not taken here")
+        tree = yaml.compose(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise RosterError(f"{path}:{mark.line + 1 if mark else 1}: this is not YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RosterError(f"{path}:1: this is not YAML: {error}") from error
+    if tree is None:
+        raise RosterError(f"{path}:1: the file is empty")
+    return Node(tree, path, "")
+
+
+class Node:
+    """One value in a YAML file.
+
+    Args:
+        node: PyYAML's node.
+        file: its file, for messages.
+        key: the dotted path of keys that leads to it; empty for the document.
+        depth: how many levels are above it.
+
+    Raises:
+        RosterError: it is more than `DEPTH_MAX` levels deep.
+    """
+
+    def __init__(self, node: yaml.Node, file: str, key: str, depth: int = 0) -> None:
+        self.node, self.file, self.key, self.depth = node, file, key, depth
+        if depth > DEPTH_MAX:
+            self.fail("this is nested too deep")
+
+    def __repr__(self) -> str:
+        return f"Node({self.place})"
+
+    @property
+    def place(self) -> str:
+        """`FILE:LINE: KEY`, for messages."""
+        line = self.node.start_mark.line + 1
+        return f"{self.file}:{line}: {self.key}" if self.key else f"{self.file}:{line}"
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raise a RosterError about this value."""
+        raise RosterError(f"{self.place}: {problem}")
+
+    def members(self) -> dict[str, Node]:
+        """The members of a mapping whose keys are free names."""
+        if not isinstance(self.node, yaml.MappingNode):
+            self.fail("a mapping (key: value) is wanted here")
+        found: dict[str, Node] = {}
+        for key, value in self.node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            child = Node(value, self.file, f"{self.key}.{name}" if self.key else str(name), self.depth + 1)
+            if name is None:
+                Node(key, self.file, self.key).fail("a key must be a word")
+            if name in found:
+                Node(key, self.file, child.key).fail("the key stands here a second time")
+            found[name] = child
+        return found
+
+    def fields(self, known: Collection[str], required: Collection[str] = ()) -> dict[str, Node]:
+        """The members of a mapping whose keys are fixed.
+
+        Args:
+            known: every key that may stand there.
+            required: those that must.
+        """
+        found = self.members()
+        for name, child in found.items():
+            if name not in known:
+                child.fail(f"there is no such key; known here: {', '.join(sorted(known))}")
+        for name in required:
+            if name not in found:
+                self.fail(f"the key {name} is missing")
+        return found
+
+    def items(self) -> list[Node]:
+        """The members of a sequence."""
+        if not isinstance(self.node, yaml.SequenceNode):
+            self.fail("a list is wanted here")
+        return [
+            Node(each, self.file, f"{self.key}[{index}]", self.depth + 1) for index, each in enumerate(self.node.value)
+        ]
+
+    def text(self, pattern: str | None = None, what: str = "") -> str:
+        """A scalar as it was written (`2fa` and `1.10` stay text).
+
+        Args:
+            pattern: regular expression that the whole text must match.
+            what: what is wanted, for the message.
+        """
+        if not isinstance(self.node, yaml.ScalarNode) or self.node.tag == "tag:yaml.org,2002:null":
+            self.fail(f"{what or 'a text'} is wanted here")
+        value = str(self.node.value)
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            self.fail("half of a surrogate pair is no character")
+        if pattern is not None and not re.fullmatch(pattern, value):
+            self.fail(f"{value[:60]!r} is not {what or 'usable here'}")
+        return value
+
+    def choice(self, words: Collection[str]) -> str:
+        """One of some words."""
+        value = self.text()
+        if value not in words:
+            self.fail(f"{value[:60]!r} is none of: {', '.join(words)}")
+        return value
+
+    def boolean(self) -> bool:
+        """true or false."""
+        if self.node.tag != "tag:yaml.org,2002:bool":
+            self.fail("true or false is wanted here")
+        return str(self.node.value).lower() in ("true", "yes", "on")
+
+    def integer(self, low: int, high: int) -> int:
+        """A decimal number between two bounds, both included."""
+        value = self.text()
+        if not re.fullmatch(r"[0-9]{1,12}", value) or not low <= int(value) <= high:
+            self.fail(f"a number from {low} to {high} is wanted here")
+        return int(value)
+
+    def texts(self, pattern: str | None = None, what: str = "") -> list[str]:
+        """A list of texts."""
+        return [each.text(pattern, what) for each in self.items()]
+
+    def table(self, read: Callable[[Node], T]) -> dict[str, T]:
+        """A mapping with free names, each value read by `read`."""
+        return {name: read(each) for name, each in self.members().items()}

@@ -1,0 +1,313 @@
+"""Changes a container's shield while it runs: files in the bundle, transactions in its network namespace, dnsmasq.
+
+The firewall changes first, then dnsmasq. When something closes, a second transaction then makes answers to questions of
+the old policy worthless, and a third takes away what they taught. So no moment of a change is wider than its wider end.
+The supervisor's guard keeps still while the lock is held; should we die in the middle, it puts in force what the files
+say.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from ...supervisor import record
+from ...supervisor.ground import audit, process, sockets, within
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Bundle
+from ...supervisor.wall import firewall, resolver
+from . import bundle as files
+from . import dnsmasq, policy, ruleset
+from .model import BYPASS, UP
+from .targets import Target
+
+_ANSWER_TIMEOUT = 5.0
+_TRIES = 5
+_LOOK = b"add chain inet terok forward\n"
+"""Changes nothing, but the kernel tells the supervisor, which then compares as soon as the lock is free: should this
+process be killed between its steps, what the files say is put in force, and `restored` is in the audit log."""
+
+
+class Running:
+    """A container that runs, as far as its shield is concerned.
+
+    Args:
+        namespaces: its network namespace, and the user namespace that owns it.
+        dns: dnsmasq's pid and start time; None without dnsmasq.
+        restart_dns: makes dnsmasq start again with its new configuration.
+    """
+
+    def __init__(
+        self, namespaces: process.Namespaces, dns: tuple[int, int] | None, restart_dns: Callable[[], None]
+    ) -> None:
+        self.namespaces, self.dns, self.restart_dns = namespaces, dns, restart_dns
+
+    @classmethod
+    def find(cls, bundle: Bundle) -> Running | None:
+        """The running container of a bundle, by its supervisor's record; None when it does not run."""
+        seen = record.read(bundle.record) or {}
+        known = {name: (pid, started) for name, pid, started in record.processes(seen)}
+        pid, started = seen.get("container_pid"), seen.get("container_start_time")
+        if seen.get("phase") != "ready" or not isinstance(pid, int) or not isinstance(started, int):
+            return None
+        alive, supervisor = process.open_same(pid, started), process.open_same(*known.get("supervisor", (0, 0)))
+        if alive is None:
+            return None
+        os.close(alive)
+        if supervisor is None:
+            raise TerokError(
+                f"The supervisor of {bundle.name} has died; its firewall stands, but nobody can change it.",
+                fix=f"terok heal {bundle.name}",
+            )
+
+        def restart() -> None:
+            signal.pidfd_send_signal(supervisor, signal.SIGHUP)
+
+        return cls(_namespaces(known["supervisor"][0], pid), known.get("dnsmasq"), restart)
+
+    def reload_dns(self) -> None:
+        """Make dnsmasq read its lists again; when it is dead, its successor reads them anyway."""
+        fd = process.open_same(*self.dns) if self.dns else None
+        if fd is None:
+            return
+        try:
+            signal.pidfd_send_signal(fd, signal.SIGHUP)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(fd)
+
+    def wait_for_dns(self, generation: int) -> None:
+        """Wait until dnsmasq answers by the lists of `generation`; raises TerokError after five seconds."""
+        _, (fd,) = within.call_in(
+            self.namespaces, lambda: (b"", [sockets.connect_udp("127.0.0.1", 53)]), timeout=_ANSWER_TIMEOUT
+        )
+        try:
+            resolver.probe(fd, dnsmasq.marker(generation), _ANSWER_TIMEOUT, present=True)
+        finally:
+            os.close(fd)
+
+
+def _namespaces(supervisor: int, container: int) -> process.Namespaces:
+    """The container's network namespace, and the supervisor's user namespace, which owns it whatever --userns says."""
+    user: int | None = os.open(f"/proc/{supervisor}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    assert user is not None
+    ours, theirs = os.stat("/proc/self/ns/user"), os.fstat(user)
+    if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino):  # setns(2) into one's own is EINVAL
+        os.close(user)
+        user = None
+    return process.Namespaces(user=user, net=os.open(f"/proc/{container}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+
+@contextmanager
+def locked(bundle: Bundle) -> Iterator[None]:
+    """One change of a container's shield at a time."""
+    try:
+        fd = os.open(bundle.shield_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileNotFoundError:
+        raise TerokError(f"There is no container {bundle.name}.", code=Exit.NOT_FOUND) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def settled(bundle: Bundle) -> Iterator[None]:
+    """While no verb is changing the container's shield: in between, files and firewall differ."""
+    try:
+        fd = os.open(bundle.shield_lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield  # never changed so far
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(fd)
+
+
+def allow(
+    bundle: Bundle,
+    running: Running | None,
+    targets: Sequence[Target],
+    *,
+    notes: Sequence[str] = (),
+    until: float | None = None,
+) -> policy.Step:
+    """Allow targets, now and at every later start.
+
+    Args:
+        notes: for the audit log.
+        until: only so long (seconds since the epoch), and not beyond the container's next start.
+
+    Raises:
+        TerokError: it could not be done.
+    """
+    return _apply(bundle, running, lambda state: policy.allow(state, targets, until), "allow", targets, notes, until)
+
+
+def deny(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -> policy.Step:
+    """Deny targets, now and at every later start, and end what is open to them; raises TerokError."""
+    return _apply(bundle, running, lambda state: policy.deny(state, targets), "deny", targets)
+
+
+def forget(bundle: Bundle, running: Running | None, targets: Sequence[Target]) -> policy.Step:
+    """Take back live allowances and denials of exactly these targets; raises TerokError."""
+    return _apply(bundle, running, lambda state: policy.forget(state, targets), "forget", targets)
+
+
+def lapse(bundle: Bundle, running: Running | None) -> list[Target]:
+    """End what was granted for a time that is over, and return the targets; raises TerokError."""
+    with locked(bundle):
+        old, due = _without_expired(bundle, running)
+        if old.model.mode == BYPASS and old.until is not None and old.until <= time.time():
+            _change(bundle, running, old, _reaching(policy.set_mode(old, UP), due), UP, [])
+        return due
+
+
+def refresh(bundle: Bundle, running: Running | None) -> policy.Step:
+    """Resolve names again where no dnsmasq does it; raises TerokError."""
+    return _apply(bundle, running, policy.refresh, "resolve", [])
+
+
+def set_mode(bundle: Bundle, running: Running | None, mode: str, until: float | None = None) -> policy.Step:
+    """Change the mode; `until` (seconds since the epoch) is when a bypass ends."""
+    return _apply(bundle, running, lambda state: policy.set_mode(state, mode, until), mode, [])
+
+
+def reset(bundle: Bundle, running: Running | None) -> policy.Step:
+    """Forget every live allowance and denial."""
+    return _apply(bundle, running, policy.reset, "reset", [])
+
+
+def _apply(
+    bundle: Bundle,
+    running: Running | None,
+    decide: Callable[[files.State], policy.Step],
+    event: str,
+    targets: Sequence[Target],
+    notes: Sequence[str] = (),
+    until: float | None = None,
+) -> policy.Step:
+    with locked(bundle):
+        old, due = _without_expired(bundle, running)  # should the process that does it have died
+        return _change(bundle, running, old, _reaching(decide(old), due), event, targets, notes, until)
+
+
+def _without_expired(bundle: Bundle, running: Running | None) -> tuple[files.State, list[Target]]:
+    """The state after allowances whose time is over were taken back, and these."""
+    old = files.read_state(bundle)
+    due = policy.expired(old, time.time())
+    if due:
+        old = _change(bundle, running, old, policy.forget(old, due), "lapse", due).state
+    return old, due
+
+
+def _reaching(step: policy.Step, due: Sequence[Target]) -> policy.Step:
+    """The step for a dnsmasq that taking `due` back has started anew: only the supervisor knows it, not `Running`."""
+    return replace(step, restart=step.restart or bool(due))
+
+
+def _change(
+    bundle: Bundle,
+    running: Running | None,
+    old: files.State,
+    step: policy.Step,
+    event: str,
+    targets: Sequence[Target],
+    notes: Sequence[str] = (),
+    until: float | None = None,
+) -> policy.Step:
+    step = replace(step, state=files.with_addresses(step.state))
+    if event in ("allow", "deny"):
+        files.check_size(step.state.model)
+    try:
+        if running is not None:
+            _carry_out(bundle, running, old, step)
+        else:
+            files.write(bundle, files.with_lines(files.at_start(step.state)))
+        files.write_lists(bundle, step.state.lasting(), step.state.model.denied)
+    except TerokError as error:
+        _note(bundle, event, step, targets, notes, until, failed=error.what)
+        raise
+    _note(bundle, event, step, targets, notes, until)
+    return step
+
+
+def _note(
+    bundle: Bundle,
+    event: str,
+    step: policy.Step,
+    targets: Sequence[Target],
+    notes: Sequence[str],
+    until: float | None,
+    *,
+    failed: str | None = None,
+) -> None:
+    fields = {
+        "targets": [str(each) for each in targets],
+        "until": until and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
+        "notes": [*notes, *step.notes],
+        "failed": failed,
+    }
+    audit.append(
+        bundle.audit, "shield", event, mode=step.state.model.mode, **{key: each for key, each in fields.items() if each}
+    )
+
+
+def _carry_out(bundle: Bundle, running: Running, old: files.State, step: policy.Step) -> None:
+    before, after = ruleset.build(old.model), ruleset.build(step.state.model)
+    dns = old.model.forwarder is not None and old.features.usable
+    if not step.restrictive:
+        if step.state.model.mode == BYPASS:
+            firewall.load(running.namespaces, _bypass(step.state.until))
+        firewall.load(running.namespaces, ruleset.change(before, after).encode())
+        files.write(bundle, step.state)
+        if dns:
+            _tell_dns(running, step)
+        return
+    closed = ruleset.halfway(old.model, step.state.model, dns_epoch=old.model.dns_epoch)
+    between = ruleset.halfway(old.model, step.state.model, dns_epoch=step.state.model.dns_epoch)
+    firewall.load(running.namespaces, _LOOK + ruleset.change(before, closed).encode())
+    files.write(bundle, step.state)
+    if dns:
+        _tell_dns(running, step)
+    firewall.load(running.namespaces, ruleset.change(closed, between).encode())
+    if dns:
+        running.wait_for_dns(step.state.generation)  # it has finished with whatever answer it was at
+    for attempt in range(_TRIES):  # a rotation may empty a set between the reading and the change
+        observed = firewall.observe(running.namespaces)
+        single, last = policy.cleaning(step, old, observed)
+        if policy.crowded(observed, single):
+            step, single, last = policy.judged_anew(step, single, last)
+            after = ruleset.build(step.state.model)
+            files.write(bundle, step.state)
+        try:
+            for command in single:
+                firewall.load(running.namespaces, command.encode())
+            firewall.load(running.namespaces, ruleset.change(between, after, last).encode())
+            return
+        except TerokError:
+            if attempt == _TRIES - 1:
+                raise
+
+
+def _tell_dns(running: Running, step: policy.Step) -> None:
+    if step.restart:
+        running.restart_dns()
+    else:
+        running.reload_dns()
+    running.wait_for_dns(step.state.generation)
+
+
+def _bypass(until: float | None) -> bytes:
+    seconds = max(1, round((until or 0) - time.time()))
+    elements = ", ".join(f"{family} timeout {seconds}s" for family in ("ipv4", "ipv6"))
+    return f"flush set inet terok bypass\nadd element inet terok bypass {{ {elements} }}\n".encode()

@@ -1,0 +1,36 @@
+"""Resolves a running container's names again: `python -I -S refresh.py BUNDLE`, started by its supervisor.
+
+Only where no dnsmasq teaches the firewall; elsewhere it does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+
+
+def main() -> int:
+    """Refresh the container of the bundle that the command line names; returns the exit code."""
+    package = types.ModuleType("terok_host")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
+    sys.modules["terok_host"] = package
+    from ...supervisor.ground.errors import TerokError
+    from ...supervisor.ground.layout import Bundle
+    from . import live
+    from .bundle import read_state
+
+    bundle = Bundle(sys.argv[1])
+    try:
+        state = read_state(bundle)
+        if state.features.usable or state.model.forwarder is None:
+            return 0
+        live.refresh(bundle, live.Running.find(bundle))
+    except TerokError as error:
+        print(f"shield: names could not be resolved again: {error}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the vault writes down: audit, usage, limits."""

@@ -1,0 +1,251 @@
+"""Watches every exchange: the echo guard, the usage, and one audit line before an answer is complete."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from json import dumps
+from typing import TYPE_CHECKING
+
+from ...kit import limits
+from ...kit.codec import Answer, Refused, Request
+from ..decide import Plan, Refusal
+from ..echo import Guard, Inflater, Leak, cores_of, patterns
+from ..headers import readable
+from .ledger import Counts
+from .rates import Rates
+from .usage import NO_TOKENS, Counter, Tokens
+
+if TYPE_CHECKING:
+    from ...kit.audit import Audit
+    from ...kit.reactor import Reactor
+    from ..exchange import Exchange
+    from .journal import Journal
+
+_LEAK = "The answer carries the real credential, so it was cut."
+_UNAUDITED = "The request could not be written to the audit log"
+
+
+class _Notes:
+    """What is kept about one exchange: its guard, and for a body that is looked into, inflater and counter."""
+
+    __slots__ = ("guard", "inflater", "counter", "held")
+
+    def __init__(self, guard: Guard | None, inflater: Inflater | None, counter: Counter | None) -> None:
+        self.guard, self.inflater, self.counter = guard, inflater, counter
+        self.held = b""
+
+
+class Books:
+    """Keeps the books of one container's vault.
+
+    Args:
+        reactor: the loop.
+        container: its name.
+        audit: the container's log.
+        journal: the vault's log.
+        counts: the usage.
+        required: refuse what cannot be audited.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        container: str,
+        audit: Audit,
+        journal: Journal,
+        counts: Counts | None,
+        *,
+        required: bool = True,
+    ) -> None:
+        self._reactor, self._container = reactor, container
+        self._audit, self._journal, self._counts, self._required = audit, journal, counts, required
+        self._rates = Rates()
+        self._patterns: dict[tuple[bytes, ...], tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}
+        self._failed = False
+        self.renewal: Callable[[Exchange], bool] | None = None
+        """Set by who can refresh logins."""
+        self._waiting: list[tuple[Exchange, bytes]] = []
+        self._second, self._stamp = 0, ""
+
+    # --- before ---
+
+    def admit(self, plan: Plan) -> Refusal | None:
+        """Whether a planned request may start; what was admitted ends with `ends` or `fails`."""
+        if self._failed and self._required and not self._write([self._start().encode()]):
+            why = f"{_UNAUDITED}: the disk is full or gone."
+            return Refusal(503, "audit", why, "free disk space", plan.route.name, plan.scope, 5)
+        if self._counts is not None:
+            reached = self._counts.exceeded(plan.scope, time.time())
+            if reached is not None:
+                limit, until = reached
+                reset = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
+                why = f"The scope {plan.scope} has used what it may in this {limit.period}; it is reset at {reset}."
+                allow = f"wait, or raise it with `terok vault limit {plan.scope}`"
+                left = max(1, int(until - time.time()) + 1)
+                return Refusal(429, "usage-limit", why, allow, plan.route.name, plan.scope, left)
+        return self._rates.take(plan, self._reactor.now)
+
+    # --- during: the exchange's watcher ---
+
+    def renew(self, exchange: Exchange) -> bool:
+        """The upstream said 401: refresh the login and send the request again, when it is one."""
+        return self.renewal is not None and self.renewal(exchange)
+
+    def begins(self, exchange: Exchange, answer: Answer, came: bytes) -> Refusal | None:
+        """The answer's head is there: refuse one that cannot be looked into or carries the secret itself."""
+        route = exchange.plan.route
+        guard = self._guard(exchange)
+        refusal = self.carries_secret(exchange, came)
+        if refusal is not None:
+            return refusal
+        coding = answer.coding
+        if coding and not readable(coding):
+            why = "The answer is compressed in a way that cannot be checked for credentials."
+            return Refusal(502, "content-coding", why, "", route.name, exchange.plan.scope)
+        inflater = Inflater() if coding and coding.lower() != b"identity" and answer.length else None
+        counter = Counter.fitting(answer.content_type) if route.usage else None
+        exchange.state = _Notes(guard, inflater, counter)
+        return None
+
+    def carries_secret(self, exchange: Exchange, head: bytes) -> Refusal | None:
+        """Refuse a head, interim ones too, that carries the secret itself."""
+        guard = self._guard(exchange)
+        if guard is not None and guard.inside(head):
+            return Refusal(502, "echo", _LEAK, "", exchange.plan.route.name, exchange.plan.scope)
+        return None
+
+    def _guard(self, exchange: Exchange) -> Guard | None:
+        secrets = exchange.loaded.secrets
+        wanted = self._patterns.get(secrets)
+        if wanted is None:
+            if len(self._patterns) > 64:
+                self._patterns.clear()
+            found = patterns(secrets)
+            wanted = self._patterns[secrets] = (found, cores_of(found))
+        return Guard(*wanted) if wanted[0] else None
+
+    def passes(self, exchange: Exchange, payload: bytes, *, last: bool, seen: bool = False) -> bytes:
+        """Payload on its way to the client."""
+        notes = exchange.state
+        if not isinstance(notes, _Notes):
+            return payload
+        try:
+            if notes.inflater is not None:
+                return self._passes_inflated(notes, notes.inflater, payload, last=last)
+            if notes.counter is not None:
+                notes.counter.feed(payload)
+            return payload if seen or notes.guard is None else notes.guard.feed(payload, last=last)
+        except Leak:
+            raise Refused(502, "echo", _LEAK) from None
+
+    def _passes_inflated(self, notes: _Notes, inflater: Inflater, payload: bytes, *, last: bool) -> bytes:
+        plain = inflater.feed(payload)
+        if notes.counter is not None:
+            notes.counter.feed(plain)
+        if notes.guard is not None:
+            notes.guard.feed(plain, last=last)
+            if notes.guard.holds:
+                notes.held += payload
+                return b""
+        payload, notes.held = notes.held + payload, b""
+        return payload
+
+    def ends(self, exchange: Exchange) -> None:
+        """The answer is complete. The lines of one turn are written together, then the answers' ends are sent."""
+        notes = exchange.state
+        counter = notes.counter if isinstance(notes, _Notes) else None
+        self._rates.leave(exchange.plan)
+        if not self._waiting:
+            self._reactor.soon(self._commit)
+        self._waiting.append((exchange, self._line(exchange, exchange.status, "", counter.end() if counter else None)))
+
+    def _commit(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        written = self._write([line for _, line in waiting])
+        refusal = None
+        if not written and self._required:
+            refusal = Refusal(503, "audit", f"{_UNAUDITED}.", "free disk space")
+        for exchange, _ in waiting:
+            exchange.audited(refusal)
+
+    def fails(self, exchange: Exchange, refusal: Refusal) -> None:
+        """The exchange ended early."""
+        self._rates.leave(exchange.plan)
+        notes = exchange.state
+        counter = notes.counter if isinstance(notes, _Notes) else None
+        self._write([self._line(exchange, refusal.status, refusal.rule, counter.end() if counter else None)])
+
+    # --- the books ---
+
+    def _line(self, exchange: Exchange, status: int, reason: str, tokens: Tokens | None) -> bytes:
+        """Count an exchange, and its audit line without the closing brace. Everything in it is plain ASCII."""
+        plan = exchange.plan
+        if self._counts is not None and self._counts.add(
+            plan.scope, plan.route.name, 1, exchange.sent, exchange.got, *(tokens or NO_TOKENS)
+        ):
+            self._reactor.later(limits.FLUSH_SECONDS, self._flush)
+        about = exchange.admitted.about
+        if not about:
+            about = exchange.admitted.about = (
+                f'"scope": "{plan.scope}", "provider": "{plan.route.name}",'
+                f' "method": "{exchange.request.method.decode("ascii")}", "path": "{_path(exchange.request)}",'
+                f' "upstream": "{plan.target.endpoint.authority}"'
+            )
+        line = (
+            f'{self._start()}, {about}, "status": {status}, "bytes_in": {exchange.sent},'
+            f' "bytes_out": {exchange.got}, "ms": {(self._reactor.now - exchange.started) * 1000:.1f}'
+        )
+        if tokens:
+            line += f', "tokens": {{"input": {tokens.input}, "output": {tokens.output}, "cached": {tokens.cached}}}'
+        if reason:
+            line += f', "verdict": "refused", "reason": "{reason}"'
+        return line.encode("ascii", "backslashreplace")
+
+    def _start(self) -> str:
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return (
+            f'{{"time": "{self._stamp}.{int((now - second) * 1000):03d}Z", "source": "vault", "event": "request",'
+            f' "container": "{self._container}"'
+        )
+
+    def refused(self, refusal: Refusal, request: Request | None) -> None:
+        """A request that was refused before anything was sent upstream."""
+        line = self._start()
+        if refusal.provider:
+            line += f', "scope": "{refusal.scope}", "provider": "{refusal.provider}"'
+        if request is not None:
+            line += f', "method": "{request.method.decode("ascii")}", "path": "{_path(request)}"'
+        allow = dumps(refusal.allow)
+        line += f', "status": {refusal.status}, "verdict": "refused", "reason": "{refusal.rule}", "allow": {allow}'
+        self._write([line.encode("ascii", "backslashreplace")])
+
+    def _write(self, lines: list[bytes]) -> bool:
+        try:
+            self._journal.append(lines)
+            self._audit.append(b"}\n".join(lines) + b"}\n")
+        except OSError as error:
+            if not self._failed:
+                print(f"vault: {_UNAUDITED}: {error.strerror or error}.", file=sys.stderr)
+            self._failed = True
+            return False
+        self._failed = False
+        return True
+
+    def _flush(self) -> None:
+        if self._counts is not None and not self._counts.flush():
+            self._reactor.later(limits.FLUSH_SECONDS, self._flush)
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self._flush()
+
+
+def _path(request: Request) -> str:
+    """The path without its query, which may carry what the client wants kept to itself."""
+    path = request.target.partition(b"?")[0][: limits.AUDIT_PATH_MAX].decode("ascii")
+    return path.replace('"', '\\"') if '"' in path else path

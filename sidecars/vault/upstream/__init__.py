@@ -1,0 +1,1 @@
+"""Connections from the vault to its upstreams."""

@@ -1,0 +1,220 @@
+"""Connections to upstreams: one exchange at a time on each, kept for the next one when both sides allow it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ...kit import limits
+from ...kit.dial import Connected, Dialer, DialError, Endpoint
+from ...kit.reactor import Reactor, Timer
+from ...kit.stream import Wire
+
+if TYPE_CHECKING:
+    from .http2_pool import Sessions
+
+
+class Taker(Protocol):
+    """Who uses a connection for one exchange."""
+
+    def connected(self, upstream: Carrier) -> None:
+        """The connection is there."""
+
+    def unreachable(self, error: DialError) -> None:
+        """There is none."""
+
+    def answer(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+
+    def answer_ended(self) -> None:
+        """The upstream sends no more."""
+
+    def upstream_lost(self, error: OSError | None) -> None:
+        """The connection broke."""
+
+    def upstream_drained(self) -> None:
+        """The upstream takes bytes again."""
+
+
+class Sink(Protocol):
+    """The part of a wire that an exchange uses."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the producer should pause."""
+
+    @property
+    def active(self) -> float:
+        """The loop's time of the last byte in either direction."""
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+
+    def pause(self) -> None:
+        """Read no more until `resume`."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def end(self) -> None:
+        """Send what is queued, then no more."""
+
+
+class Carrier(Protocol):
+    """What carries an exchange: a connection (`Upstream`) or a stream of one."""
+
+    @property
+    def wire(self) -> Sink:
+        """Where the request goes."""
+
+    @property
+    def used(self) -> bool:
+        """Whether its loss may have nothing to do with the request."""
+
+    def release(self) -> None:
+        """The exchange is over; keep the connection."""
+
+    def discard(self) -> None:
+        """The exchange is over and what carried it cannot be used again."""
+
+
+class Upstream:
+    """One connection to an upstream, as the owner of its wire.
+
+    Attributes:
+        wire: the connection.
+        taker: whose exchange it carries; None while it is kept.
+        used: whether it carried an exchange before this one.
+    """
+
+    __slots__ = ("_pool", "endpoint", "wire", "taker", "used", "since")
+
+    def __init__(self, pool: Pool, endpoint: Endpoint, wire: Wire, taker: Taker) -> None:
+        self._pool, self.endpoint, self.wire = pool, endpoint, wire
+        self.taker: Taker | None = taker
+        self.used = False
+        self.since = 0.0
+        wire.owner = self
+
+    def received(self, data: bytes) -> None:
+        """Hand on; a kept connection that speaks is of no use."""
+        if self.taker is None:
+            self._pool.drop(self)
+        else:
+            self.taker.answer(data)
+
+    def ended(self) -> None:
+        """Hand on; a kept connection that ends is closed."""
+        if self.taker is None:
+            self._pool.drop(self)
+        else:
+            self.taker.answer_ended()
+
+    def lost(self, error: OSError | None) -> None:
+        """Hand on."""
+        taker, self.taker = self.taker, None
+        if taker is None:
+            self._pool.drop(self)
+        else:
+            taker.upstream_lost(error)
+
+    def drained(self) -> None:
+        """Hand on."""
+        if self.taker is not None:
+            self.taker.upstream_drained()
+
+    def discard(self) -> None:
+        """The exchange is over and the connection cannot be used again."""
+        self.taker = None
+        self.wire.abort()
+
+    def release(self) -> None:
+        """The exchange is over; keep the connection."""
+        self.taker = None
+        self._pool.keep(self)
+
+
+class Pool:
+    """Kept connections by endpoint, the last one used first.
+
+    Args:
+        reactor: the loop.
+        dialer: makes new ones.
+    """
+
+    def __init__(self, reactor: Reactor, dialer: Dialer) -> None:
+        self._reactor, self._dialer = reactor, dialer
+        self._kept: dict[tuple[object, ...], list[Upstream]] = {}
+        self._sweep: Timer | None = None
+        self._sessions: Sessions | None = None
+        if dialer.http2:
+            from .http2_pool import Sessions
+
+            self._sessions = Sessions(reactor, self)
+
+    def take(self, endpoint: Endpoint, taker: Taker, *, fresh: bool = False) -> None:
+        """Give `taker` a connection: a kept one at once, or a new one later; `fresh` asks for a new one."""
+        if endpoint.http2:
+            if self._sessions is not None and self._sessions.take(endpoint, taker):
+                return
+            endpoint = endpoint.classic
+        kept = self._kept.get(endpoint.key)
+        while kept and not fresh:
+            upstream = kept.pop()
+            if not upstream.wire.dead:
+                upstream.taker = taker
+                taker.connected(upstream)
+                return
+        self.dial(endpoint, self._made(endpoint, taker))
+
+    def dial(self, endpoint: Endpoint, done: Connected) -> None:
+        """Make a connection that is nobody's yet."""
+        self._dialer.dial(endpoint, done)
+
+    def adopt(self, endpoint: Endpoint, wire: Wire, taker: Taker) -> None:
+        """Give `taker` a connection that was made for it."""
+        taker.connected(Upstream(self, endpoint, wire, taker))
+
+    def _made(self, endpoint: Endpoint, taker: Taker) -> Connected:
+        def done(wire: Wire | None, error: DialError | None) -> None:
+            if wire is not None:
+                self.adopt(endpoint, wire, taker)
+            elif error is not None:
+                taker.unreachable(error)
+
+        return done
+
+    def keep(self, upstream: Upstream) -> None:
+        """Keep a connection for the next exchange, when there is room."""
+        upstream.used = True
+        upstream.since = self._reactor.now
+        kept = self._kept.setdefault(upstream.endpoint.key, [])
+        if len(kept) >= limits.POOL_IDLE_MAX or upstream.wire.dead:
+            upstream.wire.abort()
+            return
+        kept.append(upstream)
+        if self._sweep is None:
+            self._sweep = self._reactor.later(limits.POOL_IDLE_SECONDS, self._swept)
+
+    def drop(self, upstream: Upstream) -> None:
+        """Forget a kept connection."""
+        kept = self._kept.get(upstream.endpoint.key)
+        if kept and upstream in kept:
+            kept.remove(upstream)
+        upstream.wire.abort()
+
+    def _swept(self) -> None:
+        """Close what was kept too long; wake up again only while something is kept."""
+        oldest = self._reactor.now - limits.POOL_IDLE_SECONDS
+        left = [each.since for kept in self._kept.values() for each in kept if each.since > oldest]
+        for kept in self._kept.values():
+            for upstream in [each for each in kept if each.since <= oldest]:
+                self.drop(upstream)
+        self._sweep = None
+        if left:
+            self._sweep = self._reactor.later(max(0.05, min(left) - oldest), self._swept)
+
+    def close(self) -> None:
+        """Close everything that is kept."""
+        for kept in self._kept.values():
+            for upstream in list(kept):
+                self.drop(upstream)

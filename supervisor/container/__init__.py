@@ -1,0 +1,1 @@
+"""The OCI container: its state, its origin, its mounts, its SELinux label."""

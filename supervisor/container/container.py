@@ -1,0 +1,152 @@
+"""The container as the kernel sees it at createRuntime: its init, its namespaces, its root."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..ground import process
+from ..ground.errors import TerokError
+from ..ground.quick import loads
+from . import selinux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONFIG_MAX = 16 << 20
+
+
+class Container:
+    """Descriptors that name one container's kernel objects; they stay right when its pid is reused.
+
+    Attributes:
+        pid, start_time: of its init, as the host counts; start_time in clock ticks since boot.
+        pidfd: becomes readable when the init ends.
+        net, mount: descriptors of its network and mount namespaces; `mount` only until the start is through.
+        root: absolute path of its root file system, as seen before pivot_root.
+        label, file_label: the SELinux labels of its processes and of the files that it may use; "" without SELinux.
+        capabilities: names (`CAP_...`) that a process in it can get.
+        home: the home directory of its user, as its environment says.
+        owner: uid and gid of its user, as this process's user namespace counts them.
+        joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
+    """
+
+    def __init__(self, pid: int, bundle: str, config: dict[str, Any]) -> None:
+        """Look at the container whose OCI state has this `pid` and `bundle` directory, with its config.json read.
+
+        Raises:
+            TerokError: it has ended already, its configuration cannot be read, or it shares the host's network.
+        """
+        self.pid = pid
+        try:
+            self.pidfd = os.pidfd_open(pid)
+            self.start_time = process.start_time(pid)
+            self.net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            self.mount = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise TerokError(f"The container's init (pid {pid}) cannot be looked at: {error.strerror}.") from error
+        if same_object(self.net, "/proc/self/ns/net"):
+            raise TerokError(
+                "The container shares the host's network, where nothing can be enforced.",
+                fix="start it without --network=host",
+            )
+        if same_object(self.mount, "/proc/self/ns/mnt"):
+            raise TerokError("The container shares the host's mount namespace, so nothing can be mounted for it alone.")
+        root = config.get("root")
+        path = root.get("path") if isinstance(root, dict) else None
+        if not isinstance(path, str):
+            raise TerokError(f"The OCI configuration in {bundle} names no root.path.")
+        self.root = os.path.normpath(os.path.join(bundle, path))
+        self.label = self.file_label = ""
+        if selinux.enabled():
+            self.label = _text(config, "process", "selinuxLabel")
+            self.file_label = _text(config, "linux", "mountLabel")
+        init = config.get("process")
+        init = init if isinstance(init, dict) else {}
+        self.capabilities = _capabilities(init)
+        self.home = _home(init)
+        self.owner = _owner(config, init)
+        self.joined = _joined_network(config)
+
+    @property
+    def network(self) -> process.Namespaces:
+        """To run something inside its network namespace."""
+        return process.Namespaces(net=self.net)
+
+
+def _text(config: dict[str, Any], part: str, key: str) -> str:
+    values = config.get(part)
+    value = values.get(key) if isinstance(values, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _capabilities(init: dict[str, Any]) -> frozenset[str]:
+    sets = init.get("capabilities")
+    named = [each for each in sets.values() if isinstance(each, list)] if isinstance(sets, dict) else []
+    return frozenset(name for each in named for name in each if isinstance(name, str))
+
+
+def _home(init: dict[str, Any]) -> str:
+    """HOME, which Podman sets from the image's passwd file; / when it makes no sense."""
+    variables = init.get("env")
+    for variable in variables if isinstance(variables, list) else []:
+        if isinstance(variable, str) and variable.startswith("HOME=/"):
+            return os.path.normpath(variable[5:])
+    return "/"
+
+
+def _owner(config: dict[str, Any], init: dict[str, Any]) -> tuple[int, int]:
+    """The user's ids: with --userns the container has mappings of its own onto this process's namespace."""
+    user, linux = init.get("user"), config.get("linux")
+    user, linux = (user if isinstance(user, dict) else {}), (linux if isinstance(linux, dict) else {})
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
+    return _mapped(uid, linux.get("uidMappings")), _mapped(gid, linux.get("gidMappings"))
+
+
+def _mapped(number: object, mappings: object) -> int:
+    if not isinstance(number, int):
+        return 0
+    for each in mappings if isinstance(mappings, list) else []:
+        first = each.get("containerID", 0)
+        if first <= number < first + each.get("size", 0):
+            return int(each.get("hostID", 0)) + number - int(first)
+    return number
+
+
+def _joined_network(config: dict[str, Any]) -> str:
+    """Podman writes /proc/PID/ns/net for --network=container:NAME and for a pod, a path of its own otherwise."""
+    linux = config.get("linux")
+    spaces = linux.get("namespaces") if isinstance(linux, dict) else None
+    for space in spaces if isinstance(spaces, list) else []:
+        path = space.get("path", "") if isinstance(space, dict) and space.get("type") == "network" else ""
+        if isinstance(path, str) and path.startswith("/proc/"):
+            return path
+    return ""
+
+
+def same_object(fd: int, path: str) -> bool:
+    """True when the namespace behind `fd` is the one at `path` (same device and inode, namespaces(7))."""
+    one, other = os.fstat(fd), os.stat(path)
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def read_config(bundle: str) -> dict[str, Any]:
+    """The container's OCI config.json.
+
+    Raises:
+        TerokError: it is missing, larger than 16 MiB, or not a JSON object.
+    """
+    path = os.path.join(bundle, "config.json")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise TerokError(f"{path} is not a regular file.")
+            content = file.read(CONFIG_MAX + 1)
+        config = loads(content) if len(content) <= CONFIG_MAX else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TerokError(f"The OCI configuration {path} cannot be read: {error}.") from error
+    if not isinstance(config, dict):
+        raise TerokError(f"The OCI configuration {path} is not a JSON object of reasonable size.")
+    return config

@@ -1,0 +1,95 @@
+"""What the container must see, mounted into its mount namespace before pivot_root.
+
+The image is hostile: /run, /run/terok and /etc/resolv.conf may be links to anywhere. Every step is resolved inside
+the container's root (openat2, RESOLVE_IN_ROOT), missing directories are made through descriptors, and the mount is
+attached to the descriptor itself, so no path is looked up twice.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..ground import kernel, process, within
+from ..ground.errors import TerokError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..schema import Mount
+    from .container import Container
+
+_TIMEOUT = 5.0
+_O_PATH = getattr(os, "O_PATH", 0o10000000)
+
+
+def begin(container: Container, mounts: Sequence[Mount]) -> within.Call:
+    """Start the child that binds each mount's source onto its target in the container.
+
+    At createRuntime the old root is still visible in the container's mount namespace, so the sources need no
+    other way in.
+
+    Returns:
+        The child, whose `finish` raises TerokError with the target and the kernel's reason; the container must not
+        start then.
+    """
+
+    def body() -> tuple[bytes, list[int]]:
+        os.umask(0o022)  # directories that are made on the way must be open to every user of the container
+        root = os.open(container.root, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for mount in mounts:
+            try:
+                _attach_one(root, mount, container)
+            except OSError as error:
+                raise TerokError(
+                    f"Could not mount {mount.source} at {mount.target} in the container: {error}"
+                ) from error
+        return b"", []
+
+    return within.begin(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)
+
+
+def _attach_one(root: int, mount: Mount, container: Container) -> None:
+    path, owner = mount.target, None
+    if path.startswith("~/"):
+        path, owner = container.home + path[1:], container.owner
+        os.chown(mount.source, *owner)
+    target = _open_target(root, path, directory=os.path.isdir(mount.source), owner=owner)
+    if owner and not mount.read_only and os.fstat(target).st_size and not os.path.isdir(mount.source):
+        os.close(target)
+        return
+    tree = kernel.clone_mount(mount.source, read_only=mount.read_only)
+    kernel.attach_mount(tree, target)
+    os.close(tree)
+    os.close(target)
+
+
+def _open_target(root: int, path: str, *, directory: bool, owner: tuple[int, int] | None) -> int:
+    """An O_PATH descriptor of `path` inside `root`, made (for `owner`, if given) when it is missing."""
+    parts = [part for part in path.split("/") if part]
+    for depth in range(1, len(parts)):
+        _ensure(root, "/".join(parts[:depth]), directory=True, owner=owner)
+    _ensure(root, "/".join(parts), directory=directory, owner=owner)
+    flags = _O_PATH | (os.O_DIRECTORY if directory else 0)
+    return kernel.openat2(root, "/".join(parts), flags, resolve=kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS)
+
+
+def _ensure(root: int, path: str, *, directory: bool, owner: tuple[int, int] | None) -> None:
+    inside = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
+    try:
+        os.close(kernel.openat2(root, path, _O_PATH, resolve=inside))
+        return
+    except FileNotFoundError:
+        pass
+    above, _, name = path.rpartition("/")
+    parent = kernel.openat2(root, above or ".", _O_PATH | os.O_DIRECTORY, resolve=inside)
+    try:
+        if directory:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        else:
+            # O_EXCL does not follow a dangling link that stands at the name
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+        if owner:
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+    finally:
+        os.close(parent)

@@ -1,0 +1,280 @@
+"""Every path of ours, on the host and in the container. No other module joins one."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import Exit, TerokError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SUN_PATH_MAX = 107
+"""Bytes that fit into `sockaddr_un.sun_path` before its NUL (unix(7))."""
+
+NAME_MAX = 128
+_NAME_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
+
+IN_CONTAINER = "/run/terok"
+"""Where a container sees its runtime directory, in every transport."""
+
+ANNOTATION_SIDECAR = "terok.sandbox.sidecar"
+ANNOTATION_SCOPE = "terok.scope"
+ANNOTATION_PROFILES = "terok.shield.profiles"
+ANNOTATION_UDP_PORTS = "terok.shield.udp_ports"
+ANNOTATION_STATE_DIR = "terok.shield.state_dir"
+
+VAULT_PORT = 9419
+GATE_PORT = 9418
+DNS_PORT = 53
+
+
+def check_name(name: str) -> str:
+    """Return `name` when it may name a container, a scope or a directory of ours.
+
+    Podman's own rule ([a-zA-Z0-9][a-zA-Z0-9_.-]*) with a length limit, so `/`, `..` and a leading dot or
+    dash never reach a path or an argument list.
+
+    Raises:
+        TerokError: the name is empty, too long, or has another character.
+    """
+    if (
+        not name
+        or len(name) > NAME_MAX
+        or not name[0].isalnum()
+        or not name.isascii()
+        or not _NAME_CHARS.issuperset(name)
+    ):
+        raise TerokError(
+            f"{name[:60]!r} is not a usable name: letters, digits, '_', '.', '-', at most {NAME_MAX}, "
+            "beginning with a letter or digit.",
+            code=Exit.USAGE,
+        )
+    return name
+
+
+def check_socket_path(path: str) -> str:
+    """Return `path` when the kernel can bind a Unix socket there.
+
+    Raises:
+        TerokError: it is longer than 107 bytes.
+    """
+    length = len(os.fsencode(path))
+    if length > SUN_PATH_MAX:
+        raise TerokError(
+            f"The socket path {path} has {length} bytes; the kernel takes {SUN_PATH_MAX}.",
+            fix=f"shorten the container's name by {length - SUN_PATH_MAX}, or set paths.runtime in config.yml",
+            code=Exit.USAGE,
+        )
+    return path
+
+
+class Bundle:
+    """The state bundle of one container: everything on disk about it.
+
+    Args:
+        root: absolute path of the bundle's directory.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.root!r})"
+
+    def file(self, name: str) -> str:
+        """Path of a file in the bundle."""
+        return os.path.join(self.root, name)
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return os.path.basename(self.root)
+
+    meta = property(lambda self: self.file("meta.json"))
+    sidecar = property(lambda self: self.file("sidecar.json"))
+    env = property(lambda self: self.file("env"))
+    ruleset = property(lambda self: self.file("ruleset.nft"))
+    expected = property(lambda self: self.file("ruleset.json"))
+    shield = property(lambda self: self.file("shield.json"))
+    shield_lock = property(lambda self: self.file("shield.lock"))
+    dnsmasq_conf = property(lambda self: self.file("dnsmasq.conf"))
+    dnsmasq_servers = property(lambda self: self.file("dnsmasq.servers"))
+    dnsmasq_hosts = property(lambda self: self.file("dnsmasq.hosts"))
+    hosts = property(lambda self: self.file("hosts"))
+    resolv_conf = property(lambda self: self.file("resolv.conf"))
+    live_allowed = property(lambda self: self.file("live.allowed"))
+    deny_list = property(lambda self: self.file("deny.list"))
+    audit = property(lambda self: self.file("audit.jsonl"))
+    record = property(lambda self: self.file("supervisor.json"))
+    log = property(lambda self: self.file("supervisor.log"))
+    hook_error = property(lambda self: self.file("hook-error.log"))
+    lock = property(lambda self: self.file("supervisor.lock"))
+    confirm = property(lambda self: self.file("confirm"))
+    tokens = property(lambda self: self.file("tokens.json"))
+    home = property(lambda self: self.file("home"))
+
+    def home_file(self, path: str) -> str:
+        """The source of a file that is mounted at `path` below the home of the container's user."""
+        return os.path.join(self.root, "home", path)
+
+    def policy_file(self, target: str) -> str:
+        """The source of a settings file that is mounted at the absolute path `target`."""
+        return os.path.join(self.root, "policy", target.lstrip("/"))
+
+
+class GateHome:
+    """One scope's git gate on disk: the mirror, and beside it what no confined process may write.
+
+    Args:
+        root: absolute path of the scope's directory.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __repr__(self) -> str:
+        return f"GateHome({self.root!r})"
+
+    @classmethod
+    def of(cls, gate: str, scope: str) -> GateHome:
+        """The scope's directory below the gate directory; raises TerokError for an unusable name."""
+        return cls(os.path.join(gate, check_name(scope)))
+
+    @property
+    def scope(self) -> str:
+        """The scope's name."""
+        return os.path.basename(self.root)
+
+    repo = property(lambda self: os.path.join(self.root, "repo.git"))
+    objects = property(lambda self: os.path.join(self.root, "repo.git", "objects"))
+    config = property(lambda self: os.path.join(self.root, "gate.json"))
+    state = property(lambda self: os.path.join(self.root, "state.json"))
+    lock = property(lambda self: os.path.join(self.root, "lock"))
+    log = property(lambda self: os.path.join(self.root, "log.jsonl"))
+    known_hosts = property(lambda self: os.path.join(self.root, "known_hosts"))
+
+    def incoming(self, container: str) -> str:
+        """The only directory that the container's gate may write: packs land there; TerokError for a bad name."""
+        return os.path.join(self.root, "incoming", check_name(container))
+
+
+class Layout:
+    """Where everything is for one operator.
+
+    Args:
+        data, runtime, config: the three absolute base directories, each already ending in `terok`.
+    """
+
+    def __init__(self, data: str, runtime: str, config: str) -> None:
+        self.data, self.runtime, self.config = data, runtime, config
+
+    def __repr__(self) -> str:
+        return f"Layout(data={self.data!r}, runtime={self.runtime!r}, config={self.config!r})"
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], *, uid: int | None = None) -> Layout:
+        """The layout of the calling user; XDG variables move it (XDG Base Directory Specification 0.8).
+
+        Args:
+            environ: usually `os.environ`.
+            uid: the outer uid; default: the one that `/proc/self/uid_map` gives for this process.
+        """
+        uid = outer_uid() if uid is None else uid
+        home = environ.get("HOME") or "/root"
+
+        def base(variable: str, default: str) -> str:
+            value = environ.get(variable, "")
+            return value if value.startswith("/") else default
+
+        if uid == 0:
+            return cls(
+                "/var/lib/terok", "/run/terok", os.path.join(base("XDG_CONFIG_HOME", home + "/.config"), "terok")
+            )
+        runtime = base("XDG_RUNTIME_DIR", f"/run/user/{uid}")
+        if not os.path.isdir(runtime):
+            runtime = f"/tmp/terok-runtime-{uid}"
+        return cls(
+            os.path.join(base("XDG_DATA_HOME", home + "/.local/share"), "terok"),
+            os.path.join(runtime, "terok"),
+            os.path.join(base("XDG_CONFIG_HOME", home + "/.config"), "terok"),
+        )
+
+    containers = property(lambda self: os.path.join(self.data, "containers"))
+    hooks = property(lambda self: os.path.join(self.data, "hooks.d"))
+    hook_error = property(lambda self: os.path.join(self.data, "hook-error.log"))
+    vault = property(lambda self: os.path.join(self.data, "vault"))
+    vault_db = property(lambda self: os.path.join(self.data, "vault", "vault.db"))
+    vault_key = property(lambda self: os.path.join(self.data, "vault", "key"))
+    vault_routes = property(lambda self: os.path.join(self.data, "vault", "routes.json"))
+    vault_refresh = property(lambda self: os.path.join(self.data, "vault", "refresh"))
+    vault_audit = property(lambda self: os.path.join(self.data, "vault", "audit.jsonl"))
+    vault_usage = property(lambda self: os.path.join(self.data, "vault", "usage.db"))
+    gate = property(lambda self: os.path.join(self.data, "gate"))
+    unlocked_key = property(lambda self: os.path.join(self.runtime, ".vault", "key"))
+    config_file = property(lambda self: os.path.join(self.config, "config.yml"))
+    profiles = property(lambda self: os.path.join(self.config, "shield", "profiles"))
+    roster = property(lambda self: os.path.join(self.config, "roster.d"))
+
+    agents = property(lambda self: os.path.join(self.data, "agents"))
+
+    def agent(self, scope: str) -> Bundle:
+        """The state of `terok ssh agent` for one scope, in the form of a bundle; TerokError for an unusable name."""
+        return Bundle(os.path.join(self.data, "agents", check_name(scope)))
+
+    def agent_runtime(self, scope: str) -> str:
+        """The directory of that agent's sockets; TerokError for an unusable name."""
+        return os.path.join(self.runtime, ".agent", check_name(scope))
+
+    def bundle(self, container: str) -> Bundle:
+        """The state bundle of `container`; raises TerokError for an unusable name."""
+        return Bundle(os.path.join(self.containers, check_name(container)))
+
+    def gate_home(self, scope: str) -> GateHome:
+        """Where the scope's mirror is; raises TerokError for an unusable name."""
+        return GateHome.of(self.gate, scope)
+
+    def runtime_dir(self, container: str) -> str:
+        """Host directory that the container sees as /run/terok; raises TerokError for an unusable name."""
+        return os.path.join(self.runtime, check_name(container))
+
+
+def outer_uid(uid_map: str = "/proc/self/uid_map") -> int:
+    """The uid that this process's euid has on the host (user_namespaces(7)); 0 means real root.
+
+    Inside Podman's user namespace `geteuid()` is 0 for everybody: the first line of the map tells who it is.
+    """
+    euid = os.geteuid()
+    with open(uid_map, encoding="ascii") as lines:
+        for line in lines:
+            inside, outside, count = (int(field) for field in line.split())
+            if inside <= euid < inside + count:
+                return outside + euid - inside
+    return euid
+
+
+def containers_conf_dropin(environ: Mapping[str, str], *, uid: int | None = None) -> str:
+    """The containers.conf drop-in that announces our hooks (containers.conf(5)): per user, or /etc for root."""
+    uid = outer_uid() if uid is None else uid
+    if uid == 0:
+        return "/etc/containers/containers.conf.d/50-terok.conf"
+    config = environ.get("XDG_CONFIG_HOME", "")
+    base = config if config.startswith("/") else os.path.join(environ.get("HOME") or "/root", ".config")
+    return os.path.join(base, "containers", "containers.conf.d", "50-terok.conf")
+
+
+def package_root() -> str:
+    """The directory that holds the floors (`supervisor/`, `sidecars/`, ...), as this process found them."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def policy_installer() -> str:
+    """The script that adds our SELinux policy module; an administrator runs it once, where it is needed at all."""
+    return os.path.join(package_root(), "selinux", "install_policy.sh")
+
+
+def dnsmasq_profiles() -> tuple[tuple[str, str], ...]:
+    """(profile, its local addition): where distributions keep AppArmor's rules for dnsmasq, the likeliest first."""
+    base = "/etc/apparmor.d"
+    return tuple((f"{base}/{name}", f"{base}/local/{name}") for name in ("usr.sbin.dnsmasq", "dnsmasq"))

@@ -1,0 +1,123 @@
+"""Notices when somebody else changes a container's firewall, and puts it back.
+
+The kernel tells of every change of nftables over netlink (NFNLGRP_NFTABLES). Only the type of each message is
+looked at: elements come and go with every DNS answer and say nothing, anything else leads to a comparison with what
+should be in force. Idle, this costs one descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from _socket import SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, socket
+
+from ..ground import audit
+from ..ground.errors import TerokError
+from . import firewall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..container.container import Container
+    from ..schema import Wiring
+
+_AF_NETLINK, _NETLINK_NETFILTER = 16, 12
+_NFNLGRP_NFTABLES = 7
+_SUBSYS_NFTABLES = 10
+_ELEMENTS = {12, 13, 14, 15, 16}  # NEW-, GET-, DELSETELEM, NEW-, GETGEN (linux/netfilter/nf_tables.h)
+_HEADER = struct.Struct("=IHHII")
+_AGAIN = 0.1
+"""Seconds until the next try when the firewall is just being changed."""
+
+
+def listen() -> int:
+    """A non-blocking netlink socket that hears of changes of nftables in the current network namespace."""
+    made = socket(_AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, _NETLINK_NETFILTER)
+    made.bind((0, 1 << (_NFNLGRP_NFTABLES - 1)))
+    return made.detach()
+
+
+def matters(data: bytes) -> bool:
+    """True when a batch of netlink messages (netlink(7)) holds one that is about more than set elements."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
+        if kind >> 8 == _SUBSYS_NFTABLES and kind & 0xFF not in _ELEMENTS:
+            return True
+        at += max(_HEADER.size, (length + 3) & ~3)
+    return False
+
+
+def drain(fd: int) -> bool:
+    """Take in what the kernel has said so far on a socket of `listen`; True when something changed that matters."""
+    changed = False
+    for _ in range(64):  # the rest waits for the next round: a flood must not keep the loop
+        try:
+            data = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return changed
+        except OSError:
+            return True  # ENOBUFS: messages were lost, so anything may have happened
+        changed = matters(data) or changed
+    return changed
+
+
+class Guard:
+    """Keeps the firewall of one container as it should be.
+
+    Args:
+        fd: what `listen` returned in the container's network namespace.
+    """
+
+    def __init__(self, fd: int, container: Container, wiring: Wiring) -> None:
+        self.fd, self._container, self._wiring = fd, container, wiring
+        self.later: Callable[[float, Callable[[], None]], None] = lambda _seconds, _check: None
+
+    def on_news(self) -> None:
+        """Read what the kernel has to say; compare and mend when it matters."""
+        if drain(self.fd):
+            self.check()
+
+    def check(self) -> None:
+        """Compare the firewall in force with the expected one; restore it when it differs, and write it down.
+
+        While `terok shield` changes both, which it does under a lock, the comparison waits.
+        """
+        shield = self._wiring.shield
+        assert shield is not None
+        if self._being_changed():
+            self.later(_AGAIN, self.check)
+            return
+        try:
+            firewall.verify(self._container.network, shield)
+            return
+        except TerokError as error:
+            reason = error.what
+        try:
+            firewall.restore(self._container.network, shield)
+            self._tell("restored", reason)
+        except TerokError as error:
+            self._tell("restore_failed", f"{reason} {error.what}")
+
+    def _being_changed(self) -> bool:
+        from fcntl import LOCK_NB, LOCK_SH, flock
+
+        try:
+            fd = os.open(self._wiring.bundle.shield_lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False  # never changed so far
+        try:
+            flock(fd, LOCK_SH | LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+
+    def _tell(self, event: str, reason: str) -> None:
+        os.write(2, f"shield: {event}: {reason}\n".encode(errors="replace"))
+        try:
+            audit.append(self._wiring.bundle.audit, "shield", event, reason=reason)
+        except OSError as error:
+            os.write(2, f"shield: the audit line could not be written: {error.strerror}\n".encode())

@@ -1,0 +1,134 @@
+"""The container's dnsmasq: how it is started, and one question that shows it works.
+
+It runs in the container's network namespace and Podman's user namespace. It must keep CAP_NET_ADMIN there, or its
+writes to the sets of the firewall fail without a word, and the operator's rights, to read its files in the bundle.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from _socket import socket
+
+from ..ground import kernel
+from ..ground.errors import TerokError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..schema import Shield
+
+_TYPE_A, _CLASS_IN = 1, 1
+_FIRST_WAIT, _LONGEST_WAIT = 0.002, 0.1
+
+
+def argv(shield: Shield) -> list[str]:
+    """The command line of dnsmasq, in the foreground, logging to standard error.
+
+    Where setgroups(2) is denied (a user namespace that maps one uid only, user_namespaces(7)) dnsmasq cannot change
+    its group and gives up, except in debug mode, where it does not try.
+    """
+    assert shield.dnsmasq_conf is not None
+    stay = "--no-daemon" if _groups_denied() else "--keep-in-foreground"
+    return ["dnsmasq", stay, f"--conf-file={shield.dnsmasq_conf}", "--user=root", "--group=root", "--pid-file="]
+
+
+def confinement(shield: Shield) -> Callable[[], None]:
+    """What dnsmasq's process gives up before it starts: it parses what the container and the internet say.
+
+    It keeps the capabilities to bind port 53, to write to the firewall's sets and to change its group, and can read
+    the system's programs and the bundle; it can write nothing and execute nothing else.
+    """
+
+    def confine() -> None:
+        kernel.keep_capabilities(kernel.CAP_SETGID, kernel.CAP_NET_BIND_SERVICE, kernel.CAP_NET_ADMIN)
+        kernel.forbid_new_privileges()
+        kernel.landlock(
+            read=["/etc", "/dev/urandom", os.path.dirname(shield.ruleset)],
+            write=["/dev/null"],
+            execute=["/usr", "/lib", "/lib64", "/bin", "/sbin", "/nix/store"],
+            bind=True,
+        )
+
+    return confine
+
+
+def _groups_denied() -> bool:
+    try:
+        with open("/proc/self/setgroups", "rb") as file:
+            return file.read().strip() == b"deny"
+    except OSError:
+        return False
+
+
+def query(name: str, identity: int, kind: int = _TYPE_A) -> bytes:
+    """A DNS question for the record type `kind` of `name` (RFC 1035 section 4.1)."""
+    labels = b"".join(bytes([len(label)]) + label.encode("ascii") for label in name.strip(".").split("."))
+    header = identity.to_bytes(2, "big") + b"\x01\x00" + b"\x00\x01" + bytes(6)
+    return header + labels + b"\x00" + kind.to_bytes(2, "big") + _CLASS_IN.to_bytes(2, "big")
+
+
+def probe(fd: int, name: str, timeout: float, *, kind: int = _TYPE_A, present: bool = False, server: int = -1) -> None:
+    """Ask until dnsmasq answers.
+
+    Args:
+        fd: a UDP socket connected to 127.0.0.1:53 in the container's network namespace; it stays open.
+        name: what to ask for.
+        timeout: seconds for all tries together.
+        kind: the record type.
+        present: only an answer that holds a record counts; otherwise NXDOMAIN is an answer too.
+        server: dnsmasq's pidfd, to notice its end at once; -1: unknown.
+
+    Raises:
+        TerokError: no answer came in time, or dnsmasq has ended.
+    """
+    deadline = time.monotonic() + timeout
+    wait, reason = _FIRST_WAIT, "no answer"
+    link = socket(fileno=fd)
+    try:
+        while True:
+            identity = int.from_bytes(os.urandom(2), "big")
+            try:
+                link.send(query(name, identity, kind))
+                if _answered(link, identity, min(wait, max(0.0, deadline - time.monotonic())), present=present):
+                    return
+                reason = "no answer that counts" if present else "no answer"
+            except OSError as error:  # connection refused, until dnsmasq has bound its port
+                reason = error.strerror or str(error)
+                if _gone(server, min(wait, max(0.0, deadline - time.monotonic()))):
+                    raise TerokError("The container's dnsmasq has ended.") from error
+            if time.monotonic() >= deadline:
+                raise TerokError(f"The container's dnsmasq did not answer for {name} within {timeout:g} s: {reason}.")
+            wait = min(2 * wait, _LONGEST_WAIT)
+    finally:
+        link.detach()
+
+
+def _gone(server: int, wait: float) -> bool:
+    """Wait; True as soon as the process behind the pidfd has ended."""
+    if server < 0:
+        time.sleep(wait)
+        return False
+    waiting = select.poll()
+    waiting.register(server, select.POLLIN)
+    return bool(waiting.poll(wait * 1000))
+
+
+def _answered(link: socket, identity: int, wait: float, *, present: bool) -> bool:
+    """True when an answer to the question `identity` comes within `wait` seconds; leaves nothing else in the socket."""
+    waiting = select.poll()
+    waiting.register(link.fileno(), select.POLLIN)
+    until = time.monotonic() + wait
+    while waiting.poll(max(0.0, until - time.monotonic()) * 1000):
+        answer = link.recv(4096)
+        ours = len(answer) >= 12 and answer[:2] == identity.to_bytes(2, "big") and answer[2] & 0x80
+        if not ours:
+            continue
+        found = answer[3] & 0x0F == 0 and answer[6:8] != b"\x00\x00"
+        if found or not present:
+            return True
+        time.sleep(max(0.0, until - time.monotonic()))  # a definite no: ask again, but not at once
+        return False
+    return False
