@@ -12,8 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS = ("supervisor", "sidecars", "hookbin", "runtime", "selinux")
-SHARED_SIDECARS = ("sidecars.kit", "sidecars.store")
+SHARED_SIDECARS = ("sidecars.kit", "sidecars.store", "sidecars.roster", "sidecars.login")
 LINES_MAX = 450
+MODULES_MAX = 16
+WAREHOUSES: dict[str, int] = {}
+"""Folders that still have more modules than a room should; to be emptied."""
 
 SPAWNING = frozenset({"subprocess", "multiprocessing", "concurrent.futures.process", "pty", "_posixsubprocess"})
 SPAWNING_CALLS = re.compile(r"^(fork|forkpty|system|popen|posix_spawnp?|exec[lv]p?e?|spawn[lv]p?e?|startfile)$")
@@ -69,6 +72,65 @@ def imports(tree: ast.Module, module: str, *, package: bool, lazy: bool = True) 
             pending.extend(ast.iter_child_nodes(node))
 
 
+ROOMS: dict[str, tuple[str, ...]] = {
+    "supervisor.ground": (),
+    "supervisor.container": ("supervisor.ground", "supervisor.schema"),
+    "supervisor.wall": ("supervisor.ground", "supervisor.container", "supervisor.schema"),
+    "sidecars.kit": (),
+    "sidecars.store": ("sidecars.kit",),
+    "sidecars.roster": ("sidecars.kit", "sidecars.store"),
+    "sidecars.login": ("sidecars.kit", "sidecars.store", "sidecars.roster"),
+    "runtime.kit": (),
+    "runtime.host": ("runtime.kit",),
+    "runtime.launch": ("runtime.kit", "runtime.host"),
+    "runtime.vault": ("runtime.kit", "runtime.host"),
+    "runtime.ssh": ("runtime.kit", "runtime.host"),
+    "runtime.gate": ("runtime.kit", "runtime.host"),
+    "runtime.shield": ("runtime.kit", "runtime.host"),
+}
+"""What each room may import of its own floor besides itself. Rooms that are not here may import all of their floor."""
+
+PROGRAMS: dict[str, frozenset[str]] = {
+    "supervisor.service": frozenset({"sidecars.boot"}),
+    "supervisor.supervise": frozenset({"sidecars.shield.refresh"}),
+    "hookbin.stages": frozenset({"runtime.launch.annotated"}),
+    "runtime.ssh.agent": frozenset({"sidecars.boot"}),
+    "runtime.host.hooks": frozenset({"hookbin.entry"}),
+    "runtime.care.doctor_checks": frozenset({"hookbin.entry", "sidecars.boot"}),
+}
+"""Programs that a module names by their path below the package, with `os.path.join(package_root(), ...)`.
+
+Two of them are of a higher floor, each for a reason:
+- a supervisor starts sidecars (`sidecars.boot`, `sidecars.shield.refresh`): to start them is what it is for;
+- a hook has a container with annotations alone composed (`runtime.launch.annotated`): a separate process reads the
+  configuration, the roster and the store, so that the hook itself stays free of them.
+"""
+
+
+def room(module: str) -> str:
+    """The room that a module belongs to: `supervisor.ground.quick` -> `supervisor.ground`."""
+    return ".".join(module.split(".")[:2])
+
+
+def may_enter(module: str, target: str) -> bool:
+    """The rooms: whether `module` may import `target` of the same floor."""
+    if module.split(".")[0] != target.split(".")[0] or room(module) not in ROOMS:
+        return True
+    return room(target) in (room(module), *ROOMS[room(module)])
+
+
+def programs(tree: ast.Module) -> set[str]:
+    """Modules that are named by path: words that end in `.py`, joined as the floors and rooms that hold them."""
+    named: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call | ast.Tuple):
+            parts = node.args if isinstance(node, ast.Call) else node.elts
+            words = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            if len(words) > 1 and words[0] in FLOORS and words[-1].endswith(".py"):
+                named.add(".".join(words).removesuffix(".py"))
+    return named
+
+
 def service(module: str) -> str:
     """The part of floor 2 that a module belongs to: `sidecars.vault.routes` → `sidecars.vault`."""
     return ".".join(module.split(".")[:2])
@@ -120,6 +182,41 @@ def test_floors() -> None:
     assert not wrong
 
 
+def test_rooms() -> None:
+    wrong = [
+        f"{module} imports {target}"
+        for module in MODULES
+        for target in imports_of(module)
+        if target in MODULES and not may_enter(module, target)
+    ]
+    assert not wrong
+
+
+def test_the_rule_of_the_rooms() -> None:
+    assert not may_enter("supervisor.ground.quick", "supervisor.schema")
+    assert not may_enter("runtime.kit.env", "runtime.launch.compose")
+    assert not may_enter("sidecars.kit.stream", "sidecars.store.store")
+    assert may_enter("supervisor.wall.firewall", "supervisor.ground.quick")
+    assert may_enter("runtime.care.status", "runtime.launch.compose")
+
+
+def test_rooms_exist() -> None:
+    assert all(name in MODULES for name in ROOMS)
+
+
+def test_no_room_is_a_warehouse() -> None:
+    sizes = {
+        str(folder.relative_to(ROOT)): len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
+        for folder in {path.parent for path in MODULES.values()}
+    }
+    assert {folder: size for folder, size in sizes.items() if size > MODULES_MAX} == WAREHOUSES
+
+
+def test_programs_started_by_path_are_known() -> None:
+    assert {module: frozenset(named) for module in MODULES if (named := programs(parse(module)))} == PROGRAMS
+    assert all(name in MODULES for named in PROGRAMS.values() for name in named)
+
+
 @pytest.mark.parametrize(
     ("module", "target", "fine"),
     [
@@ -144,12 +241,19 @@ def test_the_rule_of_the_floors(module: str, target: str, fine: bool) -> None:
 
 
 def test_relative_and_absolute_imports_are_read_alike() -> None:
-    tree = ast.parse("from ..supervisor import kernel\nimport terok_host.runtime.cli\nfrom . import nothing\nimport os")
-    assert set(imports(tree, "hookbin.x", package=False)) == {"supervisor.kernel", "runtime.cli", "hookbin", "os"}
+    tree = ast.parse(
+        "from ..supervisor.ground import kernel\nimport terok_host.runtime.cli\nfrom . import nothing\nimport os"
+    )
+    assert set(imports(tree, "hookbin.x", package=False)) == {
+        "supervisor.ground.kernel",
+        "runtime.cli",
+        "hookbin",
+        "os",
+    }
 
 
 def test_one_module_spawns() -> None:
-    assert {module for module in MODULES if spawns(parse(module))} == {"supervisor.process"}
+    assert {module for module in MODULES if spawns(parse(module))} == {"supervisor.ground.process"}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +276,7 @@ def test_one_module_speaks_ctypes() -> None:
     users = {
         module for module in MODULES if {"ctypes", "_ctypes", "cffi"} & {i.split(".")[0] for i in imports_of(module)}
     }
-    assert users == {"supervisor.kernel"}
+    assert users == {"supervisor.ground.kernel"}
 
 
 def test_importing_a_hook_imports_nothing_heavy() -> None:
