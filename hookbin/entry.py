@@ -17,7 +17,7 @@ def main() -> int:
     package = types.ModuleType("terok_host")
     package.__path__ = [os.path.dirname(here)]
     sys.modules["terok_host"] = package
-    from .stages import run
+    from terok_host.hookbin.stages import run
 
     return run(sys.argv[1:])
 

@@ -17,11 +17,11 @@ def main() -> int:
     sys.modules["terok_host"] = package
     from importlib import import_module
 
-    from ..supervisor.ground.bootstrap import find_packages
+    from terok_host.supervisor.ground.bootstrap import find_packages
 
     find_packages()
-    from ..supervisor.schema import SIDECARS
-    from .kit.context import Context
+    from terok_host.sidecars.kit.context import Context
+    from terok_host.supervisor.schema import SIDECARS
 
     context = Context.receive(sys.argv[1:])
     module = import_module(f"terok_host.sidecars.{SIDECARS[context.name]}.main")

@@ -23,11 +23,11 @@ def main() -> int:
     package = types.ModuleType("terok_host")
     package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
     sys.modules["terok_host"] = package
-    from ...supervisor.ground.bootstrap import find_packages
-    from ...supervisor.ground.errors import TerokError
+    from terok_host.supervisor.ground.bootstrap import find_packages
+    from terok_host.supervisor.ground.errors import TerokError
 
     find_packages()
-    from . import annotated
+    from terok_host.runtime.launch import annotated
 
     try:
         print(annotated.compose(sys.stdin.buffer.read(), *sys.argv[1:4]))

@@ -34,13 +34,13 @@ def main() -> int:
     package = types.ModuleType("terok_host")
     package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
     sys.modules["terok_host"] = package
-    from ...supervisor.ground.layout import Bundle
+    from terok_host.supervisor.ground.layout import Bundle
 
     seconds, bundle = float(sys.argv[1]), Bundle(sys.argv[2])
     if _container_ends(bundle, seconds):
         return 0
-    from ...supervisor.ground.errors import TerokError
-    from . import live
+    from terok_host.sidecars.shield import live
+    from terok_host.supervisor.ground.errors import TerokError
 
     try:
         running = live.Running.find(bundle)
@@ -52,8 +52,8 @@ def main() -> int:
 
 
 def _container_ends(bundle: Bundle, seconds: float) -> bool:
-    from ...supervisor import record
-    from ...supervisor.ground import pids
+    from terok_host.supervisor import record
+    from terok_host.supervisor.ground import pids
 
     seen = record.read(bundle.record) or {}
     pid, started = seen.get("container_pid"), seen.get("container_start_time")

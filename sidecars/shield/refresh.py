@@ -15,10 +15,10 @@ def main() -> int:
     package = types.ModuleType("terok_host")
     package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
     sys.modules["terok_host"] = package
-    from ...supervisor.ground.errors import TerokError
-    from ...supervisor.ground.layout import Bundle
-    from . import live
-    from .bundle import read_state
+    from terok_host.sidecars.shield import live
+    from terok_host.sidecars.shield.bundle import read_state
+    from terok_host.supervisor.ground.errors import TerokError
+    from terok_host.supervisor.ground.layout import Bundle
 
     bundle = Bundle(sys.argv[1])
     try:
