@@ -56,7 +56,7 @@ test-selinux: dev ## The wheel in an SELinux-enforcing Debian 13 guest, under QE
 test-debian13: dev ## The built wheel and the tests inside Debian 13 (podman 5, pasta, Python 3.13); as root
 	bash tests/lab/debian13.sh
 
-bench: bytecode ## Measure against the budgets of the design; a miss is marked, not hidden
+bench: packages bytecode ## Measure against the budgets of the design; a miss is marked, not hidden
 	$(LAB) $(CURDIR)/$(BIN)/python -m bench.run
 
 clean: ## Remove what `make` built
