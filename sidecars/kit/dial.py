@@ -43,27 +43,16 @@ class Endpoint:
         ca: file of the CA bundle that is trusted instead of the system's; empty: the system's.
         allow_private: whether private addresses may be connected to.
         authority: the value of the Host header.
-        http2: whether to offer HTTP/2.
         key: equal for endpoints that can share connections.
     """
 
-    __slots__ = ("host", "port", "tls", "ca", "allow_private", "http2", "key", "authority")
+    __slots__ = ("host", "port", "tls", "ca", "allow_private", "key", "authority")
 
-    def __init__(
-        self, host: str, port: int, *, tls: bool, ca: str = "", allow_private: bool = False, http2: bool = False
-    ) -> None:
+    def __init__(self, host: str, port: int, *, tls: bool, ca: str = "", allow_private: bool = False) -> None:
         self.host, self.port, self.tls, self.ca, self.allow_private = host, port, tls, ca, allow_private
-        self.http2 = http2 and tls
-        self.key = (host, port, tls, ca, allow_private, self.http2)
+        self.key = (host, port, tls, ca, allow_private)
         shown = f"[{host}]" if ":" in host else host
         self.authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
-
-    @property
-    def classic(self) -> Endpoint:
-        """The same place, over HTTP/1.1 only."""
-        if not self.http2:
-            return self
-        return Endpoint(self.host, self.port, tls=self.tls, ca=self.ca, allow_private=self.allow_private)
 
 
 Connected = Callable[[Wire | None, DialError | None], None]
@@ -76,20 +65,19 @@ class Dialer:
 
     Args:
         reactor: the loop.
-        http2: whether this process can speak it.
     """
 
-    def __init__(self, reactor: Reactor, *, http2: bool = False) -> None:
-        self._reactor, self.http2 = reactor, http2
-        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._contexts: dict[str, ssl.SSLContext] = {}
         self._resolved: dict[tuple[str, int], tuple[float, list[Address]]] = {}
         self._waiting: dict[tuple[str, int], _Waiting] = {}
 
-    def context(self, ca: str, *, http2: bool = False) -> ssl.SSLContext:
+    def context(self, ca: str) -> ssl.SSLContext:
         """The TLS context that trusts `ca` (a file), or the system's authorities when it is empty."""
-        context = self._contexts.get((ca, http2))
+        context = self._contexts.get(ca)
         if context is None:
-            context = self._contexts[ca, http2] = make_context(ca, http2=http2)
+            context = self._contexts[ca] = make_context(ca)
         return context
 
     def dial(self, endpoint: Endpoint, done: Connected) -> None:
@@ -152,18 +140,18 @@ class Dialer:
             done(None, DialError(403, "private-address", why))
             return
         try:
-            context = self.context(endpoint.ca, http2=endpoint.http2 and self.http2) if endpoint.tls else None
+            context = self.context(endpoint.ca) if endpoint.tls else None
         except (OSError, ssl.SSLError) as error:
             done(None, DialError(502, "ca-bundle", f"The CA bundle could not be read: {error}."))
             return
         _Attempts(self._reactor, endpoint, usable, context, done).start()
 
 
-def make_context(ca: str, *, http2: bool = False) -> ssl.SSLContext:
-    """A client context that verifies names and chains, speaks TLS 1.2 and later, and offers HTTP/1.1 (and HTTP/2)."""
+def make_context(ca: str) -> ssl.SSLContext:
+    """A client context that verifies names and chains, speaks TLS 1.2 and later, and offers HTTP/1.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])
     if ca:
         context.load_verify_locations(cafile=ca)
         return context

@@ -13,9 +13,6 @@
 | `LINGER_SECONDS` | a refused client that still sends is reset |
 | `CONNECT_SECONDS` | 504 |
 | `ANSWER_HEAD_MAX` | 502 |
-| `STREAMS_MAX` | another HTTP/2 connection is made |
-| `STREAM_WINDOW` | the upstream waits until the client has taken bytes of that stream |
-| `CONTROL_MAX` | the HTTP/2 connection, whose upstream does not read, is closed |
 | `POOL_IDLE_MAX`, `POOL_IDLE_SECONDS` | the connection upstream is closed instead of kept |
 | `REPLAY_MAX` | a request with a larger body is not sent a second time after a refresh |
 | `RESOLVED_SECONDS` | the name is resolved again |
@@ -57,10 +54,6 @@ ANSWER_HEAD_MAX = 256 << 10
 HEADS_KEPT, HEAD_KEPT_MAX = 64, 4096
 """How many heads of requests, and of answers, are remembered as they were read, and the bytes of the longest one."""
 POOL_IDLE_MAX = 64
-STREAMS_MAX = 100
-"""Requests at once on one HTTP/2 connection; the upstream may allow fewer (RFC 9113, section 5.1.2)."""
-STREAM_WINDOW = 256 << 10
-CONTROL_MAX = 1 << 20
 POOL_IDLE_SECONDS = 45.0
 REPLAY_MAX = 1 << 20
 RESOLVED_SECONDS = 30.0

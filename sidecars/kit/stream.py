@@ -85,11 +85,6 @@ class Wire:
         """Whether nothing can be sent any more."""
         return self._dead or self._closing
 
-    @property
-    def http2(self) -> bool:
-        """Whether the peer agreed to speak HTTP/2."""
-        return False
-
     def pause(self) -> None:
         """Read no more until `resume`."""
         if self._mask & READ:
@@ -254,11 +249,6 @@ class TlsWire(Wire):
 
     __slots__ = ()
     _sock: ssl.SSLSocket
-
-    @property
-    def http2(self) -> bool:
-        """Whether the peer agreed to speak HTTP/2 (RFC 7301)."""
-        return self._sock.selected_alpn_protocol() == "h2"
 
     def _send(self, data: bytes | memoryview) -> int:
         return self._sock.write(data)

@@ -26,7 +26,7 @@ A PROVIDER has:
   without query decides, none means refused with the rule name `default`. Method `*` is any; in paths `*` stands for
   anything but `/`, `**` for anything;
 - `rate` `{per_minute, concurrent}` (null: no limit), `body_max` (bytes or null), `allow_private`, `ca_bundle` (path),
-  `websocket`, `http2`, `usage` (`anthropic`, `openai`, `mistral` or null);
+  `websocket`, `usage` (`anthropic`, `openai`, `mistral` or null);
 - `refresh`: null or `{url, client_id, scopes, format: json|form, margin}` (margin in seconds before the expiry);
 - `check`: what `terok vault check` asks for: null or `{path, headers}`;
 - `secret_fields`: members of the credential's JSON that are secret.

@@ -28,7 +28,7 @@ _FORBIDDEN_HEADERS = frozenset(
 
 _KEYS = frozenset(
     ("title", "site", "variables", "upstreams", "auth", "headers", "merge", "token_query", "rules", "limits", "custom")
-    + ("allow_private", "ca_bundle", "websocket", "http2", "usage", "refresh", "extends", "check")
+    + ("allow_private", "ca_bundle", "websocket", "usage", "refresh", "extends", "check")
 )
 ALLOW_ALL = {"name": "any", "action": "allow", "methods": ["*"], "paths": ["/**"]}
 
@@ -88,7 +88,6 @@ def _base(extends: Node | None, known: Mapping[str, Any]) -> dict[str, Any]:
             "allow_private": False,
             "ca_bundle": None,
             "websocket": False,
-            "http2": False,
             "usage": None,
             "refresh": None,
             "check": None,
@@ -267,7 +266,6 @@ _READERS: dict[str, Any] = {
     "allow_private": lambda node: node.boolean(),
     "ca_bundle": lambda node: node.text(r"/.{1,1023}", "an absolute path"),
     "websocket": lambda node: node.boolean(),
-    "http2": lambda node: node.boolean(),
     "usage": lambda node: node.choice(("anthropic", "openai", "mistral")),
     "refresh": _refresh,
     "check": _check,

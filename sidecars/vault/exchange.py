@@ -18,11 +18,10 @@ from .decide import Refusal
 from .headers import Added, answer_lines, trailer_lines
 
 if TYPE_CHECKING:
-    from ..kit.dial import Endpoint
     from .heads import Admitted
     from .keeper import Loaded
     from .sides import Caller, Watcher
-    from .upstream.pool import Carrier, Pool
+    from .upstream.pool import Pool, Upstream
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
@@ -64,7 +63,7 @@ class Exchange:
         self._body: bodies.Body = bodies.reader(request.length)
         self._first = b""
         self._replay: bytes | None = b""
-        self._upstream: Carrier | None = None
+        self._upstream: Upstream | None = None
         self._buffer = b""
         self._reader: bodies.Body | None = None
         self.answer_head: Answer | None = None
@@ -92,12 +91,7 @@ class Exchange:
         if not self._body.done:
             self._caller.wire.pause()
         if self.added is not None:
-            self._pool.take(self._endpoint, self)
-
-    @property
-    def _endpoint(self) -> Endpoint:
-        endpoint = self.plan.target.endpoint
-        return endpoint.classic if self.request.upgrade else endpoint
+            self._pool.take(self.plan.target.endpoint, self)
 
     def _take(self, data: bytes) -> bytes:
         """The request's body as it goes upstream."""
@@ -157,7 +151,7 @@ class Exchange:
         """Whether the client has sent its whole request."""
         return self._request_done
 
-    def connected(self, upstream: Carrier) -> None:
+    def connected(self, upstream: Upstream) -> None:
         """The upstream is there: send the head and what we have of the body in one write."""
         if self._over:
             upstream.release()
@@ -382,7 +376,7 @@ class Exchange:
         ):
             self._retried = True
             self._first = self._replay or b""
-            self._pool.take(self._endpoint, self, fresh=True)
+            self._pool.take(self.plan.target.endpoint, self, fresh=True)
             return
         what = "ended its answer early" if self._begun else "closed the connection without an answer"
         detail = f" ({error.strerror or error})" if error else ""
@@ -399,7 +393,7 @@ class Exchange:
         """Send the request, for the first or the second time, with a credential that has just been refreshed."""
         if not self._over:
             self.loaded, self.added = loaded, added
-            self._pool.take(self._endpoint, self)
+            self._pool.take(self.plan.target.endpoint, self)
 
     def unreachable(self, error: DialError) -> None:
         """There is no connection to the upstream."""

@@ -31,11 +31,10 @@ class Loaded(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """TCP ports and CA bundles of routes, and whether one of them asks for HTTP/2."""
+    """TCP ports and CA bundles of routes."""
 
     ports: frozenset[int]
     bundles: frozenset[str]
-    http2: bool = False
 
     def holds(self, other: Reach) -> bool:
         """Whether everything in `other` is in this one."""
@@ -136,14 +135,12 @@ class Keeper:
         """
         ports: set[int] = {443}
         bundles: set[str] = set()
-        http2 = False
         for grant in set(self._grants.values()):
             found = self.route(grant)
             for route in [found] if isinstance(found, Route) else self._default_routes(grant.provider):
                 ports.update(target.endpoint.port for target in route.targets)
                 bundles.update(target.endpoint.ca for target in route.targets if target.endpoint.ca)
-                http2 = http2 or any(target.endpoint.http2 for target in route.targets)
-        return Reach(frozenset(ports), frozenset(bundles), http2)
+        return Reach(frozenset(ports), frozenset(bundles))
 
     def _default_routes(self, name: str) -> list[Route]:
         provider = self._catalog.get("providers", {}).get(name)

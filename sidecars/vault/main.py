@@ -56,10 +56,9 @@ def main(context: Context) -> int:
     except (TerokError, OSError, sqlite3.Error) as error:
         return apologise(context, error)
     keeper.look(reactor.now)
-    http2 = keeper.reach().http2 and can_http2()
     listeners = [each for _, each in context.listeners]
     renewer = Renewer(reactor, keeper, helper)
-    service = Service(reactor, keeper, books, renewer, Dialer(reactor, http2=http2), listeners, context.idle_seconds)
+    service = Service(reactor, keeper, books, renewer, Dialer(reactor), listeners, context.idle_seconds)
     confine_vault(keeper, routes, key_files)
     # what lives now lives to the end: the collector need not look at it again, nor often at what requests leave
     gc.collect()
@@ -81,15 +80,6 @@ def apologise(context: Context, error: Exception) -> int:
     confine()
     apology.serve([each for _, each in context.listeners], known)
     return Exit.OK if known.code == Exit.NOT_FOUND else Exit.FAILURE
-
-
-def can_http2() -> bool:
-    """Load what speaks HTTP/2 (20 ms, 4 MB), while files can still be read; False when it is not installed."""
-    try:
-        from .upstream import http2_pool  # noqa: F401 - the pool uses it
-    except ImportError:
-        return False
-    return True
 
 
 def start_helper(context: Context) -> Helper | None:

@@ -147,11 +147,11 @@ def _target(
         raise TerokError(
             f"The provider {name} has no way to send a credential of kind {kind}.", fix="terok vault routes"
         )
-    endpoint, base = endpoint_of(upstream["url"], ca=ca, allow_private=private, http2=bool(provider.get("http2")))
+    endpoint, base = endpoint_of(upstream["url"], ca=ca, allow_private=private)
     return Target(upstream, endpoint, base, Auth(auth, provider["headers"], provider["merge"]))
 
 
-def endpoint_of(url: str, *, ca: str, allow_private: bool, http2: bool = False) -> tuple[Endpoint, bytes]:
+def endpoint_of(url: str, *, ca: str, allow_private: bool) -> tuple[Endpoint, bytes]:
     """The endpoint and the path prefix (no slash at its end) of an upstream's URL.
 
     Raises:
@@ -174,6 +174,5 @@ def endpoint_of(url: str, *, ca: str, allow_private: bool, http2: bool = False) 
         tls=tls,
         ca=ca if tls else "",
         allow_private=allow_private,
-        http2=http2,
     )
     return endpoint, parts.path.rstrip("/").encode("ascii")

@@ -45,7 +45,6 @@ def provider(url: str, **changes: Any) -> dict[str, Any]:
         "allow_private": True,
         "ca_bundle": None,
         "websocket": True,
-        "http2": False,
         "usage": None,
         "refresh": None,
         "secret_fields": [],

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ...kit import limits
 from ...kit.dial import Connected, Dialer, DialError, Endpoint
 from ...kit.reactor import Reactor, Timer
 from ...kit.stream import Wire
 
-if TYPE_CHECKING:
-    from .http2_pool import Sessions
-
 
 class Taker(Protocol):
     """Who uses a connection for one exchange."""
 
-    def connected(self, upstream: Carrier) -> None:
+    def connected(self, upstream: Upstream) -> None:
         """The connection is there."""
 
     def unreachable(self, error: DialError) -> None:
@@ -33,48 +30,6 @@ class Taker(Protocol):
 
     def upstream_drained(self) -> None:
         """The upstream takes bytes again."""
-
-
-class Sink(Protocol):
-    """The part of a wire that an exchange uses."""
-
-    @property
-    def full(self) -> bool:
-        """Whether the producer should pause."""
-
-    @property
-    def active(self) -> float:
-        """The loop's time of the last byte in either direction."""
-
-    def write(self, data: bytes) -> None:
-        """Send."""
-
-    def pause(self) -> None:
-        """Read no more until `resume`."""
-
-    def resume(self) -> None:
-        """Read again."""
-
-    def end(self) -> None:
-        """Send what is queued, then no more."""
-
-
-class Carrier(Protocol):
-    """What carries an exchange: a connection (`Upstream`) or a stream of one."""
-
-    @property
-    def wire(self) -> Sink:
-        """Where the request goes."""
-
-    @property
-    def used(self) -> bool:
-        """Whether its loss may have nothing to do with the request."""
-
-    def release(self) -> None:
-        """The exchange is over; keep the connection."""
-
-    def discard(self) -> None:
-        """The exchange is over and what carried it cannot be used again."""
 
 
 class Upstream:
@@ -145,18 +100,9 @@ class Pool:
         self._reactor, self._dialer = reactor, dialer
         self._kept: dict[tuple[object, ...], list[Upstream]] = {}
         self._sweep: Timer | None = None
-        self._sessions: Sessions | None = None
-        if dialer.http2:
-            from .http2_pool import Sessions
-
-            self._sessions = Sessions(reactor, self)
 
     def take(self, endpoint: Endpoint, taker: Taker, *, fresh: bool = False) -> None:
         """Give `taker` a connection: a kept one at once, or a new one later; `fresh` asks for a new one."""
-        if endpoint.http2:
-            if self._sessions is not None and self._sessions.take(endpoint, taker):
-                return
-            endpoint = endpoint.classic
         kept = self._kept.get(endpoint.key)
         while kept and not fresh:
             upstream = kept.pop()
@@ -164,20 +110,12 @@ class Pool:
                 upstream.taker = taker
                 taker.connected(upstream)
                 return
-        self.dial(endpoint, self._made(endpoint, taker))
+        self._dialer.dial(endpoint, self._dialled(endpoint, taker))
 
-    def dial(self, endpoint: Endpoint, done: Connected) -> None:
-        """Make a connection that is nobody's yet."""
-        self._dialer.dial(endpoint, done)
-
-    def adopt(self, endpoint: Endpoint, wire: Wire, taker: Taker) -> None:
-        """Give `taker` a connection that was made for it."""
-        taker.connected(Upstream(self, endpoint, wire, taker))
-
-    def _made(self, endpoint: Endpoint, taker: Taker) -> Connected:
+    def _dialled(self, endpoint: Endpoint, taker: Taker) -> Connected:
         def done(wire: Wire | None, error: DialError | None) -> None:
             if wire is not None:
-                self.adopt(endpoint, wire, taker)
+                taker.connected(Upstream(self, endpoint, wire, taker))
             elif error is not None:
                 taker.unreachable(error)
 
