@@ -263,6 +263,10 @@ def _note(
 
 
 def _carry_out(bundle: Bundle, running: Running, old: files.State, step: policy.Step) -> None:
+    # A change that only opens: rules, file, names. It may be interrupted anywhere, since nothing is open that is not
+    # allowed by the new policy. A change that closes: first rules that grant only what both policies allow, then
+    # dnsmasq, then what dnsmasq taught under the old policy; a name that is answered meanwhile must not open an
+    # address for good.
     before, after = ruleset.build(old.model), ruleset.build(step.state.model)
     dns = old.model.forwarder is not None and old.features.usable
     if not step.restrictive:

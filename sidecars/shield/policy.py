@@ -189,6 +189,8 @@ def cleaning(step: Step, old: State, observed: Mapping[str, Any]) -> tuple[list[
     last: list[str] = []
     everyone: list[str | None] = [None, *old.lines]
     forgotten = set(step.forget) | ({None} if step.forget_all else set())
+    # Two names may share an address (a content network): an address goes only when every line that taught it is
+    # forgotten. `None` is the line of all names that were allowed live, whose addresses cannot be told apart.
     for family in FAMILIES:
         keep: set[str] = set()
         for line in everyone:

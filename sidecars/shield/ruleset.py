@@ -366,6 +366,9 @@ def change(old: Table, new: Table, more: Iterable[str] = ()) -> str:
         old, new: the tables; sets and chains with one name have one type.
         more: further commands of the same transaction, after the sets are there.
     """
+    # Order within the transaction: nft resolves names as it reads, so new sets come before the rules that use them,
+    # and old sets go after the rules that used them. A chain is flushed and filled again in the same transaction: no
+    # packet sees it empty. Sets that dnsmasq fills (`elements` is None) are not touched.
     before = {each.name: each for each in old.sets}
     out = []
     for each in new.sets:

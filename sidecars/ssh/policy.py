@@ -180,6 +180,8 @@ def decide_bind(bindings: Bindings, bind: wire.Bind, policies: Iterable[Policy],
     policies = list(policies)
     names = [pin.host for policy in policies for pin in policy.pins.get(bind.host_key, ())]
     host = names[0] if names else None
+    # One connection to the agent serves one login (PROTOCOL.agent, 1): after a bind that is no forwarding nothing may
+    # follow but the same bind again. Several forwarding binds are the hops of `ssh -A`, nearest host first.
     for before in bindings.binds:
         if not before.forwarded:
             fix = "open a connection for each login"
@@ -216,6 +218,8 @@ def decide_login(policy: Policy, request: wire.UserAuth, bindings: Bindings) -> 
         return Verdict(False, f"the connection's session bind was refused: {bindings.refused}", "", user=user)
     if not bindings.binds:
         return _decide_unbound(policy, request)
+    # The last bind is the session that asks. Every hop before it has seen the request and could have changed it, so
+    # each one's host key must be pinned for this key too.
     last = bindings.binds[-1]
     pins = policy.pins.get(last.host_key, ())
     host = pins[0].host if pins else None

@@ -199,6 +199,8 @@ def landlock(
     abi = landlock_abi()
     if abi == 0:
         return 0
+    # A right that a ruleset handles is denied everywhere except where a rule grants it, and a kernel refuses rights
+    # that it does not know (EINVAL). So every right of this kernel's ABI is handled, and no other (landlock(7)).
     handled = next(_FS_ALL_ABI[level] for level in (5, 3, 2, 1) if abi >= level)
     net = (0 if bind else _NET_BIND_TCP) | (0 if connect_ports is None else _NET_CONNECT_TCP) if abi >= 4 else 0
     scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if abi >= 6 else 0

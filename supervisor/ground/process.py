@@ -88,6 +88,8 @@ def spawn(
     """
     program = _find(argv[0])
     environment = dict(CLEAN_ENV if env is None else env)
+    # The child's end is close-on-exec: a successful execve(2) closes it and the parent reads the end of the file; an
+    # error arrives as its text. So `spawn` returns only when the program is really running.
     report, child_report = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
     pid = os.fork()
@@ -260,6 +262,7 @@ def _communicate(
     chunks: dict[int, list[bytes]] = {out_read: [], err_read: []}
     size = 0
     waiting = select.poll()
+    # a program that does not read its input must not stop us from reading its output (both pipes full: deadlock)
     os.set_blocking(in_write, False)
     for fd, event in ((out_read, select.POLLIN), (err_read, select.POLLIN), (in_write, select.POLLOUT)):
         waiting.register(fd, event)

@@ -237,6 +237,8 @@ def difference(expected: dict[str, Any], observed: dict[str, Any]) -> str | None
 
     A set that `expected` gives with `"elem": null` is filled while the container runs: its elements are not compared.
     """
+    # Names first, then content, so that the sentence names the most telling difference. The order of rules counts, the
+    # order of elements does not: the kernel lists a hash set in any order.
     if observed["other"]:
         return f"the table has a foreign {observed['other'][0]}"
     for kind in ("chains", "sets"):

@@ -86,6 +86,7 @@ class Guard:
         """
         shield = self._wiring.shield
         assert shield is not None
+        # A live change loads rules and writes the file that says what they are: between the two they differ by right.
         if self._being_changed():
             self.later(_AGAIN, self.check)
             return
@@ -104,6 +105,7 @@ class Guard:
         from fcntl import LOCK_NB, LOCK_SH, flock
 
         try:
+            # a shared lock: two supervisors' checks do not wait for each other, a verb's exclusive lock is seen
             fd = os.open(self._wiring.bundle.shield_lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return False  # never changed so far

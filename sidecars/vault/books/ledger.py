@@ -182,6 +182,8 @@ class Counts:
 
     def exceeded(self, scope: str, now: float) -> tuple[Limit, float] | None:
         """The scope's limit, when it is reached, and when its period ends (Unix seconds)."""
+        # The file is shared by the vaults of all containers. `data_version` (sqlite pragma) says without reading a
+        # row whether another one wrote; what this process has counted since its last flush is added on top.
         if now >= self._look_next:
             self._look_next = now + LOOK_SECONDS
             changes = self._ledger.changes()
