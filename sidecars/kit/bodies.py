@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 from . import limits
-from .codec import CHUNKED, UNTIL_CLOSE, Header, Refused, fields
+from .codec import CHUNKED, UNTIL_CLOSE, Header, fields
+from .refusal import Refused
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _TEXT = bytes(byte for byte in range(256) if byte == 9 or 32 <= byte != 127)

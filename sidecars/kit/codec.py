@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from . import limits
+from .refusal import Refused
 
 CHUNKED = -1
 """Body length of a message in chunks (RFC 9112, section 7.1)."""
@@ -32,20 +33,6 @@ _LINES: dict[bytes, Header] = {}
 _LINES_MAX, _LINE_KEPT_MAX = 512, 160
 _ANSWERS: dict[tuple[bytes, bytes], Answer] = {}
 """Whole answer heads seen before, with the request's method: within a second, `Date` stays the same."""
-
-
-class Refused(Exception):
-    """A message that is not served.
-
-    Args:
-        status: what the client is told.
-        rule: short name of the rule, for the audit.
-        why: one sentence.
-    """
-
-    def __init__(self, status: int, rule: str, why: str) -> None:
-        super().__init__(why)
-        self.status, self.rule, self.why = status, rule, why
 
 
 class Request:
@@ -253,7 +240,8 @@ def parse_answer(head: bytes, method: bytes) -> Answer:
         answer.raw = head
         _frame_answer(answer, method)
     except Refused as refused:
-        raise Refused(502, "upstream-" + refused.rule, f"The upstream's answer was refused. {refused.why}") from None
+        rule, why = refused.refusal.rule, refused.refusal.why
+        raise Refused(502, "upstream-" + rule, f"The upstream's answer was refused. {why}") from None
     return answer
 
 

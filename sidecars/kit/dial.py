@@ -13,24 +13,11 @@ from collections.abc import Callable
 
 from . import addresses, limits
 from .reactor import READ, WRITE, Reactor, Timer
+from .refusal import Refusal
 from .stream import TlsWire, Wire
 
 Address = tuple[int, tuple[str, int]]
 """Address family and socket address."""
-
-
-class DialError(Exception):
-    """No connection to the upstream.
-
-    Args:
-        status: what the client is told (502, 504, or 403 when no address may be used).
-        rule: short name for the audit.
-        why: one sentence.
-    """
-
-    def __init__(self, status: int, rule: str, why: str) -> None:
-        super().__init__(why)
-        self.status, self.rule, self.why = status, rule, why
 
 
 class Endpoint:
@@ -55,7 +42,7 @@ class Endpoint:
         self.authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
 
 
-Connected = Callable[[Wire | None, DialError | None], None]
+Connected = Callable[[Wire | None, Refusal | None], None]
 _Waiting = list[tuple[Endpoint, Connected]]
 """Who waits for a name: one thread asks for all of them."""
 
@@ -81,7 +68,7 @@ class Dialer:
         return context
 
     def dial(self, endpoint: Endpoint, done: Connected) -> None:
-        """Connect and call `done(wire, None)` or `done(None, error)`, never before this returns."""
+        """Connect and call `done(wire, None)` or `done(None, refusal)`, never before this returns."""
         known = self._resolved.get((endpoint.host, endpoint.port))
         if known is not None and known[0] > self._reactor.now:
             found = known[1]
@@ -103,7 +90,7 @@ class Dialer:
         try:
             answers = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            failure = DialError(502, "upstream-name", f"The name {host} could not be resolved: {error}.")
+            failure = Refusal(502, "upstream-name", f"The name {host} could not be resolved: {error}.")
             return lambda: self._unresolved(key, waiting, failure)
         found = [(int(family), (str(address[0]), int(address[1]))) for family, _, _, _, address in answers]
         return lambda: self._learned(key, waiting, found)
@@ -116,9 +103,9 @@ class Dialer:
 
     def _slow(self, key: tuple[str, int], waiting: _Waiting) -> None:
         why = f"The name {key[0]} was not resolved within {limits.CONNECT_SECONDS:g} s."
-        self._unresolved(key, waiting, DialError(504, "upstream-name", why))
+        self._unresolved(key, waiting, Refusal(504, "upstream-name", why))
 
-    def _unresolved(self, key: tuple[str, int], waiting: _Waiting, error: DialError) -> None:
+    def _unresolved(self, key: tuple[str, int], waiting: _Waiting, error: Refusal) -> None:
         for _, done in self._take_waiting(key, waiting):
             done(None, error)
 
@@ -137,12 +124,12 @@ class Dialer:
                 usable.append((family, address))
         if not usable:
             why = f"{endpoint.host} has no address that the route may use: {reason or 'it has none'}."
-            done(None, DialError(403, "private-address", why))
+            done(None, Refusal(403, "private-address", why))
             return
         try:
             context = self.context(endpoint.ca) if endpoint.tls else None
         except (OSError, ssl.SSLError) as error:
-            done(None, DialError(502, "ca-bundle", f"The CA bundle could not be read: {error}."))
+            done(None, Refusal(502, "ca-bundle", f"The CA bundle could not be read: {error}."))
             return
         _Attempts(self._reactor, endpoint, usable, context, done).start()
 
@@ -192,7 +179,7 @@ class _Attempts:
         self._reactor, self._endpoint, self._left, self._context = reactor, endpoint, left, context
         self._done: Connected | None = done
         self._open: dict[int, socket.socket] = {}
-        self._error = DialError(
+        self._error = Refusal(
             504, "upstream-timeout", f"{endpoint.host} did not answer within {limits.CONNECT_SECONDS:g} s."
         )
         self._deadline = reactor.later(limits.CONNECT_SECONDS, self._late)
@@ -226,8 +213,8 @@ class _Attempts:
         self._open[sock.fileno()] = sock
         self._reactor.watch(sock.fileno(), WRITE, lambda _events: self._connected(sock))
 
-    def _refused(self, error: OSError) -> DialError:
-        return DialError(
+    def _refused(self, error: OSError) -> Refusal:
+        return Refusal(
             502, "upstream-connect", f"No connection to {self._endpoint.authority}: {error.strerror or error}."
         )
 
@@ -265,10 +252,10 @@ class _Attempts:
             self._reactor.modify(sock.fileno(), WRITE)
         except ssl.SSLCertVerificationError as error:
             why = f"The certificate of {self._endpoint.host} was refused: {error.verify_message}."
-            self._failed(sock, DialError(502, "upstream-certificate", why))
+            self._failed(sock, Refusal(502, "upstream-certificate", why))
         except OSError as error:
             why = f"No TLS with {self._endpoint.authority}: {getattr(error, 'reason', None) or error}."
-            self._failed(sock, DialError(502, "upstream-tls", why))
+            self._failed(sock, Refusal(502, "upstream-tls", why))
         else:
             self._won(sock, tls=True)
 
@@ -276,7 +263,7 @@ class _Attempts:
         del self._open[sock.fileno()]
         self._reactor.forget(sock.fileno())
 
-    def _failed(self, sock: socket.socket | None, error: DialError) -> None:
+    def _failed(self, sock: socket.socket | None, error: Refusal) -> None:
         if sock is not None:
             self._drop(sock)
             sock.close()

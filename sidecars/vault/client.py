@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from ..kit import limits
-from ..kit.codec import Refused, split_head
-from .decide import Refusal
+from ..kit.codec import split_head
+from ..kit.refusal import Refusal, Refused
 
 if TYPE_CHECKING:
     from ..kit.reactor import Timer
@@ -110,10 +110,14 @@ class Client:
             head, rest, self._buffer = self._buffer[:end], self._buffer[end:], b""
             seen = self._service.heads.find(head)
         except Refused as refused:
-            self._service.refused_head(refused)
-            self.refuse(Refusal(refused.status, refused.rule, refused.why, ""), close=True)
+            self._refuse_head(refused.refusal)
             return
         self._serve(seen, rest)
+
+    def _refuse_head(self, refusal: Refusal) -> None:
+        """No token was read from it, so the audit line names no scope."""
+        self._service.books.refused(refusal, None)
+        self.refuse(refusal, close=True)
 
     def _serve(self, seen: Seen, rest: bytes) -> None:
         self._deciding = True
@@ -189,9 +193,8 @@ class Client:
         reactor = self._service.reactor
         if self._head_since:
             if reactor.now - self._head_since >= limits.HEAD_SECONDS:
-                slow = Refused(408, "slow-head", f"The head was not complete after {limits.HEAD_SECONDS:g} s.")
-                self._service.refused_head(slow)
-                self.refuse(Refusal(slow.status, slow.rule, slow.why, ""), close=True)
+                why = f"The head was not complete after {limits.HEAD_SECONDS:g} s."
+                self._refuse_head(Refusal(408, "slow-head", why))
                 return
             self._timer = reactor.later(self._head_since + limits.HEAD_SECONDS - reactor.now, self._tick)
             return

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from ..kit.codec import Request
+from ..kit.refusal import Refusal
 from .headers import candidates
 from .routes import Route, Target
 
@@ -20,27 +21,6 @@ class Grant(NamedTuple):
 
     scope: str
     provider: str
-
-
-class Refusal(NamedTuple):
-    """Why a request is not served.
-
-    Attributes:
-        status: what the client is told.
-        rule: short name of the rule.
-        why: one sentence.
-        allow: what would allow it.
-        provider, scope: whose token it was; empty when unknown.
-        retry_after: seconds, for 429; 0: not said.
-    """
-
-    status: int
-    rule: str
-    why: str
-    allow: str
-    provider: str = ""
-    scope: str = ""
-    retry_after: int = 0
 
 
 class Plan(NamedTuple):

@@ -14,6 +14,8 @@ import zlib
 from binascii import b2a_base64
 from collections.abc import Iterable
 
+from ..kit.refusal import Refused
+
 HOLD_MIN = 8
 """Bytes of a beginning match that may pass before it is held back."""
 SECRET_MIN = 8
@@ -29,8 +31,14 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 
-class Leak(Exception):
-    """The answer carries the secret, or is in a form in which that cannot be known."""
+def secret_in_answer() -> Refused:
+    """The refusal of an answer that carries the secret."""
+    return Refused(502, "echo", "The answer carries the real credential, so it was cut.")
+
+
+def unreadable(why: str) -> Refused:
+    """The refusal of an answer of which it cannot be known whether it carries the secret."""
+    return Refused(502, "content-coding", why)
 
 
 def patterns(secrets: Iterable[bytes]) -> tuple[bytes, ...]:
@@ -93,12 +101,12 @@ class Guard:
         """Take plain bytes of the answer; return what may be sent. `last`: no more will come.
 
         Raises:
-            Leak: a pattern is in them, perhaps begun in earlier ones.
+            Refused: a pattern is in them, perhaps begun in earlier ones.
         """
         pending = self._held + data if self._held else data
         window = self._context + pending if self._context else pending
         if self.inside(window):
-            raise Leak
+            raise secret_in_answer()
         if last:
             self._held = b""
             return pending
@@ -147,7 +155,7 @@ class Guard:
 class Inflater:
     """Inflates a copy of a compressed body; understands gzip and zlib streams, one after another.
 
-    Raises Leak from `feed` for what is neither, or grows without measure.
+    Raises Refused from `feed` for what is neither, or grows without measure.
     """
 
     __slots__ = ("_stream",)
@@ -166,9 +174,9 @@ class Inflater:
                 piece = self._stream.decompress(data, INFLATED_MAX - size + 1)
                 size += len(piece)
                 if size > INFLATED_MAX:
-                    raise Leak
+                    raise unreadable("The answer grows without measure when it is decompressed.")
                 pieces.append(piece)
                 data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
         except zlib.error:
-            raise Leak from None
+            raise unreadable("The compressed answer is neither gzip nor zlib, so it cannot be checked.") from None
         return b"".join(pieces)

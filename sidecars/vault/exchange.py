@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..kit import bodies, limits
-from ..kit.codec import CHUNKED, Answer, Refused, read_answer, split_head
-from ..kit.dial import DialError
-from .decide import Refusal
+from ..kit.codec import CHUNKED, Answer, read_answer, split_head
+from ..kit.refusal import Refusal, Refused
 from .headers import Added, answer_lines, trailer_lines
 
 if TYPE_CHECKING:
@@ -196,8 +195,11 @@ class Exchange:
             self._broken(refused)
 
     def _broken(self, refused: Refused) -> None:
-        status = max(502, refused.status)
-        self._fail(Refusal(status, refused.rule, refused.why, "", self.grant.provider, self.grant.scope))
+        refusal = refused.refusal
+        self._fail(self._of_grant(refusal._replace(status=max(502, refusal.status))))
+
+    def _of_grant(self, refusal: Refusal) -> Refusal:
+        return refusal._replace(provider=self.grant.provider, scope=self.grant.scope)
 
     def _read_head(self) -> None:
         while True:
@@ -395,13 +397,13 @@ class Exchange:
             self.loaded, self.added = loaded, added
             self._pool.take(self.plan.target.endpoint, self)
 
-    def unreachable(self, error: DialError) -> None:
+    def unreachable(self, refusal: Refusal) -> None:
         """There is no connection to the upstream."""
-        self._fail(Refusal(error.status, error.rule, error.why, "", self.grant.provider, self.grant.scope))
+        self._fail(self._of_grant(refusal))
 
     def refused(self, refused: Refused) -> None:
         """The client broke a rule in its body."""
-        self._fail(Refusal(refused.status, refused.rule, refused.why, "", self.grant.provider, self.grant.scope))
+        self._fail(self._of_grant(refused.refusal))
 
     def stop(self, refusal: Refusal) -> None:
         """Give up, for a reason of ours."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ...supervisor.ground.errors import TerokError
 from ..kit.dial import Endpoint
+from ..kit.refusal import Refusal
 from ..login.refresh import needed
 from ..roster import catalog
 from ..store import credential
@@ -18,7 +19,7 @@ from ..store.keys import ensure_unlocked
 from ..store.records import LockedError
 from ..store.store import Store
 from . import headers
-from .decide import Grant, Places, Refusal
+from .decide import Grant, Places
 from .routes import Route, Target
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..kit import limits
 from ..kit.reactor import READ, Reactor
-from .decide import Grant, Refusal
+from ..kit.refusal import Refusal
+from .decide import Grant
 
 if TYPE_CHECKING:
     from ..login.helper import Helper

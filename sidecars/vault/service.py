@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..kit import limits
-from ..kit.codec import Refused
 from ..kit.dial import Dialer
 from ..kit.reactor import READ, Reactor
+from ..kit.refusal import Refusal
 from ..kit.stream import Wire
 from .books.watch import Books
 from .client import Client
-from .decide import Refusal, decide
+from .decide import decide
 from .exchange import Exchange
 from .heads import Heads, Seen
 from .keeper import Keeper, Loaded
@@ -204,10 +204,6 @@ class Service:
             client.stop()
         if not self._clients:
             self.reactor.stop()
-
-    def refused_head(self, refused: Refused) -> None:
-        """A head that could not be read: nobody's token, but the container's doing."""
-        self.books.refused(Refusal(refused.status, refused.rule, refused.why, ""), None)
 
 
 def clients_max() -> int:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..kit.codec import Answer
+    from ..kit.refusal import Refusal
     from ..kit.stream import Wire
-    from .decide import Refusal
     from .exchange import Exchange
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from terok_host.sidecars.kit import addresses
 from terok_host.sidecars.kit.codec import parse_answer, parse_request
+from terok_host.sidecars.kit.refusal import Refusal
 from terok_host.sidecars.vault import headers
 from terok_host.sidecars.vault.books.rates import Rates
-from terok_host.sidecars.vault.decide import Grant, Places, Plan, Refusal, decide
+from terok_host.sidecars.vault.decide import Grant, Places, Plan, decide
 from terok_host.sidecars.vault.headers import Added, answer_lines, merge_list, readable_codings, request_lines
 from terok_host.sidecars.vault.routes import Route, endpoint_of, pattern
 from terok_host.supervisor.ground.errors import TerokError

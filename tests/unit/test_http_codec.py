@@ -8,12 +8,12 @@ from terok_host.sidecars.kit import bodies, limits
 from terok_host.sidecars.kit.codec import (
     CHUNKED,
     UNTIL_CLOSE,
-    Refused,
     Request,
     parse_answer,
     parse_request,
     split_head,
 )
+from terok_host.sidecars.kit.refusal import Refused
 
 HOST = b"Host: x\r\n"
 
@@ -31,7 +31,7 @@ def rule_of(head: bytes) -> str:
         end = split_head(head, limits.HEAD_MAX)
         assert end, "not complete"
         parse_request(head[:end])
-    return caught.value.rule
+    return caught.value.refusal.rule
 
 
 def test_a_request_is_read() -> None:
@@ -143,7 +143,7 @@ def test_an_oversize_head_is_refused_before_it_is_complete() -> None:
     head = b"GET / HTTP/1.1\r\nX: " + b"a" * limits.HEAD_MAX
     with pytest.raises(Refused) as caught:
         split_head(head, limits.HEAD_MAX)
-    assert (caught.value.status, caught.value.rule) == (431, "head-size")
+    assert (caught.value.refusal.status, caught.value.refusal.rule) == (431, "head-size")
     lines = b"".join(b"X-%d: y\r\n" % number for number in range(limits.HEADERS_MAX + 1))
     assert rule_of(b"GET / HTTP/1.1\r\n" + lines + b"\r\n") == "header-count"
 
@@ -196,8 +196,8 @@ def test_answers_are_framed(head: bytes, method: bytes, length: int, keep: bool)
 def test_answers_whose_framing_cannot_be_trusted(head: bytes) -> None:
     with pytest.raises(Refused) as caught:
         parse_answer(head, b"GET")
-    assert caught.value.status == 502
-    assert caught.value.rule.startswith("upstream-")
+    assert caught.value.refusal.status == 502
+    assert caught.value.refusal.rule.startswith("upstream-")
 
 
 # --- bodies ---

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from terok_host.sidecars.kit import bodies, limits
-from terok_host.sidecars.kit.codec import CHUNKED, Refused, Request, parse_answer, parse_request, split_head
+from terok_host.sidecars.kit.codec import CHUNKED, Request, parse_answer, parse_request, split_head
+from terok_host.sidecars.kit.refusal import Refused
 from terok_host.sidecars.vault.decide import strip_query
 from terok_host.sidecars.vault.headers import CLIENT_AUTH, HOP_BY_HOP, Added, candidates, request_lines
 

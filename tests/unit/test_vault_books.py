@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from terok_host.sidecars.kit.refusal import Refused
 from terok_host.sidecars.vault.books import journal
 from terok_host.sidecars.vault.books.journal import Journal, verify
 from terok_host.sidecars.vault.books.ledger import Counts, Ledger, Limit
 from terok_host.sidecars.vault.books.usage import Counter, Tokens
-from terok_host.sidecars.vault.echo import HOLD_MIN, Guard, Inflater, Leak, cores_of, patterns
+from terok_host.sidecars.vault.echo import HOLD_MIN, Guard, Inflater, cores_of, patterns
 
 SECRET = b'sk-live-AbC/123+xyz="q\\7TgV'
 
@@ -29,7 +30,7 @@ def sent(pieces: list[bytes], secret: bytes = SECRET) -> bytes | None:
     guard = Guard(patterns([secret]))
     try:
         return b"".join(guard.feed(piece) for piece in pieces) + guard.feed(b"", last=True)
-    except Leak:
+    except Refused:
         return None
 
 
@@ -89,7 +90,7 @@ def test_no_more_than_a_prefix_passes_before_the_cut() -> None:
     assert passed == b"key: " + SECRET[: HOLD_MIN - 1]
     assert guard.feed(SECRET[HOLD_MIN - 1 : 20]) == b""
     assert guard.holds
-    with pytest.raises(Leak):
+    with pytest.raises(Refused):
         guard.feed(SECRET[20:])
 
 
@@ -107,9 +108,9 @@ def test_compressed_bodies_are_looked_into() -> None:
     for data in (gzip.compress(b"a" * 999) + gzip.compress(b"b"), zlib.compress(b"a" * 999 + b"b")):
         inflater = Inflater()
         assert b"".join(inflater.feed(data[at : at + 7]) for at in range(0, len(data), 7)) == b"a" * 999 + b"b"
-    with pytest.raises(Leak):
+    with pytest.raises(Refused):
         Inflater().feed(b"not compressed at all")
-    with pytest.raises(Leak):
+    with pytest.raises(Refused):
         Inflater().feed(gzip.compress(b"\0" * (80 << 20), 9))
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from terok_host.sidecars.kit import codec, limits
-from terok_host.sidecars.kit.codec import Refused, read_answer
+from terok_host.sidecars.kit.codec import read_answer
+from terok_host.sidecars.kit.refusal import Refused
 from terok_host.sidecars.vault.heads import Heads
 from tests.standins.upstream import Upstream
 from tests.standins.vault import SECRET, Vault, provider

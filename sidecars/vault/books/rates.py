@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..decide import Plan, Refusal
+from ...kit.refusal import Refusal
+from ..decide import Plan
 
 WINDOW = 60.0
 

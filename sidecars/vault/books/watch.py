@@ -9,9 +9,10 @@ from json import dumps
 from typing import TYPE_CHECKING
 
 from ...kit import limits
-from ...kit.codec import Answer, Refused, Request
-from ..decide import Plan, Refusal
-from ..echo import Guard, Inflater, Leak, cores_of, patterns
+from ...kit.codec import Answer, Request
+from ...kit.refusal import Refusal
+from ..decide import Plan
+from ..echo import Guard, Inflater, cores_of, patterns, secret_in_answer
 from ..headers import readable
 from .ledger import Counts
 from .rates import Rates
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ..exchange import Exchange
     from .journal import Journal
 
-_LEAK = "The answer carries the real credential, so it was cut."
 _UNAUDITED = "The request could not be written to the audit log"
 
 
@@ -113,7 +113,8 @@ class Books:
         """Refuse a head, interim ones too, that carries the secret itself."""
         guard = self._guard(exchange)
         if guard is not None and guard.inside(head):
-            return Refusal(502, "echo", _LEAK, "", exchange.plan.route.name, exchange.plan.scope)
+            found = secret_in_answer().refusal
+            return found._replace(provider=exchange.plan.route.name, scope=exchange.plan.scope)
         return None
 
     def _guard(self, exchange: Exchange) -> Guard | None:
@@ -131,14 +132,11 @@ class Books:
         notes = exchange.state
         if not isinstance(notes, _Notes):
             return payload
-        try:
-            if notes.inflater is not None:
-                return self._passes_inflated(notes, notes.inflater, payload, last=last)
-            if notes.counter is not None:
-                notes.counter.feed(payload)
-            return payload if seen or notes.guard is None else notes.guard.feed(payload, last=last)
-        except Leak:
-            raise Refused(502, "echo", _LEAK) from None
+        if notes.inflater is not None:
+            return self._passes_inflated(notes, notes.inflater, payload, last=last)
+        if notes.counter is not None:
+            notes.counter.feed(payload)
+        return payload if seen or notes.guard is None else notes.guard.feed(payload, last=last)
 
     def _passes_inflated(self, notes: _Notes, inflater: Inflater, payload: bytes, *, last: bool) -> bytes:
         plain = inflater.feed(payload)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from ...kit import limits
-from ...kit.dial import Connected, Dialer, DialError, Endpoint
+from ...kit.dial import Connected, Dialer, Endpoint
 from ...kit.reactor import Reactor, Timer
+from ...kit.refusal import Refusal
 from ...kit.stream import Wire
 
 
@@ -16,7 +17,7 @@ class Taker(Protocol):
     def connected(self, upstream: Upstream) -> None:
         """The connection is there."""
 
-    def unreachable(self, error: DialError) -> None:
+    def unreachable(self, error: Refusal) -> None:
         """There is none."""
 
     def answer(self, data: bytes) -> None:
@@ -113,7 +114,7 @@ class Pool:
         self._dialer.dial(endpoint, self._dialled(endpoint, taker))
 
     def _dialled(self, endpoint: Endpoint, taker: Taker) -> Connected:
-        def done(wire: Wire | None, error: DialError | None) -> None:
+        def done(wire: Wire | None, error: Refusal | None) -> None:
             if wire is not None:
                 taker.connected(Upstream(self, endpoint, wire, taker))
             elif error is not None:
