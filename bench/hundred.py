@@ -36,8 +36,8 @@ def measure(house: House) -> list[Figure]:
             plain.append(start(house, ["--name", "plain", "--network", flags[flags.index("--network") + 1]]))
             house.podman("rm", "--force", "--time", "0", "plain")
         for name in names:
-            processes = record.processes(record.read(house.bundle(name).record) or {})
-            memory.append(sum(pss(pid) for _, pid, _ in processes))
+            known = record.read(house.bundle(name).record)
+            memory.append(sum(pss(process.pid) for _, process in (known.processes() if known else ())))
     finally:
         house.podman("rm", "--force", "--time", "0", "--ignore", "plain", *names, timeout=300)
         house.terok("cleanup", *names, timeout=300)

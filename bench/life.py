@@ -166,8 +166,8 @@ def idle(house: House, ours: list[str]) -> list[Figure]:
     house.podman("run", "--detach", *ours, house.image, *SLEEP)
 
     def seen() -> dict[str, float]:
-        known = record.read(house.bundle(NAME).record) or {}
-        return {name: pss(pid) for name, pid, _ in record.processes(known)}
+        known = record.read(house.bundle(NAME).record)
+        return {name: pss(process.pid) for name, process in (known.processes() if known else ())}
 
     try:
         quiet = seen()

@@ -90,7 +90,7 @@ def create_runtime(state: dict[str, Any], places: layout.Layout) -> None:
     else:
         wiring = schema.load(path)
         origin.require_name(wiring.container)
-    container = Container(pid, bundle, config)
+    container = Container(origin.identity, pid, bundle, config)
     if wiring.shield is not None:
         enforceable.check(container, origin)
     start(wiring, container)
@@ -107,7 +107,7 @@ def compose(state: dict[str, Any], places: layout.Layout) -> str:
     """
     from ..supervisor.ground import process
 
-    program = os.path.join(layout.package_root(), "runtime", "launch", "annotated.py")
+    program = layout.program("runtime", "launch", "annotated.py")
     command = [sys.executable, "-I", "-S", program, places.data, places.runtime, places.config]
     done = process.run(
         command, stdin=dumps(state).encode(), timeout=COMPOSE_DEADLINE, env={**process.CLEAN_ENV, **_own_places()}

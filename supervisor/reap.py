@@ -12,9 +12,8 @@ from .ground.quick import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from .ground.layout import Bundle
+    from .record import Record
 
 GRACE = 2.0
 """Seconds that the supervisor has to take its services down by itself."""
@@ -29,27 +28,19 @@ def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> 
     Returns:
         True when nothing of ours is left.
     """
-    known = record.read(bundle.record) or {}
-    pid, started = known.get("container_pid"), known.get("container_start_time")
-    if not even_if_running and isinstance(pid, int) and isinstance(started, int):
-        alive = pids.open_same(pid, started)
-        if alive is not None:
-            ended = pids.wait_gone(alive, 0)
-            os.close(alive)
-            if not ended:
-                return False
-    left = end_processes(known)
+    known = record.read(bundle.record)
+    if known is not None and known.alive() and not even_if_running:
+        return False
+    left = end_processes(known) if known else []
     remove_runtime_dir(runtime_dir)
-    if known and known.get("phase") not in ("ended", "failed"):
-        idle: dict[str, Any] = {"pid": None, "start_time": None, "standby": None, "phase": "ended", "sidecars": {}}
-        record.write(bundle.record, {**known, **idle})
+    if known is not None and not known.over():
+        record.write(bundle.record, known.after_the_end())
     return not left
 
 
-def end_processes(known: dict[str, Any]) -> list[str]:
+def end_processes(known: Record) -> list[str]:
     """Ask the recorded supervisor to end, then kill what is left of its processes; returns the names still alive."""
-    found = [(name, pids.open_same(pid, started)) for name, pid, started in record.processes(known)]
-    fds = {name: fd for name, fd in found if fd is not None}
+    fds = {name: fd for name, process in known.processes() if (fd := process.open()) is not None}
     try:
         if "supervisor" in fds:
             signal_pidfd(fds["supervisor"], signal.SIGTERM)

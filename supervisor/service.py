@@ -11,11 +11,11 @@ from .ground import layout, process
 from .ground.errors import TerokError
 from .ground.pids import signal_pidfd
 from .ground.quick import signal
+from .record import Process, Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from .ground.loop import Loop
     from .ground.process import Namespaces
@@ -69,7 +69,7 @@ class Service:
     @classmethod
     def of_sidecar(cls, sidecar: Sidecar, wiring_path: str, fds: list[int], changed: Callable[[], None]) -> Service:
         """The service that runs `sidecars/<name>` behind the given listening descriptors."""
-        boot = os.path.join(layout.package_root(), "sidecars", "boot.py")
+        boot = layout.program("sidecars", "boot.py")
         argv = [sys.executable, "-I", "-S", boot, sidecar.name, wiring_path]
         return cls(sidecar.name, argv, fds, eager=sidecar.start == "eager", changed=changed)
 
@@ -86,17 +86,16 @@ class Service:
         self.state, self.pid, self.start_time, self.pidfd = services.WAITING, 0, 0, -1
         self.since = time.time()
 
-    def adopt(self, pid: int, started: int) -> None:
+    def adopt(self, found: Process | None) -> None:
         """After a change of supervisor: take over the process if it still runs."""
         self.forget_process()
-        fd = process.open_same(pid, started)
-        if fd is not None:
-            self.state, self.pid, self.start_time, self.pidfd = services.RUNNING, pid, started, fd
+        fd = found.open() if found else None
+        if found is not None and fd is not None:
+            self.state, self.pid, self.start_time, self.pidfd = services.RUNNING, found.pid, found.start_time, fd
 
-    def remember(self, described: dict[str, Any]) -> None:
+    def remember(self, row: Row) -> None:
         """After a change of supervisor: go on counting from what the last record says (see `describe`)."""
-        self.restarts = int(described.get("restarts", 0))
-        self.last_exit = described.get("last_exit")
+        self.restarts, self.last_exit = row.restarts, row.last_exit
 
     def start(self) -> None:
         """Start the process now, outside of any loop; raises TerokError."""
@@ -117,16 +116,10 @@ class Service:
         self._failures = 0
         self.kill()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Row:
         """Its part of the supervisor's record."""
-        return {
-            "pid": self.pid or None,
-            "start_time": self.start_time or None,
-            "state": self.state,
-            "restarts": self.restarts,
-            "last_exit": self.last_exit,
-            "since": self.since,
-        }
+        running = Process(self.pid, self.start_time) if self.pid else None
+        return Row(running, self.state, self.since, self.restarts, self.last_exit)
 
     def _event(self, event: str) -> None:
         self.state, action = services.step(self.state, event)

@@ -146,17 +146,15 @@ def _take_lock(wiring: Wiring, container: Container) -> int | None:
         return fd
     except BlockingIOError:
         pass
-    served = record.read(wiring.bundle.record) or {}
-    pid, started = served.get("container_pid"), served.get("container_start_time")
-    if served.get("phase") == "ready" and isinstance(pid, int) and isinstance(started, int):
-        if (pid, started) == (container.pid, container.start_time):
+    served = record.read(wiring.bundle.record)
+    if served is not None and served.phase == record.READY and served.container is not None:
+        if served.container == container.init:
             os.close(fd)
             return None
-        alive = process.open_same(pid, started)
-        if alive is not None:
-            os.close(alive)
+        if served.alive():
             raise TerokError(
-                f"The wiring of {wiring.container} is in use by another running container (pid {pid}).",
+                f"The wiring of {wiring.container} is in use by another running container "
+                f"(pid {served.container.pid}).",
                 fix="prepare a name of its own for each container",
             )
 

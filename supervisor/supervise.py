@@ -21,6 +21,7 @@ from .ground.loop import Loop
 from .ground.pids import signal_pidfd
 from .ground.quick import signal
 from .reap import remove_runtime_dir
+from .record import Process, Record
 from .schema import SOURCES
 from .service import Service
 from .wall import firewall, resolver
@@ -28,8 +29,6 @@ from .wall.guard import Guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from .container.container import Container
     from .ground.within import Call
     from .listeners import Opened
@@ -64,7 +63,7 @@ class Supervisor:
         self._turn = 0
         self._loop: Loop | None = None
         self._main_pidfd = self._standby_pidfd = -1
-        self._standby: tuple[int, int] | None = None
+        self._standby: Process | None = None
 
     # --- start -------------------------------------------------------------------------------------------
 
@@ -185,7 +184,7 @@ class Supervisor:
         """Without dnsmasq: have the names resolved again, in a process of its own."""
         loop = self._loop
         assert loop is not None
-        script = os.path.join(layout.package_root(), "sidecars", "shield", "refresh.py")
+        script = layout.program("sidecars", "shield", "refresh.py")
         argv = [sys.executable, "-I", "-S", script, self.wiring.bundle.root]
         loop.after(firewall.ROTATE_SECONDS, self._refresh)
         try:
@@ -207,7 +206,7 @@ class Supervisor:
         pid = process.split()
         if pid == 0:
             raise _BecomeStandby
-        self._standby = (pid, process.start_time(pid))
+        self._standby = Process(pid, process.start_time(pid))
         self._standby_pidfd = process.pidfd(pid)
         assert self._loop is not None
         self._loop.watch(self._standby_pidfd, self._on_standby_end)
@@ -217,7 +216,7 @@ class Supervisor:
         self._loop.forget(self._standby_pidfd)
         os.close(self._standby_pidfd)
         try:
-            os.waitpid(self._standby[0], 0)
+            os.waitpid(self._standby.pid, 0)
         except ChildProcessError:
             pass
         # a pause, so that a standby that cannot live does not keep the machine busy
@@ -257,15 +256,11 @@ class Supervisor:
 
     def _forget_services(self) -> None:
         """The sidecars died with the main supervisor (PDEATHSIG); dnsmasq did not and is found by the record."""
-        known = {
-            name: (pid, started)
-            for name, pid, started in record.processes(record.read(self.wiring.bundle.record) or {})
-        }
+        known = record.read(self.wiring.bundle.record)
         for service in self.services:
-            if service.survives:
-                service.adopt(*known.get(service.name, (0, 0)))
-            else:
-                service.forget_process()
+            row = known.service(service.name) if known else record.Row()
+            service.adopt(row.process if service.survives else None)
+            service.remember(row)
 
     # --- end ---------------------------------------------------------------------------------------------
 
@@ -295,27 +290,25 @@ class Supervisor:
         except OSError as error:
             os.write(2, f"supervisor: the record could not be written: {error.strerror}\n".encode())
 
-    def describe(self, *, ended: bool = False) -> dict[str, Any]:
+    def describe(self, *, ended: bool = False) -> Record:
         """The record's content."""
-        standby = {"pid": self._standby[0], "start_time": self._standby[1]} if self._standby else None
-        return {
-            "container": self.wiring.container,
-            "container_pid": self.container.pid,
-            "container_start_time": self.container.start_time,
-            "pid": None if ended else os.getpid(),
-            "start_time": None if ended else process.start_time(os.getpid()),
-            "standby": standby,
-            "phase": self.phase,
-            "started": self.started,
-            "error": self.error,
-            "sockets": [
+        return Record(
+            name=self.wiring.container,
+            identity=self.container.identity,
+            container=self.container.init,
+            supervisor=None if ended else Process(os.getpid(), process.start_time(os.getpid())),
+            standby=self._standby,
+            phase=self.phase,
+            started=self.started,
+            error=self.error,
+            sockets=tuple(
                 listener.path if listener.kind == "unix" else f"{listener.kind}:127.0.0.1:{listener.port}"
                 for sidecar in self.wiring.sidecars
                 for listener in sidecar.listeners
                 if listener.kind not in SOURCES
-            ],
-            "sidecars": {service.name: service.describe() for service in self.services},
-        }
+            ),
+            services=tuple((service.name, service.describe()) for service in self.services),
+        )
 
 
 def _trim_log() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...supervisor.ground import ports, process
 from ...supervisor.ground.errors import TerokError
-from ...supervisor.ground.layout import SUN_PATH_MAX, outer_uid
+from ...supervisor.ground.layout import SUN_PATH_MAX, outer_uid, socket_path
 from ..host import apparmor, hooks, podman
 from ..kit.check import FAIL, OK, WARN, Check
 from ..kit.env import Env, Output
@@ -130,7 +130,7 @@ def _hooks(env: Env) -> Iterator[Check]:
 
 
 def _paths(env: Env) -> Iterator[Check]:
-    room = SUN_PATH_MAX - len(os.fsencode(os.path.join(env.layout.runtime, "", "ssh-agent.sock")))
+    room = SUN_PATH_MAX - len(os.fsencode(socket_path(env.layout.runtime + os.sep, "ssh")))
     if room < 1:
         detail = f"{env.layout.runtime} leaves no room for a container's name in a socket path"
         yield Check("hooks", "socket paths", FAIL, detail, "terok config set paths.runtime /run/user/$(id -u)/terok")

@@ -16,7 +16,7 @@ from ...sidecars.store import keys, tiers
 from ...supervisor import record
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import TerokError
-from ...supervisor.ground.layout import outer_uid, package_root
+from ...supervisor.ground.layout import outer_uid, package_root, program
 from ..host import podman
 from ..kit.alive import container_alive, supervisor_fd
 from ..kit.check import FAIL, OK, WARN, Check
@@ -115,12 +115,9 @@ class Orphan:
 
 def orphans(env: Env) -> list[Orphan]:
     """Processes of ours that belong to no container's record."""
-    known = {
-        (pid, started)
-        for name in containers(env.config)
-        for _, pid, started in record.processes(record.read(env.layout.bundle(name).record) or {})
-    }
-    marks = [os.path.join(package_root(), *part) for part in (("hookbin", "entry.py"), ("sidecars", "boot.py"))]
+    records = [record.read(env.layout.bundle(name).record) for name in containers(env.config)]
+    known = {process for row in records if row for _, process in row.processes()}
+    marks = [program("hookbin", "entry.py"), program("sidecars", "boot.py")]
     marks.append(env.layout.containers + "/")
     found = []
     for each in psutil.process_iter():
@@ -132,7 +129,7 @@ def orphans(env: Env) -> list[Orphan]:
             continue
         name = os.path.basename(words[0]) if words else ""
         ours = any(word.startswith(mark) or f"={mark}" in word for word in words[:8] for mark in marks)
-        if ours and (each.pid, started) not in known and age >= ORPHAN_SECONDS and name != "podman":
+        if ours and record.Process(each.pid, started) not in known and age >= ORPHAN_SECONDS and name != "podman":
             found.append(Orphan(each.pid, started, name))
     return found
 

@@ -43,13 +43,8 @@ def run(args: argparse.Namespace, env: Env) -> int:
 
 def supervised(bundle: Bundle) -> bool:
     """True when the supervisor or its standby, as recorded, is alive."""
-    for name, pid, started in record.processes(record.read(bundle.record) or {}):
-        if name in ("supervisor", "standby"):
-            fd = process.open_same(pid, started)
-            if fd is not None:
-                os.close(fd)
-                return True
-    return False
+    known = record.read(bundle.record)
+    return known is not None and any(half is not None and half.alive() for half in (known.supervisor, known.standby))
 
 
 def heal(bundle: Bundle, env: Env) -> None:
@@ -65,7 +60,8 @@ def heal(bundle: Bundle, env: Env) -> None:
         raise TerokError(
             f"{bundle.name} does not run, so there is nothing to supervise.", fix=f"podman start {bundle.name}"
         )
-    words = [bundle.sidecar, str(state["State"]["Pid"]), os.path.dirname(state["OCIConfigPath"])]
+    oci_bundle = os.path.dirname(state["OCIConfigPath"])
+    words = [bundle.sidecar, state["Id"], str(state["State"]["Pid"]), oci_bundle]
     inner = [sys.executable, "-m", "terok_host.runtime.care.heal", *words]
     command = inner if layout.outer_uid() == 0 else ["unshare", *inner]
     environ = dict(env.environ)
@@ -94,12 +90,14 @@ def inside(words: list[str]) -> int:
     from ...supervisor.start import start
     from ...supervisor.wall import enforceable
 
-    path, pid, oci_bundle = words
+    path, identity, pid, oci_bundle = words
     wiring = schema.load(path)
-    container = Container(int(pid), oci_bundle, read_config(oci_bundle))
+    container = Container(identity, int(pid), oci_bundle, read_config(oci_bundle))
     if wiring.shield is not None:
         enforceable.check(container, None)
-    end_processes(record.read(wiring.bundle.record) or {})
+    known = record.read(wiring.bundle.record)
+    if known is not None:
+        end_processes(known)
     start(wiring, container, detach=detach, mount=False)
     return Exit.OK
 

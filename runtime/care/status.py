@@ -11,8 +11,8 @@ from typing import Any
 from ...supervisor import record
 from ...supervisor.ground.errors import Exit
 from ...supervisor.ground.layout import Bundle
+from ...supervisor.record import Record, Row
 from ..kit import files, processes
-from ..kit.alive import container_alive
 from ..kit.config import Config
 from ..kit.env import Env, Output
 from ..launch.compose import require_bundle
@@ -54,12 +54,12 @@ def container_status(bundle: Bundle, *, now: float) -> dict[str, Any]:
     """
     meta = files.read_json(bundle.meta)
     meta = meta if isinstance(meta, dict) else {}
-    known = record.read(bundle.record) or {}
-    supervisor = processes.look(known.get("pid"), known.get("start_time"), now=now)
-    alive = container_alive(bundle)
-    listed = known.get("sidecars")
-    sidecars = [_sidecar(name, each, now) for name, each in (listed if isinstance(listed, dict) else {}).items()]
-    running = [each for each in (supervisor, _look(known.get("standby"), now)) if each]
+    known = record.read(bundle.record)
+    supervisor = processes.look(known.supervisor if known else None, now=now)
+    alive = known is not None and known.alive()
+    sidecars = [_sidecar(name, row, now) for name, row in (known.services if known else ())]
+    standby = processes.look(known.standby if known else None, now=now)
+    running = [seen for seen in (supervisor, standby) if seen]
     return {
         "container": bundle.name,
         "state": _state(known, supervisor_alive=supervisor is not None, container_alive=alive),
@@ -68,62 +68,55 @@ def container_status(bundle: Bundle, *, now: float) -> dict[str, Any]:
         "network": meta.get("network"),
         "profiles": meta.get("profiles", []),
         "ports": meta.get("ports"),
-        "container_pid": known.get("container_pid") if alive else None,
+        "container_pid": known.container.pid if alive and known and known.container else None,
         "supervisor": _supervisor(known, supervisor, running),
         "sidecars": sidecars,
         "memory": sum(each.memory for each in running) + sum(each["memory"] or 0 for each in sidecars),
-        "sockets": known.get("sockets", []) if supervisor else [],
+        "sockets": list(known.sockets) if known and supervisor else [],
         "error": last_error(bundle, known),
     }
 
 
-def _state(known: dict[str, Any], *, supervisor_alive: bool, container_alive: bool) -> str:
+def _state(known: Record | None, *, supervisor_alive: bool, container_alive: bool) -> str:
     """One word: prepared, starting, running, ending, stopped, failed, or unsupervised (its supervisor was killed)."""
-    phase = known.get("phase")
-    if phase is None:
+    if known is None:
         return "prepared"
     if supervisor_alive:
-        return "running" if phase == "ready" else str(phase)
-    if container_alive and phase in ("ready", "starting"):
+        return "running" if known.phase == record.READY else known.phase
+    if container_alive and not known.over():
         return "unsupervised"
-    return "failed" if phase == "failed" else "stopped"
+    return "failed" if known.phase == record.FAILED else "stopped"
 
 
-def _supervisor(known: dict[str, Any], seen: processes.Seen | None, running: list[processes.Seen]) -> dict[str, Any]:
+def _supervisor(known: Record | None, seen: processes.Seen | None, running: list[processes.Seen]) -> dict[str, Any]:
     return {
         "pid": seen.pid if seen else None,
-        "state": known.get("phase", "waiting") if seen else "ended",
+        "state": known.phase if known and seen else "ended",
         "uptime": seen.uptime if seen else None,
         "memory": sum(each.memory for each in running) if seen else None,
         "processes": len(running),
     }
 
 
-def _look(entry: object, now: float) -> processes.Seen | None:
-    return processes.look(entry.get("pid"), entry.get("start_time"), now=now) if isinstance(entry, dict) else None
-
-
-def _sidecar(name: str, entry: object, now: float) -> dict[str, Any]:
-    values = entry if isinstance(entry, dict) else {}
-    seen = _look(entry, now)
-    state = str(values.get("state", "?"))
+def _sidecar(name: str, row: Row, now: float) -> dict[str, Any]:
+    seen = processes.look(row.process, now=now)
     return {
         "name": name,
         "pid": seen.pid if seen else None,
-        "state": "ended" if state == "running" and seen is None else state,
-        "restarts": values.get("restarts", 0),
+        "state": "ended" if row.state == "running" and seen is None else row.state or "?",
+        "restarts": row.restarts,
         "uptime": seen.uptime if seen else None,
         "memory": seen.memory if seen else None,
-        "last_exit": values.get("last_exit"),
+        "last_exit": row.last_exit,
     }
 
 
-def last_error(bundle: Bundle, known: dict[str, Any]) -> str | None:
+def last_error(bundle: Bundle, known: Record | None) -> str | None:
     """The newest error: the record's, else the last line of hook-error.log written after the record."""
     line, when = _last_line(bundle.hook_error)
-    started = known.get("started")
-    fresh = not isinstance(started, float | int) or when >= started
-    return known.get("error") or (line if fresh else None)
+    if known is None:
+        return line
+    return known.error or (line if when >= known.started else None)
 
 
 def _last_line(path: str) -> tuple[str | None, float]:

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from ...supervisor.ground.layout import Layout, containers_conf_dropin, outer_uid, package_root
+from ...supervisor.ground.layout import Layout, containers_conf_dropin, outer_uid, program
 from ...supervisor.ground.process import CLEAN_ENV
 
 STAGES = ("createRuntime", "poststop")
@@ -29,7 +29,7 @@ def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
     is given, since crun would hand its own on (crun 0.17: the container's), and the loader follows LD_LIBRARY_PATH
     before the first line of ours; so the layout's directories are arguments.
     """
-    entry = os.path.join(package_root(), "hookbin", "entry.py")
+    entry = program("hookbin", "entry.py")
     interpreter = os.path.abspath(sys.executable)
     return {
         "version": "1.0.0",
@@ -46,7 +46,7 @@ def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
 
 def descriptor_path(layout: Layout, stage: str) -> str:
     """Where the descriptor of a stage is."""
-    return os.path.join(layout.hooks, f"terok-{stage}.json")
+    return layout.hook(stage)
 
 
 def descriptor_text(layout: Layout, stage: str) -> str:
@@ -126,7 +126,7 @@ def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = Non
             return f"The hook descriptor {path} is missing."
         if text != descriptor_text(layout, stage):
             return f"The hook descriptor {path} belongs to another installation of terok."
-    entry = os.path.join(package_root(), "hookbin", "entry.py")
+    entry = program("hookbin", "entry.py")
     if not os.path.isfile(entry):
         return f"The hook program {entry} is missing."
     dirs, decided = effective_hook_dirs(environ, uid=uid)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...supervisor.container.selinux import FS, SOCKET_LABEL, SOCKET_TYPE, current, enabled, known
 from ...supervisor.ground import process
-from ...supervisor.ground.layout import policy_installer
+from ...supervisor.ground.layout import policy_installer, policy_source
 
 if TYPE_CHECKING:
     from ..kit.check import Check
@@ -226,7 +226,7 @@ def look(mode: str, fs: str = FS) -> Facts:
 
 def marker(path: str = "") -> str:
     """The alias in terok_socket.te that names its version in a loaded policy."""
-    with open(path or os.path.join(os.path.dirname(policy_installer()), "terok_socket.te"), encoding="utf-8") as file:
+    with open(path or policy_source(), encoding="utf-8") as file:
         found = re.search(r"^typealias \w+ alias (\w+);", file.read(), re.MULTILINE)
     assert found is not None, "terok_socket.te names its version"
     return found.group(1)

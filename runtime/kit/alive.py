@@ -16,27 +16,13 @@ END_SECONDS = 3.0
 def supervisor_fd(bundle: Bundle) -> int | None:
     """A pidfd on the container's live supervisor; None when none runs. The caller closes it."""
     known = record.read(bundle.record)
-    if known is None or known.get("phase") in ("ended", "failed"):
-        return None
-    pid, started = known.get("pid"), known.get("start_time")
-    if not isinstance(pid, int) or not isinstance(started, int):
-        return None
-    return process.open_same(pid, started)
+    return known.supervisor.open() if known and known.supervisor and not known.over() else None
 
 
 def container_alive(bundle: Bundle) -> bool:
     """Whether the container's init, as the record names it, is still a running process."""
-    known = record.read(bundle.record) or {}
-    pid, started = known.get("container_pid"), known.get("container_start_time")
-    if not isinstance(pid, int) or not isinstance(started, int):
-        return False
-    fd = process.open_same(pid, started)
-    if fd is None:
-        return False
-    try:
-        return not process.wait_gone(fd, 0)  # readable for a zombie too
-    finally:
-        os.close(fd)
+    known = record.read(bundle.record)
+    return known is not None and known.alive()
 
 
 def refuse_if_running(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from ...supervisor.ground import process
+from ...supervisor.record import Process
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,16 @@ class Seen:
         return asdict(self)
 
 
-def look(pid: object, started: object, *, now: float) -> Seen | None:
-    """The process with this pid and start time (clock ticks), or None when it has ended.
+def look(recorded: Process | None, *, now: float) -> Seen | None:
+    """What the recorded process is like now, or None when it has ended.
 
     A pidfd is held meanwhile, so the numbers are not another process's that got the pid.
     """
-    if not isinstance(pid, int) or not isinstance(started, int):
-        return None
-    fd = process.open_same(pid, started)
-    if fd is None:
+    fd = recorded.open() if recorded else None
+    if recorded is None or fd is None:
         return None
     try:
-        return _measure(psutil.Process(pid), now)
+        return _measure(psutil.Process(recorded.pid), now)
     except psutil.NoSuchProcess:
         return None
     finally:

@@ -51,7 +51,7 @@ def compose(state: bytes, data: str, runtime: str, config: str) -> str:
 
     from ...supervisor.container.container import read_config
     from ...supervisor.ground.errors import TerokError
-    from ...supervisor.ground.layout import Layout, check_name
+    from ...supervisor.ground.layout import Layout, check_name, container_env
     from ..kit import files
     from ..kit.config import load_at
     from .compose import env_file, wire
@@ -66,7 +66,8 @@ def compose(state: bytes, data: str, runtime: str, config: str) -> str:
     request = request_of(check_name(identity[:12]), annotations, cfg)
     made = wire(request, cfg, network_of(read_config(bundle), cfg))
     # the runtime directory is what the container sees, whoever its user is
-    files.write(os.path.join(cfg.layout.runtime_dir(request.container), "env"), env_file(made.env), mode=0o644)
+    variables = container_env(cfg.layout.runtime_dir(request.container))
+    files.write(variables, env_file(made.env), mode=0o644)
     return str(made.bundle.sidecar)
 
 

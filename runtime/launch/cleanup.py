@@ -34,7 +34,7 @@ def tear_down(container: str, *, cfg: Config, force: bool) -> bool:
     bundle = cfg.layout.bundle(container)
     if not os.path.isdir(cfg.layout.containers):
         return _revoke(container, cfg)
-    with files.locked(os.path.join(cfg.layout.containers, ".lock")):
+    with files.locked(cfg.layout.containers_lock):
         if not force:
             refuse_if_running(bundle)
         reaped = os.path.isdir(cfg.layout.runtime_dir(container))

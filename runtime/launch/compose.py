@@ -125,7 +125,7 @@ def wire(request: Request, cfg: Config, network: podman.NetworkPlan) -> Launch:
         check_name(request.scope)
     plan, notes = decide(request, cfg)
     files.make_dir(cfg.layout.containers)
-    with files.locked(os.path.join(cfg.layout.containers, ".lock")):
+    with files.locked(cfg.layout.containers_lock):
         bundle = cfg.layout.bundle(request.container)
         refuse_if_running(bundle)
         anew = not os.path.exists(bundle.root)
@@ -268,22 +268,6 @@ def _flags(plan: WiringPlan, profiles: Sequence[str], network: podman.NetworkPla
     flags += ["--network", network.flag, "--env-file", bundle.env, "--http-proxy=false"]
     # with one of these two a process could change the rules, or set the mark that reaches the forwarder
     return [*flags, "--cap-drop", "NET_ADMIN", "--cap-drop", "NET_RAW"]
-
-
-def read_plan(cfg: Config, container: str) -> WiringPlan | None:
-    """The plan that `meta.json` holds; None when the container was never prepared.
-
-    Raises:
-        TerokError: the file is there and makes no sense.
-    """
-    bundle = cfg.layout.bundle(container)
-    meta = files.read_json(bundle.meta)
-    if meta is None:
-        return None
-    try:
-        return WiringPlan.from_dict(meta)
-    except (ValueError, AttributeError) as error:
-        raise TerokError(f"{bundle.meta} is damaged: {error}.", fix=f"terok cleanup {container}") from error
 
 
 def require_bundle(cfg: Config, container: str) -> Bundle:

@@ -7,7 +7,7 @@ import socket
 from contextlib import ExitStack
 
 from ...supervisor.ground.errors import TerokError
-from ...supervisor.ground.layout import Bundle, check_socket_path, package_root
+from ...supervisor.ground.layout import SOCKETS, Bundle, bridges, check_socket_path, socket_path
 from ..kit import files
 from ..kit.config import Config
 from .plan import PerContainerResources
@@ -17,13 +17,10 @@ CONTAINER_BRIDGES_DIR = "/usr/local/share/terok-sandbox/bridges"
 LOOPBACK_VAULT_PORT = 9419
 """The vault's port on the container's own 127.0.0.1, in every transport."""
 
-SOCKETS = {"vault": "vault.sock", "ssh": "ssh-agent.sock", "gate": "gate.sock"}
-"""Each service's socket in the runtime directory."""
-
 
 def bridges_resource_dir() -> str:
     """The host's directory with the scripts for images that prefer an environment file to set variables."""
-    return os.path.join(package_root(), "runtime", "bridges")
+    return bridges()
 
 
 def run_state_dir(cfg: Config, container: str) -> str:
@@ -42,8 +39,8 @@ def allocate_per_container_resources(cfg: Config, container: str) -> PerContaine
         TerokError: the name is bad, a socket's path would be too long, or no port is free.
     """
     directory = cfg.layout.runtime_dir(container)
-    for name in SOCKETS.values():
-        check_socket_path(os.path.join(directory, name))
+    for service in SOCKETS:
+        check_socket_path(socket_path(directory, service))
     files.make_dir(cfg.layout.runtime)
     files.make_dir(directory)
     if cfg.services.mode == "socket":

@@ -100,7 +100,7 @@ def available_profiles(layout: Layout) -> list[str]:
 
 def scope_known(layout: Layout, scope: str) -> bool:
     """Whether anything is stored for the scope: a credential, an SSH key, a mirror or a shield profile."""
-    if scope in available_profiles(layout) or os.path.isdir(os.path.join(layout.gate, scope)):
+    if scope in available_profiles(layout) or os.path.isdir(layout.gate_home(scope).root):
         return True
     store = open_store(layout)
     if store is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from ...sidecars.shield.reader import settings as audit
@@ -11,7 +10,6 @@ from ...supervisor.ground import layout as places
 from ...supervisor.ground.layout import Bundle
 from ..kit.config import Config, GateConfig, SshConfig, VaultConfig
 from .plan import PerContainerResources, WiringPlan
-from .resources import SOCKETS
 
 
 def document(
@@ -46,8 +44,8 @@ def document(
     for name, own in settings.items():
         listeners: list[dict[str, Any]] = audit.listeners() if name == "audit" else []
         section = sections.get(name)
-        if name in SOCKETS:
-            listeners.append({"kind": "unix", "path": os.path.join(runtime_dir, SOCKETS[name])})
+        if name in places.SOCKETS:
+            listeners.append({"kind": "unix", "path": places.socket_path(runtime_dir, name)})
         if name in loopback:
             listeners.append({"kind": "netns", "port": loopback[name]})
         if (port := host_ports.get(name)) is not None:
@@ -80,12 +78,12 @@ def service_env(plan: WiringPlan, *, gate_token: str | None) -> dict[str, str]:
     inside = places.IN_CONTAINER
     found: dict[str, str] = {}
     if plan.broker:
-        found["TEROK_VAULT_SOCKET"] = f"{inside}/{SOCKETS['vault']}"
+        found["TEROK_VAULT_SOCKET"] = places.socket_path(inside, "vault")
         found["TEROK_VAULT_LOOPBACK_PORT"] = str(places.VAULT_PORT)
     if plan.gate:
-        found["TEROK_GATE_SOCKET"] = f"{inside}/{SOCKETS['gate']}"
+        found["TEROK_GATE_SOCKET"] = places.socket_path(inside, "gate")
         if gate_token:
             found["TEROK_GATE_TOKEN"] = gate_token
     if plan.ssh:
-        found["SSH_AUTH_SOCK"] = f"{inside}/{SOCKETS['ssh']}"
+        found["SSH_AUTH_SOCK"] = places.socket_path(inside, "ssh")
     return found

@@ -13,7 +13,7 @@ from ...sidecars.ssh.settings import settings_for
 from ...supervisor import schema
 from ...supervisor.ground import process, sockets
 from ...supervisor.ground.errors import Exit, TerokError
-from ...supervisor.ground.layout import check_name, check_socket_path, package_root
+from ...supervisor.ground.layout import check_name, check_socket_path, program
 from .shelf import Shelf
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _serve(
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
         json.dump(wiring, file)
-    boot = os.path.join(package_root(), "sidecars", "boot.py")
+    boot = program("sidecars", "boot.py")
     # in a session of its own: the terminal's interrupt is for the command
     signer = process.spawn(
         [sys.executable, "-I", "-S", boot, "ssh", temporary],

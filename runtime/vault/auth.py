@@ -120,7 +120,7 @@ def _login(args: argparse.Namespace, env: Env) -> list[str]:
             f"The roster has no login command for {args.agent}.", fix="type a key instead", code=Exit.USAGE
         )
     chosen = known[0]
-    home = os.path.join(env.layout.runtime, ".auth", secrets.token_hex(8))
+    home = env.layout.login_home(secrets.token_hex(8))
     os.makedirs(home, mode=0o700)
     try:
         if chosen["hint"]:

@@ -86,9 +86,9 @@ def tidy(home: GateHome) -> bool:
 
 
 def _tidy(home: GateHome) -> bool:
-    packs = [name for name in os.listdir(os.path.join(home.objects, "pack")) if name.endswith(".idx")]
-    loose = len(os.listdir(os.path.join(home.objects, "17"))) if os.path.isdir(os.path.join(home.objects, "17")) else 0
-    bitmaps = [name for name in os.listdir(os.path.join(home.objects, "pack")) if name.endswith(".bitmap")]
+    packs = [name for name in os.listdir(home.packs) if name.endswith(".idx")]
+    loose = len(os.listdir(home.loose_sample)) if os.path.isdir(home.loose_sample) else 0
+    bitmaps = [name for name in os.listdir(home.packs) if name.endswith(".bitmap")]
     # loose objects are spread evenly: one of 256 directories tells how many there are (as git gc --auto does)
     if len(packs) <= PACKS_MAX and loose <= 27 and (bitmaps or not packs):
         return False

@@ -81,16 +81,6 @@ def _prefix(each: str) -> Any:
     return {"prefix": {"addr": base, "len": int(length)}}
 
 
-def address_among(family: int, ranges: Iterable[str]) -> Statement:
-    """The destination lies in one of several ranges, of which none holds another."""
-    listed = list(ranges)
-    protocol = protocol_of(family)
-    return Statement(
-        f"{protocol} daddr {{ {', '.join(listed)} }}",
-        _match(_payload(protocol, "daddr"), {"set": [_prefix(each) for each in listed]}),
-    )
-
-
 def port(protocol: str, where: str, values: Iterable[tuple[int, int]], *, unequal: bool = False) -> Statement:
     """Source (`sport`) or destination (`dport`) port lies in one of the ranges (low, high)."""
     ranges = list(values)

@@ -55,11 +55,8 @@ def _container_ends(bundle: Bundle, seconds: float) -> bool:
     from terok_host.supervisor import record
     from terok_host.supervisor.ground import pids
 
-    seen = record.read(bundle.record) or {}
-    pid, started = seen.get("container_pid"), seen.get("container_start_time")
-    if not isinstance(pid, int) or not isinstance(started, int):
-        return True
-    fd = pids.open_same(pid, started)
+    known = record.read(bundle.record)
+    fd = known.container.open() if known and known.container else None
     return fd is None or pids.wait_gone(fd, seconds)
 
 

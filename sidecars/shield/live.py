@@ -38,28 +38,23 @@ class Running:
 
     Args:
         namespaces: its network namespace, and the user namespace that owns it.
-        dns: dnsmasq's pid and start time; None without dnsmasq.
+        dns: dnsmasq's process; None without dnsmasq.
         restart_dns: makes dnsmasq start again with its new configuration.
     """
 
     def __init__(
-        self, namespaces: process.Namespaces, dns: tuple[int, int] | None, restart_dns: Callable[[], None]
+        self, namespaces: process.Namespaces, dns: record.Process | None, restart_dns: Callable[[], None]
     ) -> None:
         self.namespaces, self.dns, self.restart_dns = namespaces, dns, restart_dns
 
     @classmethod
     def find(cls, bundle: Bundle) -> Running | None:
         """The running container of a bundle, by its supervisor's record; None when it does not run."""
-        seen = record.read(bundle.record) or {}
-        known = {name: (pid, started) for name, pid, started in record.processes(seen)}
-        pid, started = seen.get("container_pid"), seen.get("container_start_time")
-        if seen.get("phase") != "ready" or not isinstance(pid, int) or not isinstance(started, int):
+        known = record.read(bundle.record)
+        if known is None or known.phase != record.READY or known.container is None or not known.alive():
             return None
-        alive, supervisor = process.open_same(pid, started), process.open_same(*known.get("supervisor", (0, 0)))
-        if alive is None:
-            return None
-        os.close(alive)
-        if supervisor is None:
+        supervisor = known.supervisor.open() if known.supervisor else None
+        if known.supervisor is None or supervisor is None:
             raise TerokError(
                 f"The supervisor of {bundle.name} has died; its firewall stands, but nobody can change it.",
                 fix=f"terok heal {bundle.name}",
@@ -68,11 +63,12 @@ class Running:
         def restart() -> None:
             signal.pidfd_send_signal(supervisor, signal.SIGHUP)
 
-        return cls(_namespaces(known["supervisor"][0], pid), known.get("dnsmasq"), restart)
+        namespaces = _namespaces(known.supervisor.pid, known.container.pid)
+        return cls(namespaces, known.service("dnsmasq").process, restart)
 
     def reload_dns(self) -> None:
         """Make dnsmasq read its lists again; when it is dead, its successor reads them anyway."""
-        fd = process.open_same(*self.dns) if self.dns else None
+        fd = self.dns.open() if self.dns else None
         if fd is None:
             return
         try:

@@ -7,6 +7,7 @@ import stat
 
 from ..ground import process
 from ..ground.errors import TerokError
+from ..ground.pids import Process
 from ..ground.quick import loads
 from . import selinux
 
@@ -21,6 +22,7 @@ class Container:
     """Descriptors that name one container's kernel objects; they stay right when its pid is reused.
 
     Attributes:
+        identity: the id that Podman gave it.
         pid, start_time: of its init, as the host counts; start_time in clock ticks since boot.
         pidfd: becomes readable when the init ends.
         net, mount: descriptors of its network and mount namespaces; `mount` only until the start is through.
@@ -32,13 +34,13 @@ class Container:
         joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
     """
 
-    def __init__(self, pid: int, bundle: str, config: dict[str, Any]) -> None:
-        """Look at the container whose OCI state has this `pid` and `bundle` directory, with its config.json read.
+    def __init__(self, identity: str, pid: int, bundle: str, config: dict[str, Any]) -> None:
+        """Look at the container whose OCI state has this id, `pid` and `bundle` directory, with its config.json read.
 
         Raises:
             TerokError: it has ended already, its configuration cannot be read, or it shares the host's network.
         """
-        self.pid = pid
+        self.identity, self.pid = identity, pid
         try:
             self.pidfd = os.pidfd_open(pid)
             self.start_time = process.start_time(pid)
@@ -68,6 +70,11 @@ class Container:
         self.home = _home(init)
         self.owner = _owner(config, init)
         self.joined = _joined_network(config)
+
+    @property
+    def init(self) -> Process:
+        """Its init, as the record names it."""
+        return Process(self.pid, self.start_time)
 
     @property
     def network(self) -> process.Namespaces:

@@ -29,6 +29,7 @@ class Origin:
     """What Podman's storage says of a container.
 
     Attributes:
+        identity: its id.
         names: what Podman calls it.
         image: id of its image; "" for a root file system without one.
         annotations: of the image's manifest; None when that could not be found.
@@ -36,9 +37,16 @@ class Origin:
     """
 
     def __init__(
-        self, names: list[str], image: str, annotations: dict[str, Any] | None, run: list[str], places: list[str]
+        self,
+        identity: str,
+        names: list[str],
+        image: str,
+        annotations: dict[str, Any] | None,
+        run: list[str],
+        places: list[str],
     ) -> None:
-        self.names, self.image, self.annotations, self.run, self._places = names, image, annotations, run, places
+        self.identity, self.names, self.image, self.annotations = identity, names, image, annotations
+        self.run, self._places = run, places
 
     @classmethod
     def find(cls, identity: str, bundle: str, config: dict[str, Any]) -> Origin:
@@ -61,7 +69,7 @@ class Origin:
                 if isinstance(entry, dict) and entry.get("id") == identity:
                     image = str(entry.get("image") or "")
                     names = [name for name in entry.get("names") or [] if isinstance(name, str)]
-                    return cls(names, image, _image_annotations(containers, image), run, places)
+                    return cls(identity, names, image, _image_annotations(containers, image), run, places)
         raise TerokError(
             f"Podman's record of the container {identity[:12]} was not found beside {bundle}, "
             "so it cannot be told who asked for its annotations."

@@ -25,6 +25,9 @@ ANNOTATION_PROFILES = "terok.shield.profiles"
 ANNOTATION_UDP_PORTS = "terok.shield.udp_ports"
 ANNOTATION_STATE_DIR = "terok.shield.state_dir"
 
+SOCKETS = {"vault": "vault.sock", "ssh": "ssh-agent.sock", "gate": "gate.sock"}
+"""Each service's socket in the runtime directory."""
+
 VAULT_PORT = 9419
 GATE_PORT = 9418
 DNS_PORT = 53
@@ -70,6 +73,21 @@ def check_socket_path(path: str) -> str:
     return path
 
 
+class _Below:
+    """A path below one of its owner's directories, as an attribute that type checkers see as `str`.
+
+    Args:
+        base: the owner's attribute that holds the directory.
+        parts: what is joined to it.
+    """
+
+    def __init__(self, base: str, *parts: str) -> None:
+        self._base, self._parts = base, parts
+
+    def __get__(self, owner: object, _kind: type) -> str:
+        return os.path.join(getattr(owner, self._base), *self._parts)
+
+
 class Bundle:
     """The state bundle of one container: everything on disk about it.
 
@@ -92,28 +110,28 @@ class Bundle:
         """The container's name."""
         return os.path.basename(self.root)
 
-    meta = property(lambda self: self.file("meta.json"))
-    sidecar = property(lambda self: self.file("sidecar.json"))
-    env = property(lambda self: self.file("env"))
-    ruleset = property(lambda self: self.file("ruleset.nft"))
-    expected = property(lambda self: self.file("ruleset.json"))
-    shield = property(lambda self: self.file("shield.json"))
-    shield_lock = property(lambda self: self.file("shield.lock"))
-    dnsmasq_conf = property(lambda self: self.file("dnsmasq.conf"))
-    dnsmasq_servers = property(lambda self: self.file("dnsmasq.servers"))
-    dnsmasq_hosts = property(lambda self: self.file("dnsmasq.hosts"))
-    hosts = property(lambda self: self.file("hosts"))
-    resolv_conf = property(lambda self: self.file("resolv.conf"))
-    live_allowed = property(lambda self: self.file("live.allowed"))
-    deny_list = property(lambda self: self.file("deny.list"))
-    audit = property(lambda self: self.file("audit.jsonl"))
-    record = property(lambda self: self.file("supervisor.json"))
-    log = property(lambda self: self.file("supervisor.log"))
-    hook_error = property(lambda self: self.file("hook-error.log"))
-    lock = property(lambda self: self.file("supervisor.lock"))
-    confirm = property(lambda self: self.file("confirm"))
-    tokens = property(lambda self: self.file("tokens.json"))
-    home = property(lambda self: self.file("home"))
+    meta = _Below("root", "meta.json")
+    sidecar = _Below("root", "sidecar.json")
+    env = _Below("root", "env")
+    ruleset = _Below("root", "ruleset.nft")
+    expected = _Below("root", "ruleset.json")
+    shield = _Below("root", "shield.json")
+    shield_lock = _Below("root", "shield.lock")
+    dnsmasq_conf = _Below("root", "dnsmasq.conf")
+    dnsmasq_servers = _Below("root", "dnsmasq.servers")
+    dnsmasq_hosts = _Below("root", "dnsmasq.hosts")
+    hosts = _Below("root", "hosts")
+    resolv_conf = _Below("root", "resolv.conf")
+    live_allowed = _Below("root", "live.allowed")
+    deny_list = _Below("root", "deny.list")
+    audit = _Below("root", "audit.jsonl")
+    record = _Below("root", "supervisor.json")
+    log = _Below("root", "supervisor.log")
+    hook_error = _Below("root", "hook-error.log")
+    lock = _Below("root", "supervisor.lock")
+    confirm = _Below("root", "confirm")
+    tokens = _Below("root", "tokens.json")
+    home = _Below("root", "home")
 
     def home_file(self, path: str) -> str:
         """The source of a file that is mounted at `path` below the home of the container's user."""
@@ -147,13 +165,15 @@ class GateHome:
         """The scope's name."""
         return os.path.basename(self.root)
 
-    repo = property(lambda self: os.path.join(self.root, "repo.git"))
-    objects = property(lambda self: os.path.join(self.root, "repo.git", "objects"))
-    config = property(lambda self: os.path.join(self.root, "gate.json"))
-    state = property(lambda self: os.path.join(self.root, "state.json"))
-    lock = property(lambda self: os.path.join(self.root, "lock"))
-    log = property(lambda self: os.path.join(self.root, "log.jsonl"))
-    known_hosts = property(lambda self: os.path.join(self.root, "known_hosts"))
+    repo = _Below("root", "repo.git")
+    objects = _Below("root", "repo.git", "objects")
+    packs = _Below("root", "repo.git", "objects", "pack")
+    loose_sample = _Below("root", "repo.git", "objects", "17")
+    config = _Below("root", "gate.json")
+    state = _Below("root", "state.json")
+    lock = _Below("root", "lock")
+    log = _Below("root", "log.jsonl")
+    known_hosts = _Below("root", "known_hosts")
 
     def incoming(self, container: str) -> str:
         """The only directory that the container's gate may write: packs land there; TerokError for a bad name."""
@@ -201,23 +221,33 @@ class Layout:
             os.path.join(base("XDG_CONFIG_HOME", home + "/.config"), "terok"),
         )
 
-    containers = property(lambda self: os.path.join(self.data, "containers"))
-    hooks = property(lambda self: os.path.join(self.data, "hooks.d"))
-    hook_error = property(lambda self: os.path.join(self.data, "hook-error.log"))
-    vault = property(lambda self: os.path.join(self.data, "vault"))
-    vault_db = property(lambda self: os.path.join(self.data, "vault", "vault.db"))
-    vault_key = property(lambda self: os.path.join(self.data, "vault", "key"))
-    vault_routes = property(lambda self: os.path.join(self.data, "vault", "routes.json"))
-    vault_refresh = property(lambda self: os.path.join(self.data, "vault", "refresh"))
-    vault_audit = property(lambda self: os.path.join(self.data, "vault", "audit.jsonl"))
-    vault_usage = property(lambda self: os.path.join(self.data, "vault", "usage.db"))
-    gate = property(lambda self: os.path.join(self.data, "gate"))
-    unlocked_key = property(lambda self: os.path.join(self.runtime, ".vault", "key"))
-    config_file = property(lambda self: os.path.join(self.config, "config.yml"))
-    profiles = property(lambda self: os.path.join(self.config, "shield", "profiles"))
-    roster = property(lambda self: os.path.join(self.config, "roster.d"))
+    containers = _Below("data", "containers")
+    containers_lock = _Below("data", "containers", ".lock")
+    hooks = _Below("data", "hooks.d")
+    hook_error = _Below("data", "hook-error.log")
+    vault = _Below("data", "vault")
+    vault_db = _Below("data", "vault", "vault.db")
+    vault_key = _Below("data", "vault", "key")
+    vault_routes = _Below("data", "vault", "routes.json")
+    vault_refresh = _Below("data", "vault", "refresh")
+    vault_audit = _Below("data", "vault", "audit.jsonl")
+    vault_usage = _Below("data", "vault", "usage.db")
+    gate = _Below("data", "gate")
+    unlocked_key = _Below("runtime", ".vault", "key")
+    config_file = _Below("config", "config.yml")
+    profiles = _Below("config", "shield", "profiles")
+    roster = _Below("config", "roster.d")
 
-    agents = property(lambda self: os.path.join(self.data, "agents"))
+    agents = _Below("data", "agents")
+    logins = _Below("runtime", ".auth")
+
+    def hook(self, stage: str) -> str:
+        """The OCI hook descriptor of one stage."""
+        return os.path.join(self.hooks, f"terok-{stage}.json")
+
+    def login_home(self, token: str) -> str:
+        """The home directory of one login container."""
+        return os.path.join(self.logins, token)
 
     def agent(self, scope: str) -> Bundle:
         """The state of `terok ssh agent` for one scope, in the form of a bundle; TerokError for an unusable name."""
@@ -264,6 +294,21 @@ def containers_conf_dropin(environ: Mapping[str, str], *, uid: int | None = None
     return os.path.join(base, "containers", "containers.conf.d", "50-terok.conf")
 
 
+def socket_path(runtime_dir: str, service: str) -> str:
+    """A service's Unix socket in a container's runtime directory."""
+    return os.path.join(runtime_dir, SOCKETS[service])
+
+
+def container_env(runtime_dir: str) -> str:
+    """The environment of a container that has only annotations, which it reads itself."""
+    return os.path.join(runtime_dir, "env")
+
+
+def program(*parts: str) -> str:
+    """A program of the package, by its path below `package_root`."""
+    return os.path.join(package_root(), *parts)
+
+
 def package_root() -> str:
     """The directory that holds the floors (`supervisor/`, `sidecars/`, ...), as this process found them."""
     return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -271,7 +316,17 @@ def package_root() -> str:
 
 def policy_installer() -> str:
     """The script that adds our SELinux policy module; an administrator runs it once, where it is needed at all."""
-    return os.path.join(package_root(), "selinux", "install_policy.sh")
+    return program("selinux", "install_policy.sh")
+
+
+def policy_source() -> str:
+    """The source of that module."""
+    return program("selinux", "terok_socket.te")
+
+
+def bridges() -> str:
+    """Scripts for images that prefer an environment file to set variables."""
+    return program("runtime", "bridges")
 
 
 def dnsmasq_profiles() -> tuple[tuple[str, str], ...]:

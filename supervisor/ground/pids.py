@@ -7,6 +7,12 @@ import select
 
 from .quick import signal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from .frozen import dataclass
+
 
 def pidfd(pid: int) -> int:
     """A descriptor that becomes readable when the process ends (pidfd_open(2)); ProcessLookupError when it has."""
@@ -55,3 +61,25 @@ def signal_pidfd(fd: int, number: int) -> None:
         signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
         pass
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process: its pid and start time (in clock ticks since boot), which together are never another's."""
+
+    pid: int
+    start_time: int
+
+    def open(self) -> int | None:
+        """A pidfd; None when the process has ended. The caller closes it."""
+        return open_same(self.pid, self.start_time)
+
+    def alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        fd = self.open()
+        if fd is None:
+            return False
+        try:
+            return not wait_gone(fd, 0)
+        finally:
+            os.close(fd)

@@ -9,6 +9,7 @@ import time
 
 from . import kernel
 from .errors import TerokError
+from .pids import Process as Process
 from .pids import open_same as open_same
 from .pids import pidfd as pidfd
 from .pids import start_time as start_time

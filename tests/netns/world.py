@@ -166,7 +166,7 @@ class World:
             self.stop_dns()
             self.start_dns(self._shield)
 
-        dns = None if self._dns is None else (self._dns, process.start_time(self._dns))
+        dns = None if self._dns is None else process.Process(self._dns, process.start_time(self._dns))
         return Running(self.box.namespaces, dns, restart)
 
     # --- servers and clients -----------------------------------------------------------------------------

@@ -89,7 +89,9 @@ def test_no_secret_and_no_privilege_where_the_container_could_find_them(
     assert scope.SECRET not in found and "/run/terok" not in found.splitlines()
     state = record.read(house.bundle(container).record)
     assert state is not None
-    vault = next(pid for process, pid, _ in record.processes(state) if process == "vault")
+    running = state.service("vault").process
+    assert running is not None
+    vault = running.pid
     status = Path(f"/proc/{vault}/status").read_text()
     assert "NoNewPrivs:\t1\n" in status
     assert "CapEff:\t0000000000000000\n" in status

@@ -155,7 +155,9 @@ def test_any_process_of_ours_may_be_killed(house: House, name: str, world: Upstr
     before = leaks.take(house, bundles=False)
     house.podman("run", "--detach", *flags(house, name), house.image, *LIVE)
     all_services_work(house, name, world)
-    known = {each: pid for each, pid, _ in record.processes(record.read(house.bundle(name).record) or {})}
+    state = record.read(house.bundle(name).record)
+    assert state is not None
+    known = {service: process.pid for service, process in state.processes()}
     os.kill(known[victim], signal.SIGKILL)
     all_services_work(house, name, world)
     house.podman("stop", "--time", "0", name)
@@ -165,7 +167,9 @@ def test_any_process_of_ours_may_be_killed(house: House, name: str, world: Upstr
 def test_an_idle_container_costs_no_wake_up(house: House, name: str, world: Upstream) -> None:
     """Supervisor, standby and dnsmasq of a container that asks for nothing."""
     house.podman("run", "--detach", *flags(house, name), house.image, *LIVE)
-    known = {each: pid for each, pid, _ in record.processes(record.read(house.bundle(name).record) or {})}
+    state = record.read(house.bundle(name).record)
+    assert state is not None
+    known = {service: process.pid for service, process in state.processes()}
     assert known.keys() == {"supervisor", "standby", "dnsmasq"}
     # the network tells dnsmasq when its addresses are final (duplicate address detection, RFC 4862): not idle yet
     woken(list(known.values()), seconds=5, log=house.base / "calls")

@@ -217,6 +217,18 @@ def test_programs_started_by_path_are_known() -> None:
     assert all(name in MODULES for named in PROGRAMS.values() for name in named)
 
 
+def circles(modules: list[str]) -> set[str]:
+    """Modules that import each other in a circle, type-only imports included."""
+    below = {module: {name for name in imports_of(module) if name in modules and name != module} for module in modules}
+    while ends := {module for module, targets in below.items() if not targets & below.keys()}:
+        below = {module: targets for module, targets in below.items() if module not in ends}
+    return set(below)
+
+
+def test_floor_one_has_no_circle_of_imports() -> None:
+    assert not circles([module for module in MODULES if module.startswith("supervisor.")])
+
+
 @pytest.mark.parametrize(
     ("module", "target", "fine"),
     [
