@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ..kit import limits
 from ..kit.codec import split_head
 from ..kit.refusal import Refusal, Refused
+from . import limits
 
 if TYPE_CHECKING:
     from ..kit.reactor import Timer

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..kit import bodies, limits
+from ..kit import bodies
 from ..kit.codec import CHUNKED, Answer, read_answer, split_head
 from ..kit.refusal import Refusal, Refused
+from . import limits
 from .headers import Added, answer_lines, trailer_lines
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import ssl
 import sys
 
 from ...supervisor.ground.errors import Exit, TerokError
-from ..kit import limits
 from ..kit.confine import confine
 from ..kit.context import Context
 from ..kit.dial import Dialer, trust_stores
@@ -20,7 +19,7 @@ from ..login.helper import Helper
 from ..login.refresh import needed
 from ..store.keys import prepare
 from ..store.store import Store
-from . import apology
+from . import apology, limits
 from .books.journal import Journal
 from .books.ledger import Counts, Ledger
 from .books.watch import Books

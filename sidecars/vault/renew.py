@@ -10,9 +10,9 @@ from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING
 
-from ..kit import limits
 from ..kit.reactor import READ, Reactor
 from ..kit.refusal import Refusal
+from . import limits
 from .decide import Grant
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..kit import limits
+from ..kit import limits as shared
 from ..kit.dial import Dialer
 from ..kit.reactor import READ, Reactor
 from ..kit.refusal import Refusal
 from ..kit.stream import Wire
+from . import limits
 from .books.watch import Books
 from .client import Client
 from .decide import decide
@@ -85,7 +86,7 @@ class Service:
         tcp = listener.family == socket.AF_INET
 
         def accept(_events: int) -> None:
-            for _ in range(limits.ACCEPTS_A_TURN):
+            for _ in range(shared.ACCEPTS_A_TURN):
                 if len(self._clients) >= self._clients_max:
                     self._accept_off()
                     return
@@ -96,7 +97,7 @@ class Service:
                 except OSError:
                     # out of descriptors: whoever waits stays in the kernel's queue until something is closed
                     self._accept_off()
-                    self.reactor.later(limits.ACCEPT_RETRY_SECONDS, self._accept_on)
+                    self.reactor.later(shared.ACCEPT_RETRY_SECONDS, self._accept_on)
                     return
                 sock.setblocking(False)
                 if tcp:

@@ -14,6 +14,7 @@ from terok_host.sidecars.kit.codec import (
     split_head,
 )
 from terok_host.sidecars.kit.refusal import Refused
+from terok_host.sidecars.vault.limits import HEAD_MAX
 
 HOST = b"Host: x\r\n"
 
@@ -21,14 +22,14 @@ HOST = b"Host: x\r\n"
 def request(lines: bytes, first: bytes = b"POST /p HTTP/1.1\r\n") -> Request:
     """Read a head given without its empty line."""
     head = first + lines + b"\r\n"
-    assert split_head(head, limits.HEAD_MAX) == len(head)
+    assert split_head(head, HEAD_MAX) == len(head)
     return parse_request(head)
 
 
 def rule_of(head: bytes) -> str:
     """The rule by which a head is refused."""
     with pytest.raises(Refused) as caught:
-        end = split_head(head, limits.HEAD_MAX)
+        end = split_head(head, HEAD_MAX)
         assert end, "not complete"
         parse_request(head[:end])
     return caught.value.refusal.rule
@@ -140,9 +141,9 @@ def test_a_bare_lf_is_refused_before_the_head_is_complete(start: bytes) -> None:
 
 
 def test_an_oversize_head_is_refused_before_it_is_complete() -> None:
-    head = b"GET / HTTP/1.1\r\nX: " + b"a" * limits.HEAD_MAX
+    head = b"GET / HTTP/1.1\r\nX: " + b"a" * HEAD_MAX
     with pytest.raises(Refused) as caught:
-        split_head(head, limits.HEAD_MAX)
+        split_head(head, HEAD_MAX)
     assert (caught.value.refusal.status, caught.value.refusal.rule) == (431, "head-size")
     lines = b"".join(b"X-%d: y\r\n" % number for number in range(limits.HEADERS_MAX + 1))
     assert rule_of(b"GET / HTTP/1.1\r\n" + lines + b"\r\n") == "header-count"
@@ -150,8 +151,8 @@ def test_an_oversize_head_is_refused_before_it_is_complete() -> None:
 
 def test_an_incomplete_head_is_waited_for() -> None:
     head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    assert all(split_head(head[:size], limits.HEAD_MAX) == 0 for size in range(len(head)))
-    assert split_head(head + b"rest", limits.HEAD_MAX) == len(head)
+    assert all(split_head(head[:size], HEAD_MAX) == 0 for size in range(len(head)))
+    assert split_head(head + b"rest", HEAD_MAX) == len(head)
 
 
 # --- answers ---

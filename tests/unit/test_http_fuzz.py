@@ -8,11 +8,12 @@ import h11
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from terok_host.sidecars.kit import bodies, limits
+from terok_host.sidecars.kit import bodies
 from terok_host.sidecars.kit.codec import CHUNKED, Request, parse_answer, parse_request, split_head
 from terok_host.sidecars.kit.refusal import Refused
 from terok_host.sidecars.vault.decide import strip_query
 from terok_host.sidecars.vault.headers import CLIENT_AUTH, HOP_BY_HOP, Added, candidates, request_lines
+from terok_host.sidecars.vault.limits import ANSWER_HEAD_MAX, HEAD_MAX
 
 SHAPES = [
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
@@ -57,7 +58,7 @@ def heads(draw: st.DrawFn) -> bytes:
 def read(data: bytes) -> Request | None:
     """The request at the beginning of `data`, when there is one that is accepted."""
     with suppress(Refused):
-        end = split_head(data, limits.HEAD_MAX)
+        end = split_head(data, HEAD_MAX)
         return parse_request(data[:end]) if end else None
     return None
 
@@ -70,7 +71,7 @@ def test_what_is_accepted_h11_reads_the_same_way(data: bytes) -> None:
     if request is None:
         return
     theirs = h11.Connection(h11.SERVER)
-    theirs.receive_data(data[: split_head(data, limits.HEAD_MAX)])
+    theirs.receive_data(data[: split_head(data, HEAD_MAX)])
     event = theirs.next_event()
     assert isinstance(event, h11.Request)
     assert (event.method, event.target) == (request.method, request.target)
@@ -87,7 +88,7 @@ def test_what_goes_upstream_reads_as_one_request_without_the_clients_credentials
     added = Added(frozenset(), [(b"Authorization", b"Bearer real")], [])
     framing = b"Transfer-Encoding: chunked\r\n" if request.length == CHUNKED else b""
     head = b"GET / HTTP/1.1\r\nHost: u\r\n" + request_lines(request, added) + framing + b"\r\n"
-    assert split_head(head, limits.HEAD_MAX) == len(head)
+    assert split_head(head, HEAD_MAX) == len(head)
     forwarded = parse_request(head)
     names = [lower for lower, _, _, _ in forwarded.headers]
     assert names.count(b"authorization") == 1
@@ -144,7 +145,7 @@ def test_how_a_chunked_body_is_cut_makes_no_difference(wire: bytes, step: int, a
 def test_answers_never_crash_the_parser(data: bytes) -> None:
     for prefix in (b"", b"HTTP/1.1 200 OK\r\n"):
         with suppress(Refused):
-            end = split_head(prefix + data, limits.ANSWER_HEAD_MAX)
+            end = split_head(prefix + data, ANSWER_HEAD_MAX)
             if end:
                 parse_answer((prefix + data)[:end], b"GET")
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from json import dumps
 from typing import TYPE_CHECKING
 
-from ...kit import limits
 from ...kit.codec import Answer, Request
 from ...kit.refusal import Refusal
+from .. import limits
 from ..decide import Plan
 from ..echo import Guard, Inflater, cores_of, patterns, secret_in_answer
 from ..headers import readable

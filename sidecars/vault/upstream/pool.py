@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ...kit import limits
 from ...kit.dial import Connected, Dialer, Endpoint
 from ...kit.reactor import Reactor, Timer
 from ...kit.refusal import Refusal
 from ...kit.stream import Wire
+from .. import limits
 
 
 class Taker(Protocol):
