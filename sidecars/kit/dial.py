@@ -14,7 +14,7 @@ from collections.abc import Callable
 from . import addresses, limits
 from .reactor import READ, WRITE, Reactor, Timer
 from .refusal import Refusal
-from .stream import TlsWire, Wire
+from .stream import Stream, TlsStream
 
 Address = tuple[int, tuple[str, int]]
 """Address family and socket address."""
@@ -42,7 +42,7 @@ class Endpoint:
         self.authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
 
 
-Connected = Callable[[Wire | None, Refusal | None], None]
+Connected = Callable[[Stream | None, Refusal | None], None]
 _Waiting = list[tuple[Endpoint, Connected]]
 """Who waits for a name: one thread asks for all of them."""
 
@@ -275,14 +275,14 @@ class _Attempts:
 
     def _won(self, sock: socket.socket, *, tls: bool) -> None:
         self._drop(sock)
-        wire = (TlsWire if tls else Wire)(self._reactor, sock, None)
+        wire = (TlsStream if tls else Stream)(self._reactor, sock, None)
         wire.hears_out = True
         self._finish(wire)
 
     def _late(self) -> None:
         self._finish(None)
 
-    def _finish(self, wire: Wire | None) -> None:
+    def _finish(self, wire: Stream | None) -> None:
         done, self._done = self._done, None
         for sock in list(self._open.values()):
             self._drop(sock)

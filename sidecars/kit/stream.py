@@ -18,7 +18,7 @@ from .reactor import ERROR, HANGUP, READ, WRITE, Reactor
 
 
 class Owner(Protocol):
-    """Who uses a wire."""
+    """What a stream reports to."""
 
     def received(self, data: bytes) -> None:
         """Bytes have arrived; never empty."""
@@ -33,7 +33,7 @@ class Owner(Protocol):
         """The queue has fallen to `QUEUE_LOW` after it was above `QUEUE_HIGH`."""
 
 
-class Wire:
+class Stream:
     """A connected, non-blocking stream socket.
 
     Attributes:
@@ -244,8 +244,8 @@ class Wire:
         self._reactor.soon(lambda: self.owner.lost(error))
 
 
-class TlsWire(Wire):
-    """A wire over TLS, its handshake done. Reads whole records: what OpenSSL holds back, epoll does not see."""
+class TlsStream(Stream):
+    """A stream over TLS, its handshake done. Reads whole records: what OpenSSL holds back, epoll does not see."""
 
     __slots__ = ()
     _sock: ssl.SSLSocket
@@ -261,7 +261,7 @@ class TlsWire(Wire):
         if events & READ and self._mask & READ and not events & WRITE:
             self._read()
         else:
-            Wire._ready(self, events)
+            Stream._ready(self, events)
 
     def _read(self) -> None:
         sock = self._sock
@@ -315,7 +315,7 @@ class TlsWire(Wire):
 
 
 class _Nobody:
-    """The owner of a wire until the one that uses it has set itself."""
+    """The owner of a stream until the one that uses it has set itself."""
 
     def received(self, data: bytes) -> None:
         """Not for us."""

@@ -11,7 +11,7 @@ from . import limits
 
 if TYPE_CHECKING:
     from ..kit.reactor import Timer
-    from ..kit.stream import Wire
+    from ..kit.stream import Stream
     from .exchange import Exchange
     from .heads import Seen
     from .service import Service
@@ -64,7 +64,7 @@ class Client:
 
     __slots__ = ("_service", "wire", "_buffer", "_exchange", "_timer", "_head_since", "_lingering", "_deciding")
 
-    def __init__(self, service: Service, wire: Wire) -> None:
+    def __init__(self, service: Service, wire: Stream) -> None:
         self._service, self.wire = service, wire
         self._buffer = b""
         self._exchange: Exchange | None = None

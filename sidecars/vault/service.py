@@ -11,7 +11,7 @@ from ..kit import limits as shared
 from ..kit.dial import Dialer
 from ..kit.reactor import READ, Reactor
 from ..kit.refusal import Refusal
-from ..kit.stream import Wire
+from ..kit.stream import Stream
 from . import limits
 from .books.watch import Books
 from .client import Client
@@ -102,7 +102,7 @@ class Service:
                 sock.setblocking(False)
                 if tcp:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._clients.add(Client(self, Wire(self.reactor, sock, None)))
+                self._clients.add(Client(self, Stream(self.reactor, sock, None)))
 
         return accept
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from ..kit.codec import Answer
     from ..kit.refusal import Refusal
-    from ..kit.stream import Wire
+    from ..kit.stream import Stream
     from .exchange import Exchange
 
 
 class Caller(Protocol):
     """The client's connection, as an exchange sees it."""
 
-    wire: Wire
+    wire: Stream
 
     def answered(self, exchange: Exchange, *, keep: bool) -> None:
         """The answer is complete; `keep`: the connection may carry another request."""

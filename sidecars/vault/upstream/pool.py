@@ -7,7 +7,7 @@ from typing import Protocol
 from ...kit.dial import Connected, Dialer, Endpoint
 from ...kit.reactor import Reactor, Timer
 from ...kit.refusal import Refusal
-from ...kit.stream import Wire
+from ...kit.stream import Stream
 from .. import limits
 
 
@@ -44,7 +44,7 @@ class Upstream:
 
     __slots__ = ("_pool", "endpoint", "wire", "taker", "used", "since")
 
-    def __init__(self, pool: Pool, endpoint: Endpoint, wire: Wire, taker: Taker) -> None:
+    def __init__(self, pool: Pool, endpoint: Endpoint, wire: Stream, taker: Taker) -> None:
         self._pool, self.endpoint, self.wire = pool, endpoint, wire
         self.taker: Taker | None = taker
         self.used = False
@@ -114,7 +114,7 @@ class Pool:
         self._dialer.dial(endpoint, self._dialled(endpoint, taker))
 
     def _dialled(self, endpoint: Endpoint, taker: Taker) -> Connected:
-        def done(wire: Wire | None, error: Refusal | None) -> None:
+        def done(wire: Stream | None, error: Refusal | None) -> None:
             if wire is not None:
                 taker.connected(Upstream(self, endpoint, wire, taker))
             elif error is not None:
