@@ -19,7 +19,8 @@ from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.ground import process
 from terok_host.supervisor.wall import firewall
 from tests.lab.house import House
-from tests.netns.world import FORWARDER, World, wait_until
+from tests.lab.waiting import until
+from tests.netns.world import FORWARDER, World
 
 ROUNDS = 7
 SECONDS = 1.0
@@ -102,7 +103,7 @@ def upstream(made: World) -> Iterator[None]:
     with made.far.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(0.1)
         client.connect((FORWARDER, 53))
-        wait_until(lambda: _answers(client))
+        until(lambda: _answers(client))
     try:
         yield
     finally:

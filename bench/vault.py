@@ -24,6 +24,7 @@ import trustme
 
 from bench.kit import Figure, family, interleaved, memory, pss
 from tests.lab.house import House
+from tests.lab.waiting import until
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault, provider
 
@@ -41,15 +42,12 @@ def free_port() -> int:
 
 def wait_port(port: int) -> None:
     """Wait until something listens."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
+
+    def listening() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    until(listening, 10)
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from terok_host.sidecars.shield import live, static
 from terok_host.sidecars.shield.dnsmasq import Features
 from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.wall import firewall
+from tests.lab.waiting import until
 
 from .nameserver import NameServer, ask
-from .world import World, wait_until
+from .world import World
 
 ONE, TWO, THREE = "198.51.100.10", "198.51.100.20", "198.51.100.30"
 PAST, LATER = 1.0, time.time() + 3600
@@ -72,7 +73,7 @@ def test_when_its_time_is_over_it_is_taken_back(world: World, served: NameServer
     live.allow(world.bundle, world.running(), [parse("three.test")], until=LATER)
     live.allow(world.bundle, world.running(), [parse("two.test")], until=time.time() + 0.2)
     assert reaches(world, "two.test", TWO)
-    assert wait_until(lambda: live.lapse(world.bundle, world.running()) == [parse("two.test")], 5)
+    until(lambda: live.lapse(world.bundle, world.running()) == [parse("two.test")])
     assert ask(world, "two.test").code == 3
     assert not world.reaches(TWO, 443)
     assert reaches(world, "three.test", THREE), "whose time is not over"

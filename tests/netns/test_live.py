@@ -14,9 +14,10 @@ from terok_host.sidecars.shield import live, model
 from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.wall import firewall
+from tests.lab.waiting import until
 
 from .nameserver import NameServer, ask, ask_stream, decode, question
-from .world import World, counted, wait_until
+from .world import World, counted
 
 ONE, TWO, THREE = "198.51.100.10", "198.51.100.20", "198.51.100.30"
 
@@ -201,7 +202,7 @@ def test_bypass_ends_by_itself(world: World, served: NameServer) -> None:
     learn(world, "two.test")
     assert world.reaches(TWO, 443)
     with world.connect(TWO, 443) as client:
-        assert wait_until(lambda: not carries(client), 4)
+        until(lambda: not carries(client), 4)
     assert not world.reaches(TWO, 443)
     live.set_mode(world.bundle, world.running(), model.UP)
     assert not world.reaches(TWO, 443)

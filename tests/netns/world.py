@@ -12,7 +12,6 @@ import select
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -316,13 +315,3 @@ def counted(box: Box, interface: str) -> Iterator[Callable[[], list[bytes]]]:
                     seen.append(packet)
 
         yield drain
-
-
-def wait_until(true: Callable[[], bool], timeout: float = 5) -> bool:
-    """Poll a condition that no descriptor announces."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if true():
-            return True
-        time.sleep(0.01)
-    return true()

@@ -20,6 +20,7 @@ import pytest
 from terok_host.supervisor.ground import layout
 from tests.lab import leaks, wiring
 from tests.lab.house import House
+from tests.lab.waiting import until
 
 HOOK_TIMEOUT = 8
 """Seconds; the hook itself gives up on its stdin after 5."""
@@ -250,8 +251,13 @@ def test_a_second_supervisor_for_one_container(house: House, name: str) -> None:
     house.podman(
         "run", "--detach", "--name", name, "--network=none", wiring.annotation(path), house.image, "sleep", "1000"
     )
-    served = json.loads(Path(house.bundle(name).record).read_text())
-    before = leaks.take(house)
+
+    def record() -> dict[str, Any]:
+        read: dict[str, Any] = json.loads(Path(house.bundle(name).record).read_text())
+        return read
+
+    until(lambda: record()["standby"])  # written after the container was let go
+    served, before = record(), leaks.take(house)
     identity, bundle = house.podman("inspect", "--format", "{{.Id}} {{.OCIConfigPath}}", name).stdout.split()
     state = {
         "id": identity,
@@ -261,7 +267,7 @@ def test_a_second_supervisor_for_one_container(house: House, name: str) -> None:
     }
     house.run(["podman", "unshare", *entry(), "createRuntime"], stdin=json.dumps(state), timeout=HOOK_TIMEOUT)
     assert leaks.left(house, before, within=1) == []
-    assert json.loads(Path(house.bundle(name).record).read_text()) == served
+    assert record() == served
 
 
 def entry() -> list[str]:

@@ -21,7 +21,7 @@ import pytest
 from tests.lab import leaks
 from tests.lab.house import House
 from tests.lab.scope import furnish
-from tests.netns.world import wait_until
+from tests.lab.waiting import until
 
 KILLS = 40
 START, STOP, VERB = (0.045, 0.13), (0.0, 0.1), (0.06, 0.2)
@@ -78,14 +78,14 @@ def podman(house: House, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["podman", *words], env=house.env, cwd=house.home, stdin=null, stdout=null, stderr=null)
 
 
-def is_safe(house: House, name: str) -> bool:
-    """Its firewall is as it should be and its resolver answers, as soon as whoever was killed is replaced."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+def safe(house: House, name: str, told: str = "") -> None:
+    """Its firewall is as it should be and its resolver answers, as soon as the killed process is replaced."""
+
+    def now() -> bool:
         said = house.podman("exec", name, "nslookup", "not-allowed.test", "127.0.0.1", check=False)
-        if "NXDOMAIN" in said.stdout and house.terok("shield", "status", name, check=False).returncode == 0:
-            return True
-    return False
+        return "NXDOMAIN" in said.stdout and house.terok("shield", "status", name, check=False).returncode == 0
+
+    until(now, 10, why=told)
 
 
 @pytest.mark.parametrize("phase", ["start", "stop"])
@@ -109,7 +109,7 @@ def test_a_kill_at_any_moment(house: House, name: str, flags: list[str], phase: 
         code = process.wait(60)
         assert code in ((0, 125, 126, 127) if phase == "start" else (0,)), told
         if phase == "start" and code == 0:
-            assert is_safe(house, name), told
+            safe(house, name, told)
         house.podman("rm", "--force", "--time", "0", "--ignore", name)
         rest = leaks.left(house, before, within=5, bundles=False)
         assert not rest, f"{told}\nleft behind:\n" + "\n".join(rest)
@@ -134,6 +134,6 @@ def test_a_live_verb_that_is_killed(house: House, name: str, flags: list[str]) -
         process.kill()
         process.wait()
         told = f"seed {seed}, kill {number}: {verb} {words[0]} after {delay * 1000:.0f} ms"
-        assert wait_until(enforced, 10), told
+        until(enforced, 10, why=told)
     house.terok("shield", "reset", name)
-    assert is_safe(house, name)
+    safe(house, name)

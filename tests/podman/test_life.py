@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from tests.lab import leaks, wiring
 from tests.lab.house import House
+from tests.lab.waiting import until
 from tests.lab.wakeups import woken
 
 PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
@@ -156,10 +156,7 @@ def test_a_killed_supervisor_is_replaced_behind_the_same_sockets(house: House, n
     first = record(house, name)
     inode = inside(house, name, "stat -c %i /run/terok/ssh-agent.sock")
     os.kill(first["pid"], signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while (now := record(house, name))["pid"] != first["standby"]["pid"] or not now["standby"]:
-        assert time.monotonic() < deadline, now
-        time.sleep(0.01)
+    until(lambda: (now := record(house, name))["pid"] == first["standby"]["pid"] and now["standby"])
     assert inside(house, name, "stat -c %i /run/terok/ssh-agent.sock") == inode
     assert serves(house, name)
     house.podman("stop", "--time", "5", name)

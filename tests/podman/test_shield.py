@@ -19,7 +19,7 @@ from terok_host.sidecars.shield import live
 from terok_host.supervisor.ground.layout import package_root
 from terok_host.supervisor.wall import firewall
 from tests.lab.house import CommandFailed, House
-from tests.netns.world import wait_until
+from tests.lab.waiting import until
 from tests.standins.dns import Resolver
 
 PATIENT = "trap exit TERM; sleep 1000 & wait"
@@ -107,7 +107,7 @@ def test_lists_and_quarantine_outlive_a_restart(house: House, box: str) -> None:
 def test_dnsmasq_that_dies_comes_back(house: House, box: str) -> None:
     record = json.loads(Path(house.bundle(box).record).read_text())
     os.kill(record["sidecars"]["dnsmasq"]["pid"], signal.SIGKILL)
-    assert wait_until(lambda: resolves(house, box, "allowed.test"), 5)
+    until(lambda: resolves(house, box, "allowed.test"))
 
 
 def test_table_that_is_flushed_comes_back(house: House, box: str) -> None:
@@ -118,7 +118,7 @@ def test_table_that_is_flushed_comes_back(house: House, box: str) -> None:
     def back() -> bool:
         return house.terok("shield", "status", box, check=False).returncode == 0
 
-    assert wait_until(back, 5)
+    until(back)
     log = json.loads(house.terok("shield", "logs", "--container", box, "--json").stdout)
     assert any(each["event"] == "restored" for each in log)
 
@@ -134,7 +134,7 @@ def test_learn_prints_the_least_profile(house: House, box: str) -> None:
         profile: list[str] = json.loads(house.terok("shield", "learn", box, "--print", "--json").stdout)["profile"]
         return profile
 
-    assert wait_until(lambda: said() == ["denied.test", "192.88.99.77:8022"], 5), said()
+    until(lambda: said() == ["denied.test", "192.88.99.77:8022"], why=said)
 
 
 @pytest.fixture

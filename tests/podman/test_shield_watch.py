@@ -19,10 +19,15 @@ import pytest
 
 from terok_host.supervisor.ground.layout import package_root
 from tests.lab.house import House
-from tests.netns.world import wait_until
+from tests.lab.waiting import until
 from tests.standins.dns import Resolver
 
 from .test_shield import PATIENT, resolves
+
+
+def _interruptible() -> None:
+    """Take SIGINT's default back: a shell without job control ignores it in what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Terminal:
@@ -33,8 +38,9 @@ class Terminal:
         self.before = termios.tcgetattr(theirs)
         self._theirs = theirs
         self.process = subprocess.Popen(
-            [str(house.program), *words], stdin=theirs, stdout=theirs, stderr=theirs, env=house.env, cwd=house.home
-        )
+            [str(house.program), *words], stdin=theirs, stdout=theirs, stderr=theirs, env=house.env, cwd=house.home,
+            preexec_fn=_interruptible,
+        )  # fmt: skip
         self.shown = ""
 
     def press(self, key: str) -> None:
@@ -89,8 +95,8 @@ def test_the_keys_decide_about_what_was_seen(house: House, box: str, terminal: T
     terminal.until(r"allowed denied\.test for 60 seconds")
     assert resolves(house, box, "denied.test")
     assert recorded(house, box) == ""
-    until = json.loads(house.terok("shield", "status", box, "--json").stdout)["allowed_until"]["denied.test"]
-    assert 0 < until - time.time() < 60
+    end = json.loads(house.terok("shield", "status", box, "--json").stdout)["allowed_until"]["denied.test"]
+    assert 0 < end - time.time() < 60
     terminal.press("a")
     terminal.until(r"allowed denied\.test\s")
     assert recorded(house, box) == "denied.test\n"
@@ -128,15 +134,13 @@ def test_without_a_terminal_it_only_prints(house: House, box: str) -> None:
 
 def test_an_allowance_for_a_time_ends_by_itself(house: House, box: str) -> None:
     house.terok("shield", "allow", box, "denied.test", "--for", "1s")
-    deadline = time.monotonic() + 20
-    while resolves(house, box, "denied.test"):
-        assert time.monotonic() < deadline
+    until(lambda: not resolves(house, box, "denied.test"), 20)
 
     def said() -> list[str]:
         log = json.loads(house.terok("shield", "logs", "--container", box, "--json").stdout)
         return [each["event"] for each in log if each["event"] in ("allow", "lapse")]
 
-    assert wait_until(lambda: said() == ["allow", "lapse"], 5)
+    until(lambda: said() == ["allow", "lapse"], why=said)
 
 
 def test_after_a_bypass_it_is_tidied_up(house: House, box: str) -> None:
@@ -145,7 +149,7 @@ def test_after_a_bypass_it_is_tidied_up(house: House, box: str) -> None:
     def mode() -> str:
         return str(json.loads(house.terok("shield", "status", box, "--json").stdout)["mode"])
 
-    assert wait_until(lambda: mode() == "up", 20)
+    until(lambda: mode() == "up", 20)
     assert not resolves(house, box, "denied.test")
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from tests.lab import leaks
 from tests.lab.house import House
+from tests.lab.waiting import until
 
 PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
 
@@ -27,15 +28,6 @@ def record(house: House, name: str) -> dict[str, Any]:
 def audit(house: House, name: str) -> list[dict[str, Any]]:
     path = Path(house.bundle(name).audit)
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def until(condition: Callable[[], Any], within: float = 5.0) -> Any:
-    """The condition's first true value; fails when there is none in time."""
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
-    return value
 
 
 def in_network(house: House, name: str, *command: str, check: bool = True) -> str:
@@ -172,7 +164,8 @@ def test_a_resolver_that_cannot_start_refuses_the_container_with_its_own_words(h
 
 
 def test_a_container_that_asks_for_nothing_has_no_reader(house: House, shielded: str) -> None:
-    services = record(house, shielded)["sidecars"]
+    # the record names services that start later once its supervisor is through with what the start waits for
+    services = until(lambda: "audit" in (now := record(house, shielded)["sidecars"]) and now)
     assert (services["audit"]["state"], services["audit"]["pid"]) == ("waiting", None)
     assert services["dnsmasq"]["state"] == "running"
 

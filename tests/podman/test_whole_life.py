@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import ssl
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ import trustme
 from terok_host.supervisor import record
 from tests.lab import leaks, scope
 from tests.lab.house import House
+from tests.lab.waiting import until
 from tests.lab.wakeups import woken
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
@@ -113,10 +113,7 @@ def test_violent_ends_in_the_middle_of_use(house: House, name: str, world: Upstr
         "run", "--detach", *flags(house, name), house.image, "sh", "-c", f"while :; do {ASK}; ssh-add -l; done"
     )
     seen = len(world.seen)
-    deadline = time.monotonic() + 10
-    while len(world.seen) < seen + 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: len(world.seen) >= seen + 3, 10)
     house.podman(*end, name)
     house.podman("wait", "--ignore", name, check=False)
     world.drop_connections()

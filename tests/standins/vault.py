@@ -19,6 +19,7 @@ from terok_host.sidecars.store.store import Store
 from terok_host.sidecars.vault.settings import settings_for
 from terok_host.supervisor.ground import process, sockets
 from terok_host.supervisor.ground.layout import Layout, package_root
+from tests.lab.waiting import until
 
 SECRET = "sk-real-7hJ2kQ9xLmZ4pW8vTqR3nB6y/+=c"
 """What must never be seen by a client; the last characters are ones that percent-encoding changes."""
@@ -279,10 +280,4 @@ def read_all(sock: socket.socket) -> bytes:
 
 def wait_line(vault: Vault, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The audit line that comes; a client may see an end before the other end was noticed."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        for line in vault.audit():
-            if wanted(line):
-                return line
-        time.sleep(0.01)
-    raise AssertionError(vault.audit())
+    return until(lambda: next((line for line in vault.audit() if wanted(line)), {}), 10, why=vault.audit)

@@ -20,6 +20,7 @@ from terok_host.sidecars.gate.site import remove_tree
 from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground import process
 from terok_host.supervisor.ground.errors import TerokError
+from tests.lab.waiting import until
 from tests.standins.gate import Rig, commit, git
 
 
@@ -146,7 +147,7 @@ def test_a_body_that_stops_ends_git_too(rig: Rig) -> None:
     with half_a_push(rig) as client:
         assert len(children(rig)) > 2
         assert client.recv(100) == b""
-    eventually(lambda: len(children(rig)) == 1)
+    until(lambda: len(children(rig)) == 1, 20)
     assert os.listdir(rig.site.incoming) == []
 
 
@@ -159,7 +160,7 @@ def half_a_push(rig: Rig) -> socket.socket:
     head += "Content-Type: application/x-git-receive-pack-request\r\nContent-Length: 100000\r\n\r\n"
     client = socket.create_connection(("127.0.0.1", rig.port), 20)
     client.sendall(head.encode() + body)
-    eventually(lambda: any("index-pack" in each for each in children(rig).values()))
+    until(lambda: any("index-pack" in words for words in children(rig).values()), 20)
     return client
 
 
@@ -185,13 +186,6 @@ def describe(pid: int) -> tuple[int, str] | None:
         return None
     state, parent = stat.rpartition(")")[2].split()[:2]
     return None if state == "Z" else (int(parent), words)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        os.sched_yield()
 
 
 def test_when_the_gate_is_killed_every_git_goes_with_it(rig: Rig) -> None:
@@ -311,11 +305,12 @@ def confined(pid: int) -> dict[str, str]:
 
 def test_the_running_front_has_no_privilege(rig: Rig) -> None:
     with socket.create_connection(("127.0.0.1", rig.port), 10):  # a client that says nothing keeps its front
-        deadline = time.monotonic() + 10
-        while not (found := [confined(pid) for pid in children(rig)]) or not all(found):
-            assert time.monotonic() < deadline, found
-            time.sleep(0.01)
-        for status in found:  # an ordinary user cannot give up the bounding set
+
+        def all_confined() -> list[dict[str, str]]:
+            now = [confined(pid) for pid in children(rig)]
+            return now if all(now) else []
+
+        for status in until(all_confined, 10):  # an ordinary user cannot give up the bounding set
             assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
 
 

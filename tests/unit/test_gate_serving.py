@@ -18,6 +18,7 @@ import pytest
 from terok_host.sidecars.gate.config import Limits
 from terok_host.sidecars.gate.forge import sync
 from terok_host.sidecars.gate.policy import Policy
+from tests.lab.waiting import until
 from tests.standins.gate import Rig, commit, git
 
 
@@ -286,7 +287,7 @@ def test_killed_in_the_middle_of_a_push_nothing_is_half_done(rig: Rig, work: Pat
     part = f"{len(line) + 4:04x}{line}0000".encode() + pack[: len(pack) // 2]
     with socket.create_connection(("127.0.0.1", rig.port), 20) as client:
         client.sendall(head.encode() + b"%x\r\n%s\r\n" % (len(part), part))
-        wait_for_scratch(rig)
+        until(lambda: list(Path(rig.site.incoming).rglob("tmp_objdir*")), 20)  # git's quarantine of what arrives
         assert rig.process is not None
         rig.process.send_signal(signal.SIGKILL)
         rig.process.wait(10)
@@ -297,15 +298,6 @@ def test_killed_in_the_middle_of_a_push_nothing_is_half_done(rig: Rig, work: Pat
     assert rig.refs() == before
     assert sorted(str(path) for path in Path(rig.home.objects).rglob("*")) == objects
     git("push", "-q", "origin", "agent/work", cwd=work)
-
-
-def wait_for_scratch(rig: Rig) -> None:
-    """Until git has begun to write the pack that is being pushed."""
-    for _ in range(20_000):
-        if list(Path(rig.site.incoming).rglob("tmp_pack*")) or list(Path(rig.site.incoming).rglob("tmp_obj*")):
-            return
-        os.sched_yield()
-    pytest.fail("git never began to write")
 
 
 def test_a_client_that_leaves_in_the_middle_changes_nothing(rig: Rig, work: Path) -> None:

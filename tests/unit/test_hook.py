@@ -77,13 +77,16 @@ def test_a_state_without_a_bundle_is_refused(tmp_path: Path, bundle: Any) -> Non
 
 
 def test_the_reason_is_kept_in_the_operators_data_directory(tmp_path: Path) -> None:
-    data = tmp_path / ".local" / "share" / "terok"
-    data.mkdir(parents=True, mode=0o700)
-    runtime = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
-    directory = Path(layout.Layout.from_environ(runtime).data)
-    hook("createRuntime", state(pid=1, bundle=str(tmp_path), annotations=wired(tmp_path)), tmp_path)
-    if directory == data:  # real root keeps its data elsewhere
-        assert f"The OCI configuration {tmp_path}/config.json cannot be read" in (data / "hook-error.log").read_text()
+    environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
+    data = layout.Layout.from_environ(environ).data
+    script = 'mkdir -m 700 -p "$0"; "$@"; cat "$0/hook-error.log"'
+    command = ["sh", "-c", script, data, sys.executable, "-I", "-S", str(ENTRY), "createRuntime"]
+    if os.getuid() == 0:  # real root's data lies below /var/lib: not in the machine's own
+        command[2] = f"mount -t tmpfs lib /var/lib; {script}"
+        command = ["unshare", "--mount", *command]
+    given = state(pid=1, bundle=str(tmp_path), annotations=wired(tmp_path))
+    done = subprocess.run(command, input=given, capture_output=True, timeout=20, env=environ, check=True)
+    assert f"The OCI configuration {tmp_path}/config.json cannot be read" in done.stdout.decode()
 
 
 def test_poststop_for_wiring_that_is_gone_is_harmless(tmp_path: Path) -> None:

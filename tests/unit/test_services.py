@@ -12,10 +12,28 @@ STATES = (services.WAITING, services.RUNNING, services.BACKOFF, services.STOPPED
 EVENTS = (services.CONNECTION, services.LEFT, services.DIED, services.TIMER, services.STOP)
 
 
-def test_every_row_leads_to_a_known_state_and_action() -> None:
-    actions = {services.START, services.WATCH, services.SCHEDULE, services.KILL, services.NOTHING}
-    for (state, event), (after, action) in services.TRANSITIONS.items():
-        assert state in STATES and event in EVENTS and after in STATES and action in actions
+@pytest.mark.parametrize("row", services.TRANSITIONS.items(), ids=lambda row: "-".join(row[0]))
+def test_every_row_does_what_its_states_need(row: tuple[tuple[str, str], tuple[str, str]]) -> None:
+    """A process exists in RUNNING and nowhere else; its sockets are watched in WAITING; a timer runs in BACKOFF."""
+    (before, event), (after, action) = row
+    process_ended = event in (services.LEFT, services.DIED)
+    assert (action == services.START) == (before != services.RUNNING and after == services.RUNNING)
+    assert (action == services.KILL) == (before == services.RUNNING and after != services.RUNNING and not process_ended)
+    assert (action == services.WATCH) == (before != services.WAITING and after == services.WAITING)
+    assert (action == services.SCHEDULE) == (before != services.BACKOFF and after == services.BACKOFF)
+    assert (action == services.NOTHING) == (after == services.STOPPED and action != services.KILL)
+
+
+def test_every_state_is_reached_and_leads_back_to_running() -> None:
+    def reachable(state: str) -> set[str]:
+        known = {state}
+        while more := {after for (before, _), (after, _) in services.TRANSITIONS.items() if before in known} - known:
+            known |= more
+        return known
+
+    assert reachable(services.WAITING) == set(STATES)
+    for state in set(STATES) - {services.STOPPED}:
+        assert services.RUNNING in reachable(state)
 
 
 def test_every_state_can_be_stopped_and_stopped_is_final() -> None:

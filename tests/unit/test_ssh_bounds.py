@@ -18,6 +18,7 @@ import pytest
 from terok_host.sidecars.ssh import server, wire
 from terok_host.sidecars.ssh.wire import string
 from terok_host.sidecars.store.store import Store
+from tests.lab.waiting import until
 from tests.standins.signer import Operator, Signer
 from tests.standins.ssh_client import FAILURE, SSHSIG, Client, refused, sign
 
@@ -178,10 +179,12 @@ def test_the_operator_says_yes_or_no(operator: Operator, blobs: dict[str, bytes]
 
 def waiting(operator: Operator, count: int = 1) -> list[dict[str, Any]]:
     """Questions that wait for the operator, as soon as there are `count`."""
-    deadline = time.monotonic() + 10
-    while len(found := operator.json("ssh", "confirm")) < count:
-        assert time.monotonic() < deadline
-    return list(found)
+
+    def enough() -> list[dict[str, Any]]:
+        questions: list[dict[str, Any]] = operator.json("ssh", "confirm")
+        return questions if len(questions) >= count else []
+
+    return until(enough, 10)
 
 
 def test_questions_are_bounded_and_end_with_their_client(operator: Operator, blobs: dict[str, bytes]) -> None:
@@ -270,6 +273,9 @@ def test_a_key_whose_row_was_tampered_with(operator: Operator, blobs: dict[str, 
 
 
 def test_nothing_secret_in_command_line_or_environment(signer: Signer) -> None:
-    shown = subprocess.run(["ps", "-o", "args=", "-p", str(signer.pid)], capture_output=True, text=True, check=True)
+    # -ww: without a terminal, ps cuts its lines at 80 columns
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "-p", str(signer.pid)], capture_output=True, text=True, check=True
+    )
     assert shown.stdout.split()[1:3] == ["-I", "-S"]
     assert len(shown.stdout.split()) == 6

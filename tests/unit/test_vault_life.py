@@ -17,6 +17,7 @@ import pytest
 
 from terok_host.sidecars.vault.books.ledger import Ledger, Limit
 from terok_host.supervisor.ground import process
+from tests.lab.waiting import until
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault, provider, read_all
 from tests.unit.conftest import Authority
@@ -160,17 +161,11 @@ def test_usage_is_counted_and_limited(make_vault: Make, upstream: Upstream) -> N
     assert vault.get("/document/sse", token).body == events
     assert vault.audit()[0]["tokens"] == {"input": 90, "output": 10, "cached": 0}
     ledger = Ledger(vault.layout.vault_usage)
-    deadline = time.monotonic() + 10
-    while not (rows := ledger.rows()) or rows[0].requests < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    rows = until(lambda: (now := ledger.rows()) and now[0].requests >= 2 and now, 10)
     assert (rows[0].scope, rows[0].container, rows[0].provider) == ("work", "box", "p")
     assert (rows[0].requests, rows[0].input_tokens, rows[0].output_tokens) == (2, 95, 25)
     ledger.set_limit(Limit("work", "day", None, 120))
-    deadline = time.monotonic() + 10
-    while (reply := vault.get("/small", token)).status == 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    reply = until(lambda: (now := vault.get("/small", token)).status != 200 and now, 10)
     assert (reply.status, reply.json()["reason"]) == (429, "usage-limit")
     assert int(reply.headers["Retry-After"]) > 0
     ledger.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.waiting import until
 from tests.standins.behaviours import secret_of
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault
@@ -86,13 +87,13 @@ def test_a_login_is_refreshed_before_it_ends_without_waiting(
     vault, token = login(60)
     assert vault.get("/small", token).status == 200
     assert secret_of(upstream.seen[0]) == b"access-token-number-0"
-    deadline = time.monotonic() + 20
-    while tokens.count == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    while secret_of(upstream.seen[-1]) != b"access-token-number-1":
-        assert time.monotonic() < deadline
+    until(lambda: tokens.count, 20)
+
+    def fresh() -> bool:
         assert vault.get("/small", token).status == 200
+        return secret_of(upstream.seen[-1]) == b"access-token-number-1"
+
+    until(fresh, 20)
 
 
 def test_a_401_refreshes_once_and_sends_the_body_again(login: Login, tokens: TokenServer, upstream: Upstream) -> None:
