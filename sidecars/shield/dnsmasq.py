@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...supervisor.ground.errors import TerokError
+from ..kit.addresses import NEVER, SPECIAL
 from .model import OPEN_MODES, QUARANTINE, Model, taught_set
 from .ruleset import FAMILIES, learned_set
-from .special import NEVER, SPECIAL
 from .targets import BELOW, NAME, WEB, Ports, Target
 
 RESOLV_CONF = "nameserver 127.0.0.1\noptions timeout:2 attempts:3\n"

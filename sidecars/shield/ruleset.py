@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..kit.addresses import NEVER, SPECIAL, of_family
 from . import expressions as nft
 from .expressions import ACCEPT, DROP, PROHIBIT, RESET, Rule, Statement, goto, jump, rule
 from .model import BYPASS, DOWN, DOWN_ALL, LEARN, QUARANTINE, UP, Model, hosts, ranges, taught_set
-from .special import NEVER, SPECIAL, of_family
 from .targets import WEB, WEB_PORTS, Ports
 
 FAMILIES = (4, 6)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ...supervisor.ground import process
+from ..kit import addresses
 from .model import Model
-from .special import is_special
 from .targets import HOST, NAME, Target
 
 Lookup = Callable[[Sequence[str]], dict[str, list[str]]]
@@ -43,8 +43,9 @@ def resolve(model: Model, lookup: Lookup) -> tuple[Model, dict[str, list[str]]]:
 
 def usable(model: Model, address: str) -> bool:
     """False for what no name may lead to; a special address counts only when it was allowed as such."""
-    if not is_special(address):
-        return True
+    kind = addresses.kind(address)
+    if kind != addresses.AS_SUCH:
+        return not kind
     host = ipaddress.ip_address(address)
     return any(host in each.network for each in model.allowed if not each.is_name)
 
