@@ -14,7 +14,8 @@ from collections.abc import Callable
 from . import addresses, limits
 from .reactor import READ, WRITE, Reactor, Timer
 from .refusal import Refusal
-from .stream import Stream, TlsStream
+from .stream import Stream
+from .tls import TlsStream
 
 Address = tuple[int, tuple[str, int]]
 """Address family and socket address."""

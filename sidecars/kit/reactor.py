@@ -2,6 +2,7 @@
 
 Rules of this file:
 - callbacks run one after the other and never block;
+- a descriptor that was forgotten in this turn is not served in it, though a new one may have its number by then;
 - nothing wakes the process while nothing happens;
 - `now` is read once a turn, so asking for the time costs nothing.
 """
@@ -10,13 +11,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from _thread import allocate_lock, start_new_thread
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
 from time import monotonic
-from traceback import print_exc
 
 READ, WRITE, HANGUP, ERROR = EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR
 READ_HANGUP = EPOLLRDHUP
@@ -42,14 +43,20 @@ class Timer:
 class Reactor:
     """Runs callbacks when descriptors are ready, when their time comes, or when a thread is done.
 
+    Args:
+        strict: a callback that raises ends `run` with its exception. Otherwise it is reported to stderr and the loop
+            goes on: one connection's fault does not end the others.
+
     Attributes:
         now: seconds on the monotonic clock, as of this turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
         self.now = monotonic()
         self._epoll = epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
+        self._forgotten: set[int] = set()
         self._timers: list[Timer] = []
         self._soon: deque[Callable[[], None]] = deque()
         self._done: deque[Callable[[], None]] = deque()
@@ -71,6 +78,7 @@ class Reactor:
         """Stop watching; before the descriptor is closed."""
         del self._handlers[fd]
         self._epoll.unregister(fd)
+        self._forgotten.add(fd)
 
     def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back once, `seconds` from now."""
@@ -111,30 +119,59 @@ class Reactor:
         self._soon.extend(done)
 
     def stop(self) -> None:
-        """Return from `run` after this turn."""
+        """Return from `run` or `wait` after this turn."""
         self._running = False
 
     def run(self) -> None:
-        """Serve until `stop`. A callback that raises is reported to stderr and does not end the loop."""
+        """Serve until `stop`."""
         self._running = True
-        handlers, soon, timers, poll = self._handlers, self._soon, self._timers, self._epoll.poll
+        handlers, forgotten = self._handlers, self._forgotten
+        soon, timers, poll = self._soon, self._timers, self._epoll.poll
         while self._running:
+            while timers and timers[0].callback is None:
+                heappop(timers)  # cancelled: nothing to wake up for
             timeout = 0.0 if soon else -1.0
             if timers and not soon:
                 timeout = max(0.0, timers[0].when - monotonic())
             events = poll(timeout, _EVENTS_A_TURN)
             self.now = monotonic()
+            if forgotten:
+                forgotten.clear()
             for fd, mask in events:
-                handler = handlers.get(fd)  # gone when an earlier callback of this turn closed it
-                if handler is not None:
-                    try:
-                        handler(mask)
-                    except Exception:  # noqa: BLE001 - one connection's fault must not end the others
-                        print_exc(limit=-4)
+                # The kernel collected these events before the first callback ran. If one closed this descriptor and
+                # another accepted a connection that got its number, the event is not the newcomer's.
+                handler = handlers.get(fd)
+                if handler is None or (forgotten and fd in forgotten):
+                    continue
+                try:
+                    handler(mask)
+                except Exception:  # noqa: BLE001 - one connection's fault must not end the others
+                    self._failed()
             while timers and timers[0].when <= self.now:
                 self._call(heappop(timers).callback)
             for _ in range(len(soon)):
                 self._call(soon.popleft())
+
+    def wait(self, seconds: float) -> bool:
+        """Serve until `stop`, or for `seconds`; whether it was stopped. For code that does one thing at a time."""
+        self.now = monotonic()  # whatever came before this call may have taken long
+        late = False
+
+        def end() -> None:
+            nonlocal late
+            late = True
+            self.stop()
+
+        timer = self.later(max(0.0, seconds), end)
+        self.run()
+        timer.cancel()
+        return not late
+
+    def close(self) -> None:
+        """Close the loop's own descriptors; what is watched belongs to others."""
+        self._epoll.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def _call(self, callback: Callable[[], None] | None) -> None:
         if callback is None:
@@ -142,4 +179,10 @@ class Reactor:
         try:
             callback()
         except Exception:  # noqa: BLE001 - one connection's fault must not end the others
-            print_exc(limit=-4)
+            self._failed()
+
+    def _failed(self) -> None:
+        """In an `except`: report what was raised, without `traceback`, which costs a megabyte; or let it go on."""
+        if self._strict:
+            raise
+        sys.excepthook(*sys.exc_info())
