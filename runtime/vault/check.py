@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
+from ...sidecars.kit.dial import make_context
 from ...sidecars.login import refresh
 from ...sidecars.roster import catalog
 from ...sidecars.store.credential import KIND, Credential, parse
+from ...sidecars.vault.routes import Route
 from ...supervisor.ground.errors import Exit, TerokError
 from . import opening
 from .items import provider_of
@@ -39,10 +39,10 @@ def run_check(args: argparse.Namespace, env: Env) -> int:
         item = _fresh(env, store, item, route)
     found = parse(item)
     check = provider["check"] or {"path": "/", "headers": {}}
-    url, headers = request(route, found, args.path or check["path"])
+    url, headers, ca = request(args.provider, route, found, args.path or check["path"])
     headers.update(check["headers"])
     began = time.monotonic()
-    status, reason = _get(url, headers, route["ca_bundle"])
+    status, reason = _get(url, headers, ca)
     duration = time.monotonic() - began
     good = status < 400
     word = (
@@ -59,33 +59,23 @@ def run_check(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK if good else Exit.FAILURE
 
 
-def request(route: dict[str, Any], found: Credential, path: str) -> tuple[str, dict[str, str]]:
-    """URL and headers of a GET that carries the credential.
+def request(name: str, provider: dict[str, Any], found: Credential, path: str) -> tuple[str, dict[str, str], str]:
+    """URL and headers of a GET that carries the credential as the vault's own requests do, and its CA bundle.
 
     Raises:
         TerokError: the route has no upstream for this kind of credential.
     """
-    upstream = next(
-        (
-            each
-            for each in route["upstreams"]
-            if each["host"] is None
-            and path.startswith(each["prefix"])
-            and (each["auth"] is None or found.auth in each["auth"])
-        ),
-        None,
-    )
-    if upstream is None:
+    route = Route(name, provider, found.auth)
+    raw = path.encode("ascii", "replace")
+    target = next((target for target in route.targets if target.host is None and target.matches(raw, b"")), None)
+    if target is None:
         raise TerokError(f"The route has no upstream for {path}.", code=Exit.USAGE)
-    auth = route["auth"][upstream["auth_as"] or found.auth]
-    if auth["scheme"] == "basic":
-        user = found.user or auth["user"] or "token"
-        value = "Basic " + base64.b64encode(f"{user}:{found.secret}".encode()).decode()
-    else:
-        value = auth["prefix"] + found.secret
-    rest = path[len(upstream["prefix"]) - 1 :] if upstream["strip"] else path
-    headers = {**route["headers"], **route["merge"], **auth["headers"], **auth["merge"], auth["header"]: value}
-    return upstream["url"] + rest, {"User-Agent": "terok", "Accept": "*/*", **headers}
+    endpoint, auth = target.endpoint, target.auth
+    sent = (*auth.merge.values(), *auth.pairs(found))
+    headers = {name.decode("ascii"): value.decode("utf-8") for name, value in sent}
+    scheme = "https" if endpoint.tls else "http"
+    url = f"{scheme}://{endpoint.authority}{target.rewrite(raw).decode('ascii')}"
+    return url, {"User-Agent": "terok", "Accept": "*/*", **headers}, endpoint.ca
 
 
 def _fresh(env: Env, store: Store, item: Item, route: dict[str, Any]) -> Item:
@@ -99,14 +89,13 @@ def _fresh(env: Env, store: Store, item: Item, route: dict[str, Any]) -> Item:
         return refresh.refresh(store, slot, route, send, clock=time.time)
 
 
-def _get(url: str, headers: dict[str, str], ca_bundle: str | None) -> tuple[int, str]:
+def _get(url: str, headers: dict[str, str], ca: str) -> tuple[int, str]:
     """Status and reason; the body is not read: it could hold anything."""
     import httpx
 
-    context = ssl.create_default_context(cafile=ca_bundle)
     try:
         with (
-            httpx.Client(verify=context, timeout=SECONDS, trust_env=False, follow_redirects=False) as client,
+            httpx.Client(verify=make_context(ca), timeout=SECONDS, trust_env=False, follow_redirects=False) as client,
             client.stream("GET", url, headers=headers) as answer,
         ):
             return answer.status_code, answer.reason_phrase

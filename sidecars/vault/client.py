@@ -12,8 +12,7 @@ from . import limits
 if TYPE_CHECKING:
     from ..kit.reactor import Timer
     from ..kit.stream import Stream
-    from .exchange import Exchange
-    from .heads import Seen
+    from .relay.exchange import Exchange
     from .service import Service
 
 _REASONS = {
@@ -90,7 +89,7 @@ class Client:
             try:
                 exchange.more(data)
             except Refused as refused:
-                exchange.refused(refused)
+                exchange.stop(refused.refusal)
             return
         if self._lingering:
             return
@@ -108,29 +107,32 @@ class Client:
                 return
             self._head_since = 0.0
             head, rest, self._buffer = self._buffer[:end], self._buffer[end:], b""
-            seen = self._service.heads.find(head)
         except Refused as refused:
             self._refuse_head(refused.refusal)
             return
-        self._serve(seen, rest)
+        self._serve(head, rest)
 
     def _refuse_head(self, refusal: Refusal) -> None:
         """No token was read from it, so the audit line names no scope."""
         self._service.books.refused(refusal, None)
         self.refuse(refusal, close=True)
 
-    def _serve(self, seen: Seen, rest: bytes) -> None:
+    def _serve(self, head: bytes, rest: bytes) -> None:
         self._deciding = True
-        found = self._service.admit(self, seen)
-        self._deciding = False
-        if isinstance(found, Refusal):
-            self.refuse(found, close=bool(seen.request.length or rest) or not seen.request.keep)
-            return
-        self._exchange = found
         try:
-            found.start(rest)
+            self._service.serve(self, head, rest)
         except Refused as refused:
-            found.refused(refused)
+            self._refuse_head(refused.refusal)
+        finally:
+            self._deciding = False
+
+    def take(self, exchange: Exchange, rest: bytes, *, wait: bool) -> None:
+        """Run an exchange; `rest` came behind its head."""
+        self._exchange = exchange
+        try:
+            exchange.start(rest, wait=wait)
+        except Refused as refused:
+            exchange.stop(refused.refusal)
 
     def ended(self) -> None:
         """The client sends no more. It may still read: a half-close is no abort."""
@@ -182,9 +184,6 @@ class Client:
         self.wire.resume()
         self._timer.cancel()
         self._timer = self._service.reactor.later(limits.LINGER_SECONDS, self.wire.abort)
-
-    def tunnel(self, exchange: Exchange) -> None:
-        """Nothing changes here: `more` passes the bytes on."""
 
     # --- time ---
 

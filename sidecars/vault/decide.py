@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..kit.codec import Request
 from ..kit.refusal import Refusal
-from .headers import candidates
+from .headers import candidates, request_lines
 from .routes import Route, Target
 
 _DOTS = re.compile(rb"(?i)(?:^|/|%2f|%5c)(?:\.|%2e){1,2}(?:$|/|;|%2f|%5c|%3b)")
@@ -23,22 +23,27 @@ class Grant(NamedTuple):
     provider: str
 
 
-class Plan(NamedTuple):
-    """Where a request goes.
+class Plan:
+    """Where one request goes, in one generation of the keeper.
 
     Attributes:
-        route: the provider's rules.
+        request: the head, taken apart.
         grant: what the token stands for: whose credential is used.
-        scope: the grant's.
+        route: the provider's rules.
         target: the upstream for this path.
         path: what stands in the upstream's request line.
+        lines: the client's header lines that cross (`headers.request_lines`); the credential's follow them.
+        about: what every audit line of such a request says, kept here by the books; empty: not made yet.
     """
 
-    route: Route
-    grant: Grant
-    scope: str
-    target: Target
-    path: bytes
+    __slots__ = ("request", "grant", "route", "target", "path", "lines", "about")
+
+    def __init__(self, request: Request, grant: Grant, route: Route, target: Target, path: bytes, lines: bytes) -> None:
+        self.request, self.grant, self.route, self.target = request, grant, route, target
+        self.path, self.lines, self.about = path, lines, ""
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.request!r} to {self.route!r}>"
 
 
 class Places(NamedTuple):
@@ -69,7 +74,7 @@ def decide(request: Request, places: Places, lookup: Lookup, route_of: RouteOf) 
     route = route_of(grant)
     if isinstance(route, Refusal):
         return route
-    return _by_path(request, route, grant, path, mark + strip_query(query, places.query) if mark else b"")
+    return _by_path(request, places, route, grant, path, mark + strip_query(query, places.query) if mark else b"")
 
 
 def _find(request: Request, places: Places, query: bytes, lookup: Lookup) -> Grant | Refusal:
@@ -108,7 +113,7 @@ def strip_query(query: bytes, names: frozenset[bytes]) -> bytes:
     return b"&".join(each for each in query.split(b"&") if each.partition(b"=")[0] not in names)
 
 
-def _by_path(request: Request, route: Route, grant: Grant, path: bytes, query: bytes) -> Plan | Refusal:
+def _by_path(request: Request, places: Places, route: Route, grant: Grant, path: bytes, query: bytes) -> Plan | Refusal:
     def refuse(rule: str, why: str, allow: str, status: int = 403) -> Refusal:
         return Refusal(status, rule, why, allow, grant.provider, grant.scope)
 
@@ -135,7 +140,8 @@ def _by_path(request: Request, route: Route, grant: Grant, path: bytes, query: b
         return refuse(
             "upstream", f"The route {route.name} has no upstream for this path.", "add an upstream with this prefix"
         )
-    return Plan(route, grant, grant.scope, target, target.rewrite(path) + query)
+    lines = request_lines(request, places.headers, target.auth)
+    return Plan(request, grant, route, target, target.rewrite(path) + query, lines)
 
 
 def host_of(request: Request) -> bytes:

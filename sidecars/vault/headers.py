@@ -11,10 +11,13 @@ from __future__ import annotations
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from ..kit.codec import Answer, Header, Request, connection_options
 
-Pair = tuple[bytes, bytes]
+if TYPE_CHECKING:
+    from .inject import Auth
+
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
 )
@@ -85,28 +88,16 @@ def nominated(headers: Iterable[Header]) -> frozenset[bytes]:
     return frozenset(named)
 
 
-class Added:
-    """What the vault puts into every request of one upstream, ready as bytes.
+def request_lines(request: Request, places: frozenset[bytes], auth: Auth) -> bytes:
+    """The header lines of a request that cross the vault, each with its CRLF; Host and framing are the caller's.
 
     Args:
+        request: the client's.
         places: header names in which clients put tokens, besides `CLIENT_AUTH`; they do not cross.
-        ours: (name, value) that replace whatever the client sent under that name.
-        merged: (name, value) whose comma-separated items join the client's own list.
+        auth: what it sets replaces what the client sent under that name, and follows these lines.
     """
-
-    __slots__ = ("drops", "merged", "tail")
-
-    def __init__(self, places: frozenset[bytes], ours: Iterable[Pair], merged: Iterable[Pair]) -> None:
-        ours = list(ours)
-        self.drops = _REQUEST_DROPS | places | {name.lower() for name, _ in ours}
-        self.merged = {name.lower(): (name, value) for name, value in merged}
-        self.tail = b"".join(b"%b: %b\r\n" % pair for pair in ours)
-
-
-def request_lines(request: Request, added: Added) -> bytes:
-    """The header lines of a request that cross the vault, each with its CRLF; Host and framing are the caller's."""
-    drops = added.drops
-    more = dict(added.merged) if added.merged else None
+    drops = _REQUEST_DROPS | places | auth.names
+    merge = dict(auth.merge)
     lines: list[bytes] = []
     named: frozenset[bytes] = frozenset()
     for lower, name, value, line in request.headers:
@@ -115,15 +106,13 @@ def request_lines(request: Request, added: Added) -> bytes:
                 lines.append(b"%b: %b\r\n" % (name, readable_codings(value)))
             elif lower == b"connection" and value.lower() not in _PLAIN_CONNECTION:
                 named = nominated(request.headers)
-        elif more is not None and lower in more:
-            lines.append(b"%b: %b\r\n" % (name, merge_list(value, more.pop(lower)[1])))
+        elif lower in merge:
+            lines.append(b"%b: %b\r\n" % (name, merge_list(value, merge.pop(lower)[1])))
         else:
             lines.append(line)
     if named:
         lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
-    if more:
-        lines += [b"%b: %b\r\n" % pair for pair in more.values()]
-    lines.append(added.tail)
+    lines += [b"%b: %b\r\n" % pair for pair in merge.values()]
     return b"".join(lines)
 
 

@@ -20,15 +20,8 @@ from ..store.records import LockedError
 from ..store.store import Store
 from . import headers
 from .decide import Grant, Places
-from .routes import Route, Target
-
-
-class Loaded(NamedTuple):
-    """A credential as the relay uses it."""
-
-    found: credential.Credential
-    version: int
-    secrets: tuple[bytes, ...]
+from .inject import Loaded
+from .routes import Route
 
 
 class Reach(NamedTuple):
@@ -185,14 +178,6 @@ class Keeper:
         self._routes[grant] = route
         return route
 
-    def added(self, loaded: Loaded, target: Target) -> headers.Added:
-        """What goes into a request for `target`, the secret among it."""
-        if target.added is None:
-            auth = target.auth
-            ours = (*auth.headers, auth.line(loaded.found.secret, loaded.found.user))
-            target.added = headers.Added(self.places.headers, ours, auth.merge)
-        return target.added
-
     def credential(self, grant: Grant) -> Loaded | Refusal:
         """The credential behind a grant, unsealed; or why the vault does not give it."""
         known = self._loaded.get(grant)
@@ -205,7 +190,7 @@ class Keeper:
                 why = f"The scope {grant.scope} has no credential for {grant.provider}."
                 allow = f"terok vault add {grant.scope} {grant.provider}"
                 return Refusal(403, "no-credential", why, allow, grant.provider, grant.scope)
-            loaded = Loaded(credential.parse(item), item.version, tuple(credential.secrets_of(item)))
+            loaded = Loaded(credential.parse(item), item.version, credential.secrets_of(item))
         except LockedError as error:
             return Refusal(503, "locked", error.what, error.fix, grant.provider, grant.scope)
         except TerokError as error:

@@ -17,7 +17,8 @@ from .decide import Grant
 
 if TYPE_CHECKING:
     from ..login.helper import Helper
-    from .keeper import Keeper, Loaded
+    from .inject import Loaded
+    from .keeper import Keeper
     from .routes import Route
 
 Renewed = Callable[["Loaded | Refusal"], None]
@@ -41,7 +42,7 @@ class Renewer:
 
     def can(self, route: Route, loaded: Loaded) -> bool:
         """Whether this credential is a login that can be refreshed."""
-        return route.refresh is not None and loaded.found.auth == "oauth" and bool(loaded.found.refresh_token)
+        return route.refresh is not None and loaded.credential.auth == "oauth" and bool(loaded.credential.refresh_token)
 
     @property
     def missing(self) -> bool:
@@ -50,7 +51,7 @@ class Renewer:
 
     def must_wait(self, grant: Grant, route: Route, loaded: Loaded) -> bool:
         """Ask for a refresh when one is due; True when the access token has ended, so that a request must wait."""
-        expires = loaded.found.expires_at
+        expires = loaded.credential.expires_at
         if expires is None or route.refresh is None or not self.can(route, loaded):
             return False
         left = expires - time()

@@ -12,44 +12,13 @@ from urllib.parse import urlsplit
 
 from ...supervisor.ground.errors import TerokError
 from ..kit.dial import Endpoint
-from .headers import Added, Pair
-
-
-class Auth:
-    """How a secret is put into a request: `scheme` is `header` or `basic`.
-
-    Attributes:
-        headers: what else is set for this kind of credential.
-        merge: what joins the client's own comma-separated list.
-    """
-
-    __slots__ = ("scheme", "header", "prefix", "user", "headers", "merge")
-
-    def __init__(self, auth: Mapping[str, Any], headers: Mapping[str, str], merge: Mapping[str, str]) -> None:
-        self.scheme: str = auth["scheme"]
-        self.header: bytes = (auth.get("header") or "Authorization").encode("ascii")
-        self.prefix: bytes = (auth.get("prefix") or "").encode("ascii")
-        self.user: str = auth.get("user") or ""
-        self.headers = _pairs({**headers, **(auth.get("headers") or {})})
-        self.merge = _pairs({**merge, **(auth.get("merge") or {})})
-
-    def line(self, secret: str, user: str | None) -> Pair:
-        """The header that carries the secret."""
-        if self.scheme == "basic":
-            from binascii import b2a_base64
-
-            return b"Authorization", b"Basic " + b2a_base64(f"{user or self.user}:{secret}".encode(), newline=False)
-        return self.header, self.prefix + secret.encode("ascii")
-
-
-def _pairs(headers: Mapping[str, str]) -> tuple[Pair, ...]:
-    return tuple((name.encode("ascii"), value.encode("ascii")) for name, value in headers.items())
+from .inject import Auth
 
 
 class Target:
-    """One upstream of a route: for which paths, where it is, what it is given."""
+    """One upstream of a route: for which paths, where it is, how it is given the credential."""
 
-    __slots__ = ("prefix", "host", "strip", "endpoint", "base", "auth", "origin", "added")
+    __slots__ = ("prefix", "host", "strip", "endpoint", "base", "auth", "origin")
 
     def __init__(self, upstream: Mapping[str, Any], endpoint: Endpoint, base: bytes, auth: Auth) -> None:
         self.prefix: bytes = (upstream["prefix"] or "/").encode("ascii")
@@ -57,8 +26,6 @@ class Target:
         self.strip: bool = bool(upstream.get("strip"))
         self.endpoint, self.base, self.auth = endpoint, base, auth
         self.origin = endpoint.authority.encode("ascii")
-        self.added: Added | None = None
-        """What the relay sets on every request, the secret among it; made and forgotten by the keeper."""
 
     def matches(self, path: bytes, host: bytes) -> bool:
         """Whether this upstream serves the raw path, asked for under this Host (without port, lower case)."""

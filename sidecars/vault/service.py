@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from ..kit import limits as shared
+from ..kit.codec import Request, parse_request
 from ..kit.dial import Dialer
 from ..kit.reactor import READ, Reactor
 from ..kit.refusal import Refusal
@@ -15,15 +15,13 @@ from ..kit.stream import Stream
 from . import limits
 from .books.watch import Books
 from .client import Client
-from .decide import decide
-from .exchange import Exchange
-from .heads import Heads, Seen
-from .keeper import Keeper, Loaded
+from .decide import Plan, decide
+from .heads import Heads
+from .inject import Loaded
+from .keeper import Keeper
+from .relay.exchange import Exchange
 from .renew import Renewer
 from .upstream.pool import Pool
-
-if TYPE_CHECKING:
-    from .heads import Admitted
 
 
 class Service:
@@ -137,47 +135,55 @@ class Service:
 
     # --- requests ---
 
-    def admit(self, client: Client, seen: Seen) -> Exchange | Refusal:
-        """Decide about a request: an exchange that can start, or why not (audited already)."""
+    def serve(self, client: Client, head: bytes, rest: bytes) -> None:
+        """Decide about a request: give the client an exchange that starts, or the refusal, audited already.
+
+        Raises:
+            Refused: the head cannot be read.
+        """
         keeper = self.keeper
         keeper.look(self.reactor.now)
         if keeper.generation != self._generation:
             self._changed()
-        found = seen.admitted(keeper.generation) or self._decide(seen)
-        if isinstance(found, Refusal):
-            self.books.refused(found, seen.request)
-            return found
-        plan, loaded = found.plan, found.loaded
-        refusal = self.books.admit(plan)
-        if refusal is not None:
-            self.books.refused(refusal, seen.request)
-            return refusal
+        plan = self.heads.find(head)
+        if plan is None:
+            request = parse_request(head)
+            decision = self._decide(request)
+            if isinstance(decision, Refusal):
+                self._refuse(client, request, decision, rest)
+                return
+            plan = decision
+            self.heads.keep(head, plan)
+        loaded = keeper.credential(plan.grant)
+        refusal = loaded if isinstance(loaded, Refusal) else self.books.admit(plan)
+        if refusal is not None or isinstance(loaded, Refusal):
+            assert refusal is not None
+            self._refuse(client, plan.request, refusal, rest)
+            return
         wait = self._renewer.must_wait(plan.grant, plan.route, loaded)
-        added = None if wait else keeper.added(loaded, plan.target)
-        exchange = Exchange(client, self.books, self.pool, found, added, self.reactor.now)
+        exchange = Exchange(client, self.books, self.pool, plan, loaded, self.reactor.now)
+        client.take(exchange, rest, wait=wait)
         if wait:
             self._renewer.ask(plan.grant, None, self._renewed(exchange))
-        return exchange
 
-    def _decide(self, seen: Seen) -> Admitted | Refusal:
-        """Find the plan and the credential for a head, and keep them with it; or why there are none."""
+    def _refuse(self, client: Client, request: Request, refusal: Refusal, rest: bytes) -> None:
+        self.books.refused(refusal, request)
+        client.refuse(refusal, close=bool(request.length or rest) or not request.keep)
+
+    def _decide(self, request: Request) -> Plan | Refusal:
+        """Where a request goes, when its upstream is within the confinement."""
         keeper = self.keeper
-        plan = decide(seen.request, keeper.places, keeper.lookup, keeper.route)
-        if isinstance(plan, Refusal):
+        plan = decide(request, keeper.places, keeper.lookup, keeper.route)
+        if isinstance(plan, Refusal) or self._reach.covers(plan.target.endpoint):
             return plan
-        loaded = keeper.credential(plan.grant)
-        if isinstance(loaded, Refusal):
-            return loaded
-        if not self._reach.covers(plan.target.endpoint):
-            why = "The vault starts again, because its routes lead elsewhere now."
-            return Refusal(503, "restart", why, "send it again", plan.route.name, plan.scope, 1)
-        return seen.admit(keeper.generation, plan, loaded)
+        why = "The vault starts again, because its routes lead elsewhere now."
+        return Refusal(503, "restart", why, "send it again", plan.grant.provider, plan.grant.scope, 1)
 
     def _renew(self, exchange: Exchange) -> bool:
         """The upstream said 401: have the login refreshed, when it is one."""
         if self._renewer.missing or not self._renewer.can(exchange.plan.route, exchange.loaded):
             return False
-        self._renewer.ask(exchange.grant, exchange.loaded.version, self._renewed(exchange))
+        self._renewer.ask(exchange.plan.grant, exchange.loaded.version, self._renewed(exchange))
         return True
 
     def _renewed(self, exchange: Exchange) -> Callable[[Loaded | Refusal], None]:
@@ -185,8 +191,7 @@ class Service:
             if isinstance(found, Refusal):
                 exchange.stop(found)
                 return
-            exchange.plan.target.added = None  # made with the credential before
-            exchange.again(found, self.keeper.added(found, exchange.plan.target))
+            exchange.again(found)
 
         return done
 

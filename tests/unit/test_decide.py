@@ -10,13 +10,15 @@ import pytest
 
 from terok_host.sidecars.kit.codec import parse_answer, parse_request
 from terok_host.sidecars.kit.refusal import Refusal
+from terok_host.sidecars.store.credential import Credential
 from terok_host.sidecars.vault import headers
 from terok_host.sidecars.vault.books.rates import Rates
 from terok_host.sidecars.vault.decide import Grant, Places, Plan, decide
-from terok_host.sidecars.vault.headers import Added, answer_lines, merge_list, readable_codings, request_lines
+from terok_host.sidecars.vault.headers import answer_lines, merge_list, readable_codings, request_lines
+from terok_host.sidecars.vault.inject import Auth, Loaded
 from terok_host.sidecars.vault.routes import Route, endpoint_of, pattern
 from terok_host.supervisor.ground.errors import TerokError
-from tests.standins.vault import provider
+from tests.standins.vault import auth, provider
 
 GRANT = Grant("work", "p")
 PLACES = Places(headers.CLIENT_AUTH - headers.NO_TOKENS, frozenset((b"key",)))
@@ -57,7 +59,7 @@ def basic(text: str) -> str:
 def test_the_token_is_found_wherever_clients_put_it(fields: dict[str, Any]) -> None:
     plan = ask(**fields)
     assert isinstance(plan, Plan)
-    assert (plan.scope, plan.route.name, plan.path) == ("work", "p", b"/v1/x")
+    assert (plan.grant.scope, plan.route.name, plan.path) == ("work", "p", b"/v1/x")
 
 
 def test_the_token_is_found_in_the_query_and_taken_out() -> None:
@@ -212,18 +214,17 @@ def test_what_crosses_to_the_upstream() -> None:
         b"Accept-Encoding: gzip, br;q=1.0, zstd\r\nanthropic-beta: a,b\r\nX-Private: t\r\nContent-Length: 0\r\n"
         b"Accept: */*\r\nUser-Agent: me\r\nSec-WebSocket-Extensions: permessage-deflate\r\nUser-Agent: twice\r\n\r\n"
     )
-    added = Added(
-        frozenset((b"x-private",)),
-        [(b"x-api-key", b"real"), (b"User-Agent", b"ours")],
-        [(b"Anthropic-Beta", b"b,c"), (b"More", b"d")],
-    )
-    assert request_lines(request, added).decode().splitlines() == [
+    way = auth("x-api-key", "")
+    sent = Auth(way, {"User-Agent": "ours"}, {"Anthropic-Beta": "b,c", "More": "d"})
+    loaded = Loaded(Credential("api-key", "real"), 1, [b"real"])
+    lines = request_lines(request, frozenset((b"x-private",)), sent) + loaded.lines(sent)
+    assert lines.decode().splitlines() == [
         "Accept-Encoding: gzip",
         "anthropic-beta: a,b,c",
         "Accept: */*",
         "More: d",
-        "x-api-key: real",
         "User-Agent: ours",
+        "x-api-key: real",
     ]
 
 

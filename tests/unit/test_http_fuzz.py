@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from terok_host.sidecars.kit import bodies
 from terok_host.sidecars.kit.codec import CHUNKED, Request, parse_answer, parse_request, split_head
 from terok_host.sidecars.kit.refusal import Refused
+from terok_host.sidecars.store.credential import Credential
 from terok_host.sidecars.vault.decide import strip_query
-from terok_host.sidecars.vault.headers import CLIENT_AUTH, HOP_BY_HOP, Added, candidates, request_lines
+from terok_host.sidecars.vault.headers import CLIENT_AUTH, HOP_BY_HOP, candidates, request_lines
+from terok_host.sidecars.vault.inject import Auth, Loaded
 from terok_host.sidecars.vault.limits import ANSWER_HEAD_MAX, HEAD_MAX
+from tests.standins.vault import auth
 
 SHAPES = [
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
@@ -85,9 +88,10 @@ def test_what_goes_upstream_reads_as_one_request_without_the_clients_credentials
     request = read(data)
     if request is None:
         return
-    added = Added(frozenset(), [(b"Authorization", b"Bearer real")], [])
+    way = Auth(auth("Authorization", "Bearer "), {}, {})
+    lines = request_lines(request, frozenset(), way) + Loaded(Credential("api-key", "real"), 1, []).lines(way)
     framing = b"Transfer-Encoding: chunked\r\n" if request.length == CHUNKED else b""
-    head = b"GET / HTTP/1.1\r\nHost: u\r\n" + request_lines(request, added) + framing + b"\r\n"
+    head = b"GET / HTTP/1.1\r\nHost: u\r\n" + lines + framing + b"\r\n"
     assert split_head(head, HEAD_MAX) == len(head)
     forwarded = parse_request(head)
     names = [lower for lower, _, _, _ in forwarded.headers]

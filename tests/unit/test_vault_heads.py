@@ -5,14 +5,13 @@ from __future__ import annotations
 import http.client
 from collections.abc import Callable
 
-import pytest
-
 from terok_host.sidecars.kit import codec, limits
-from terok_host.sidecars.kit.codec import read_answer
-from terok_host.sidecars.kit.refusal import Refused
+from terok_host.sidecars.kit.codec import parse_request, read_answer
+from terok_host.sidecars.vault.decide import Grant, Plan
 from terok_host.sidecars.vault.heads import Heads
+from terok_host.sidecars.vault.routes import Route
 from tests.standins.upstream import Upstream
-from tests.standins.vault import SECRET, Vault, provider
+from tests.standins.vault import SECRET, Vault, provider, read_all
 
 HEAD = b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -72,25 +71,34 @@ def test_bodies_of_equal_heads_are_their_own(vault: Vault, upstream: Upstream) -
     client.close()
 
 
+def plan(number: int) -> Plan:
+    """A plan for a head that no other has."""
+    request = parse_request(HEAD % number)
+    route = Route("p", provider("https://up.test"), "api-key")
+    return Plan(request, Grant("work", "p"), route, route.targets[0], b"/", b"")
+
+
 def test_few_and_short_heads_are_kept() -> None:
     heads = Heads()
-    first = heads.find(HEAD % 0)
+    first = plan(0)
+    heads.keep(HEAD % 0, first)
     assert heads.find(HEAD % 0) is first
     for number in range(1, limits.HEADS_KEPT + 1):
-        heads.find(HEAD % number)
-    assert heads.find(HEAD % 0) is not first
+        heads.keep(HEAD % number, plan(number))
+    assert heads.find(HEAD % 0) is None
+    assert heads.find(HEAD % limits.HEADS_KEPT) is not None
     long = b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"a" * limits.HEAD_KEPT_MAX)
-    assert heads.find(long) is not heads.find(long)
-    kept = heads.find(HEAD % 0)
+    heads.keep(long, first)
+    assert heads.find(long) is None
     heads.forget()
-    assert heads.find(HEAD % 0) is not kept
+    assert heads.find(HEAD % limits.HEADS_KEPT) is None
 
 
-def test_a_refused_head_is_refused_again() -> None:
-    heads = Heads()
+def test_a_refused_head_is_refused_again(vault: Vault) -> None:
     for _ in range(2):
-        with pytest.raises(Refused):
-            heads.find(b"GET / HTTP/1.1\r\n\r\n")
+        with vault.raw() as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert b" 400 " in read_all(sock).partition(b"\r\n")[0]
 
 
 def test_an_answer_is_remembered_with_its_method() -> None:

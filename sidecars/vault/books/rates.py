@@ -18,10 +18,10 @@ class Rates:
     def take(self, plan: Plan, now: float) -> Refusal | None:
         """Count a request in, or say why it must wait. `now` is monotonic. What was counted in ends with `leave`."""
         route = plan.route
-        key = (plan.scope, route.name)
+        key = (plan.grant.scope, route.name)
         if route.concurrent is not None and self._running.get(key, 0) >= route.concurrent:
             why = f"{route.concurrent} requests to {route.name} are running already."
-            return Refusal(429, "concurrent", why, "wait for one to end", route.name, plan.scope, 1)
+            return Refusal(429, "concurrent", why, "wait for one to end", route.name, plan.grant.scope, 1)
         if route.per_minute is not None:
             start, count = self._minutes.get(key, (now, 0))
             if now - start >= WINDOW:
@@ -29,7 +29,7 @@ class Rates:
             if count >= route.per_minute:
                 left = max(1, int(start + WINDOW - now + 0.999))
                 why = f"{route.name} allows {route.per_minute} requests a minute."
-                return Refusal(429, "per-minute", why, f"wait {left} s", route.name, plan.scope, left)
+                return Refusal(429, "per-minute", why, f"wait {left} s", route.name, plan.grant.scope, left)
             self._minutes[key] = (start, count + 1)
         if route.concurrent is not None:
             self._running[key] = self._running.get(key, 0) + 1
@@ -38,5 +38,5 @@ class Rates:
     def leave(self, plan: Plan) -> None:
         """A request that was counted in has ended."""
         if plan.route.concurrent is not None:
-            key = (plan.scope, plan.route.name)
+            key = (plan.grant.scope, plan.route.name)
             self._running[key] = max(0, self._running.get(key, 0) - 1)

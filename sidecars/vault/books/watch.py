@@ -21,7 +21,7 @@ from .usage import NO_TOKENS, Counter, Tokens
 if TYPE_CHECKING:
     from ...kit.audit import Audit
     from ...kit.reactor import Reactor
-    from ..exchange import Exchange
+    from ..relay.exchange import Exchange
     from .journal import Journal
 
 _UNAUDITED = "The request could not be written to the audit log"
@@ -75,16 +75,18 @@ class Books:
         """Whether a planned request may start; what was admitted ends with `ends` or `fails`."""
         if self._failed and self._required and not self._write([self._start().encode()]):
             why = f"{_UNAUDITED}: the disk is full or gone."
-            return Refusal(503, "audit", why, "free disk space", plan.route.name, plan.scope, 5)
+            return Refusal(503, "audit", why, "free disk space", plan.route.name, plan.grant.scope, 5)
         if self._counts is not None:
-            reached = self._counts.exceeded(plan.scope, time.time())
+            reached = self._counts.exceeded(plan.grant.scope, time.time())
             if reached is not None:
                 limit, until = reached
                 reset = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
-                why = f"The scope {plan.scope} has used what it may in this {limit.period}; it is reset at {reset}."
-                allow = f"wait, or raise it with `terok vault limit {plan.scope}`"
+                why = (
+                    f"The scope {plan.grant.scope} has used what it may in this {limit.period}; it is reset at {reset}."
+                )
+                allow = f"wait, or raise it with `terok vault limit {plan.grant.scope}`"
                 left = max(1, int(until - time.time()) + 1)
-                return Refusal(429, "usage-limit", why, allow, plan.route.name, plan.scope, left)
+                return Refusal(429, "usage-limit", why, allow, plan.route.name, plan.grant.scope, left)
         return self._rates.take(plan, self._reactor.now)
 
     # --- during: the exchange's watcher ---
@@ -103,10 +105,10 @@ class Books:
         coding = answer.coding
         if coding and not readable(coding):
             why = "The answer is compressed in a way that cannot be checked for credentials."
-            return Refusal(502, "content-coding", why, "", route.name, exchange.plan.scope)
+            return Refusal(502, "content-coding", why, "", route.name, exchange.plan.grant.scope)
         inflater = Inflater() if coding and coding.lower() != b"identity" and answer.length else None
         counter = Counter.fitting(answer.content_type) if route.usage else None
-        exchange.state = _Notes(guard, inflater, counter)
+        exchange.notes = _Notes(guard, inflater, counter)
         return None
 
     def carries_secret(self, exchange: Exchange, head: bytes) -> Refusal | None:
@@ -114,7 +116,7 @@ class Books:
         guard = self._guard(exchange)
         if guard is not None and guard.inside(head):
             found = secret_in_answer().refusal
-            return found._replace(provider=exchange.plan.route.name, scope=exchange.plan.scope)
+            return found._replace(provider=exchange.plan.route.name, scope=exchange.plan.grant.scope)
         return None
 
     def _guard(self, exchange: Exchange) -> Guard | None:
@@ -129,7 +131,7 @@ class Books:
 
     def passes(self, exchange: Exchange, payload: bytes, *, last: bool, seen: bool = False) -> bytes:
         """Payload on its way to the client."""
-        notes = exchange.state
+        notes = exchange.notes
         if not isinstance(notes, _Notes):
             return payload
         if notes.inflater is not None:
@@ -152,7 +154,7 @@ class Books:
 
     def ends(self, exchange: Exchange) -> None:
         """The answer is complete. The lines of one turn are written together, then the answers' ends are sent."""
-        notes = exchange.state
+        notes = exchange.notes
         counter = notes.counter if isinstance(notes, _Notes) else None
         self._rates.leave(exchange.plan)
         if not self._waiting:
@@ -171,7 +173,7 @@ class Books:
     def fails(self, exchange: Exchange, refusal: Refusal) -> None:
         """The exchange ended early."""
         self._rates.leave(exchange.plan)
-        notes = exchange.state
+        notes = exchange.notes
         counter = notes.counter if isinstance(notes, _Notes) else None
         self._write([self._line(exchange, refusal.status, refusal.rule, counter.end() if counter else None)])
 
@@ -181,14 +183,14 @@ class Books:
         """Count an exchange, and its audit line without the closing brace. Everything in it is plain ASCII."""
         plan = exchange.plan
         if self._counts is not None and self._counts.add(
-            plan.scope, plan.route.name, 1, exchange.sent, exchange.got, *(tokens or NO_TOKENS)
+            plan.grant.scope, plan.route.name, 1, exchange.sent, exchange.got, *(tokens or NO_TOKENS)
         ):
             self._reactor.later(limits.FLUSH_SECONDS, self._flush)
-        about = exchange.admitted.about
+        about = plan.about
         if not about:
-            about = exchange.admitted.about = (
-                f'"scope": "{plan.scope}", "provider": "{plan.route.name}",'
-                f' "method": "{exchange.request.method.decode("ascii")}", "path": "{_path(exchange.request)}",'
+            about = plan.about = (
+                f'"scope": "{plan.grant.scope}", "provider": "{plan.route.name}",'
+                f' "method": "{plan.request.method.decode("ascii")}", "path": "{_path(plan.request)}",'
                 f' "upstream": "{plan.target.endpoint.authority}"'
             )
         line = (

@@ -1,13 +1,13 @@
-"""Whom an exchange works for and who looks at it; here, so that none of them imports the other."""
+"""The two interfaces of an exchange, kept apart to avoid an import cycle."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from ..kit.codec import Answer
-    from ..kit.refusal import Refusal
-    from ..kit.stream import Stream
+    from ...kit.codec import Answer
+    from ...kit.refusal import Refusal
+    from ...kit.stream import Stream
     from .exchange import Exchange
 
 
@@ -21,9 +21,6 @@ class Caller(Protocol):
 
     def refuse(self, refusal: Refusal, *, close: bool) -> None:
         """Send an error instead of the answer."""
-
-    def tunnel(self, exchange: Exchange) -> None:
-        """From now on bytes go through `forward` uninterpreted."""
 
 
 class Watcher(Protocol):

@@ -1,0 +1,1 @@
+"""One exchange: the request, the answer, and how far it is."""
