@@ -1,31 +1,18 @@
-"""The command line: finds the verb, imports its module, runs it, and turns an error into a sentence and an exit code.
-
-Each verb's module adds its own parsers (see `verbs`); this module adds what all of them share: `--json`, and the
-words after `--` for those verbs that hand them to podman.
+"""The command line: finds the verb in the table, imports it, runs it, and turns an error into a sentence and an exit
+code. Nothing is imported that the verb does not need: `terok --help` reads the table only.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
 from ..supervisor.ground.errors import Exit, TerokError
-from . import verbs
+from .verbs import BY_PATH, Verb, below, roots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
-
-DESCRIPTION = "Run untrusted work in rootless Podman containers that use your credentials without holding one."
-EPILOG = """\
-exit codes: 0 done; 1 could not be done; 2 wrong usage or configuration; 3 no such container, scope, key or
-credential; 4 refused by a policy; 5 a manual step is left; 6 the vault is locked.
-'terok VERB --help' explains a verb."""
-
-SHIELD_TOP_LEVEL = frozenset({"run", "prepare", "cleanup", "setup", "uninstall", "status", "doctor", "config"})
-"""What `terok-shield` passes to `terok` as it is; every other word is a verb of `terok shield`."""
 
 
 def main() -> int:
@@ -34,10 +21,8 @@ def main() -> int:
 
 
 def shield() -> int:
-    """The program `terok-shield`: `terok shield VERB`, and the verbs of a container's life."""
-    words = sys.argv[1:]
-    top_level = words and (words[0] in SHIELD_TOP_LEVEL or words[0] == "--version")
-    return run(words if top_level else ["shield", *words])
+    """The program `terok-shield`: the verbs of `terok shield`, and those of a container's life."""
+    return run(sys.argv[1:], prog="terok-shield")
 
 
 def sandbox() -> int:
@@ -55,98 +40,86 @@ def run(words: Sequence[str], *, prog: str = "terok") -> int:
 
     Args:
         words: the arguments, without the program's name.
-        prog: the program's name in help texts.
+        prog: the program's name.
     """
     try:
         code = _run(list(words), prog)
         sys.stdout.flush()
         return code
     except TerokError as error:
-        print(f"terok: {error.what}", file=sys.stderr)
+        print(f"{prog}: {error.what}", file=sys.stderr)
         if error.fix:
             print(f"  fix: {error.fix}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # the reader of our output has left: no traceback from the interpreter's last flush
+        # the reader of the output has left: no traceback from the interpreter's last flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
 
 
 def _run(words: list[str], prog: str) -> int:
-    verb = next((word for word in words if not word.startswith("-")), None)
-    rest: list[str] | None = None
-    if verb in verbs.PASSTHROUGH and "--" in words:
-        at = words.index("--")
-        words, rest = words[:at], words[at + 1 :]
-    args = build_parser(verb, prog=prog).parse_args(words)
-    if verb in verbs.PASSTHROUGH:
-        args.rest = rest
+    row, shown, rest = find(words, prog)
+    if row is None or not row.target:
+        return _help(row, shown, rest)
+    from . import parser
     from .kit.env import Env
 
-    return int(args.run(args, Env.from_process(json_output=args.json)))
+    command = row.load()
+    args = parser.parse(command, rest, shown)
+    return command(args, Env.from_process(json_output=args.json))
 
 
-def build_parser(verb: str | None = None, *, prog: str = "terok", everything: bool = False) -> argparse.ArgumentParser:
-    """The parser for a command line.
+def find(words: list[str], prog: str) -> tuple[Verb | None, str, list[str]]:
+    """The verb that a command line begins with.
 
-    Args:
-        verb: its module is imported and registers; other verbs get one line of help each.
-        prog: the program's name.
-        everything: import every module (for completion scripts and man pages).
+    Returns:
+        its row, or None when the line begins with no verb; the words that lead to it, with the program's name; the
+        words that are left.
+
+    Raises:
+        TerokError: there is no such verb.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    row: Verb | None = None
+    shown, choices = prog, roots(prog)
+    while words and not words[0].startswith("-") and (row is None or not row.target):
+        if words[0] not in choices:
+            raise _no_verb(words[0], shown, list(choices))
+        row = BY_PATH[choices[words[0]]]
+        shown, words = f"{shown} {words[0]}", words[1:]
+        choices = {child.name: child.path for child in below(row.path)}
+    return row, shown, words
+
+
+def _no_verb(word: str, shown: str, known: list[str]) -> TerokError:
+    from .kit.verb import nearest
+
+    meant = nearest(word, known)
+    elsewhere = [row.path for row in BY_PATH.values() if row.name == word and row.parent] if " " not in shown else []
+    paths = [f"`{shown} {meant}`"] if meant else [f"`terok {path}`" for path in elsewhere]
+    return TerokError(
+        f"`{shown}` has no verb {word[:60]!r}.", fix=" or ".join(paths) or f"{shown} --help", code=Exit.USAGE
     )
-    parser.add_argument("--version", action=_Version)
-    commands = parser.add_subparsers(metavar="VERB", required=True, dest="verb")
-    wanted = None if verb is None else verbs.module_of(verb)
-    loaded = set(verbs.modules()) if everything else {wanted}
-    done: set[str] = set()
-    for name, module, line in verbs.VERBS:
-        if module not in loaded:
-            commands.add_parser(name, help=line, add_help=False)
-        elif module not in done:
-            done.add(module)
-            _import(module).register(commands)
-    for each in commands.choices.values():
-        add_json(each)
-    return parser
 
 
-def _import(module: str) -> Any:
-    from importlib import import_module
+def _help(row: Verb | None, shown: str, rest: list[str]) -> int:
+    """What follows is no verb: help, the version, or a mistake."""
+    from . import usage
 
-    return import_module(f"{__package__}.{module}")
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Give `parser`'s leaves the option --json, unless they have one of their own."""
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    for group in groups:
-        for each in group.choices.values():
-            add_json(each)
-    parser.allow_abbrev = False
-    if not groups and "--json" not in parser._option_string_actions:
-        parser.add_argument("--json", action="store_true", help="print JSON for programs")
-
-
-class _Version(argparse.Action):
-    """--version: the distribution's version, looked up only when asked for."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="print the version and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+    if rest[:1] == ["--version"] and row is None:
         from .kit.env import version
 
-        print(f"terok {version()}")
-        parser.exit(Exit.OK)
+        print(f"{shown} {version()}")
+    elif not rest or rest[0] in ("-h", "--help"):
+        print(usage.program(shown) if row is None else usage.group(row, shown))
+    else:
+        from .kit.verb import nearest
+
+        meant = nearest(rest[0], ["--help", *(["--version"] if row is None else [])])
+        fix = f"write {meant}" if meant else f"put the verb first: {shown} VERB {rest[0]}"
+        raise TerokError(f"`{shown}` has no option {rest[0][:60]}.", fix=fix, code=Exit.USAGE)
+    return Exit.OK
 
 
 if __name__ == "__main__":

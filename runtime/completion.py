@@ -1,223 +1,86 @@
-"""`terok completion`: completion scripts and man pages, generated from the parsers that --help prints."""
+"""`terok completion`: prints the completion scripts and man pages that the wheel installs, and the names that complete
+an argument.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import site
+import sys
 
-from ..supervisor.ground.errors import Exit
-from .cli import build_parser
-from .kit import files
+from ..supervisor.ground.errors import Exit, TerokError
 from .kit.env import Env, version
+from .kit.verb import argument, verb
+from .values import KINDS, offered
+
+SCRIPTS = {
+    "bash": "share/bash-completion/completions/terok",
+    "zsh": "share/zsh/site-functions/_terok",
+    "fish": "share/fish/vendor_completions.d/terok.fish",
+}
+"""Where the wheel installs the script of each shell, below its prefix."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """One node of the command tree.
-
-    words: the verbs that lead to it, without the program's name.
-    help: its line of help.
-    parser: its parser.
-    verbs: its subcommands with their lines of help.
-    options: its option strings with their help.
-    """
-
-    words: tuple[str, ...]
-    help: str
-    parser: argparse.ArgumentParser
-    verbs: dict[str, str]
-    options: dict[str, str]
-
-    @property
-    def takes_container(self) -> bool:
-        """Whether a container's name may follow."""
-        return any(
-            action.metavar in ("NAME", "CONTAINER") for action in self.parser._actions if not action.option_strings
-        )
-
-
-def register(commands: Any) -> None:
-    """Add `completion`."""
-    parser = commands.add_parser(
-        "completion",
-        help="print the completion script of a shell, or the man pages",
-        description="Print a completion script, or write the man pages into a directory.",
-        epilog="bash: source <(terok completion bash); zsh: terok completion zsh >~/.zfunc/_terok; "
-        "fish: terok completion fish >~/.config/fish/completions/terok.fish",
-    )
-    parser.add_argument("what", choices=[*SCRIPTS, "man"], help="a shell, or man")
-    parser.add_argument("--directory", metavar="DIR", help="write the man pages there; default: print terok(1)")
-    parser.set_defaults(run=run)
-
-
+@verb(
+    argument("what", choices=(*SCRIPTS, "man", "values"), help="a shell; man: the man pages; values: see below"),
+    argument("words", nargs="*", metavar="WORD", help="for values: a kind of names, then the words of a command line"),
+    argument("--directory", metavar="DIR", help="for man: write all pages there", values="directories"),
+    examples=(
+        "source <(terok completion bash)",
+        "terok completion zsh >~/.zfunc/_terok",
+        "terok completion fish >~/.config/fish/completions/terok.fish",
+        "terok completion values scopes",
+    ),
+)
 def run(args: argparse.Namespace, env: Env) -> int:
-    """Print or write what was asked for."""
-    tree = list(walk(build_parser(everything=True)))
-    if args.what != "man":
-        text = SCRIPTS[args.what](tree)
-        env.out.emit(text, text)
-        return Exit.OK
-    pages = {page_name(command): man_page(command) for command in tree if len(command.words) <= 1}
-    if args.directory is None:
-        env.out.emit(pages, pages["terok.1"])
-        return Exit.OK
-    os.makedirs(args.directory, exist_ok=True)
-    for name, text in pages.items():
-        files.write(os.path.join(args.directory, name), text, mode=0o644)
-    env.out.emit(sorted(pages), f"Wrote {len(pages)} pages into {args.directory}")
+    """Print the completion script of a shell, or write the man pages.
+
+    An installed terok brings both: man pages in PREFIX/share/man, scripts where bash, zsh and fish find them when
+    PREFIX is /usr, /usr/local or ~/.local. `terok completion values KIND` prints the names that a script offers.
+    """
+    if args.what == "values":
+        return _values(args.words, env)
+    if args.words:
+        raise TerokError(f"Unexpected argument {args.words[0][:60]!r}.", code=Exit.USAGE)
+    if args.what == "man":
+        return _man(args.directory, env)
+    text = installed(SCRIPTS[args.what])
+    if text is None:
+        from . import pages
+
+        text = pages.script(args.what, "terok")
+    env.out.emit(text, text)
     return Exit.OK
 
 
-def walk(parser: argparse.ArgumentParser, words: tuple[str, ...] = (), text: str = "") -> Iterator[Command]:
-    """Every command of a parser, parents first."""
-    verbs: dict[str, str] = {}
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    for group in groups:
-        verbs.update({each.dest: each.help or "" for each in group._choices_actions})
-    options = {
-        name: (action.help or "").replace("%%", "%")
-        for action in parser._actions
-        for name in action.option_strings
-        if action.help != argparse.SUPPRESS
-    }
-    yield Command(words, text, parser, verbs, options)
-    for group in groups:
-        for name, child in group.choices.items():
-            yield from walk(child, (*words, name), verbs.get(name, ""))
+def _values(words: list[str], env: Env) -> int:
+    if not words or words[0] not in KINDS:
+        raise TerokError("Specify a kind of names.", fix=f"one of {', '.join(KINDS)}", code=Exit.USAGE)
+    names = offered(words[0], env, words[1:])
+    env.out.emit(names, "\n".join(names))
+    return Exit.OK
 
 
-_CONTAINERS = 'ls "${XDG_DATA_HOME:-$HOME/.local/share}/terok/containers" 2>/dev/null'
+def installed(path: str) -> str | None:
+    """The text of a file that the wheel installed; None when it is not there, as in a source tree."""
+    for prefix in (sys.prefix, site.getuserbase()):
+        try:
+            with open(os.path.join(prefix, path), encoding="utf-8") as file:
+                return file.read()
+        except OSError:
+            continue
+    return None
 
 
-def bash(tree: list[Command]) -> str:
-    """A completion function for bash: the command is found by its verbs, then its verbs and options are offered."""
-    cases = []
-    for command in tree:
-        offered = " ".join([*command.verbs, *command.options])
-        names = f" $({_CONTAINERS})" if command.takes_container else ""
-        cases.append(f'    "{" ".join(command.words)}") offered="{offered}{names}" ;;')
-    known = "|".join(f'"{" ".join(command.words)}"' for command in tree if command.words)
-    return "\n".join(
-        [
-            "# bash completion for terok, generated by `terok completion bash`",
-            "_terok() {",
-            "  local path='' word offered index=1",
-            "  while ((index < COMP_CWORD)); do",
-            "    word=${COMP_WORDS[index++]}",
-            '    if [[ $word == -- ]]; then COMPREPLY=($(compgen -f -- "$2")); return; fi',
-            '    case "${path:+$path }$word" in',
-            f'      {known}) path="${{path:+$path }}$word" ;;',
-            "    esac",
-            "  done",
-            '  case "$path" in',
-            *cases,
-            "  esac",
-            '  COMPREPLY=($(compgen -W "$offered" -- "$2"))',
-            "}",
-            "complete -o default -F _terok terok terok-sandbox terok-executor",
-            "",
-        ]
-    )
+def _man(directory: str | None, env: Env) -> int:
+    from . import pages
 
-
-def zsh(tree: list[Command]) -> str:
-    """A completion function for zsh, with descriptions."""
-    cases = []
-    for command in tree:
-        offered = [_described(name, text) for name, text in {**command.verbs, **command.options}.items()]
-        names = f' ${{(f)"$({_CONTAINERS})"}}' if command.takes_container else ""
-        cases.append(f"    '{' '.join(command.words)}') offered=({' '.join(offered)}{names}) ;;")
-    known = "|".join(f"'{' '.join(command.words)}'" for command in tree if command.words)
-    return "\n".join(
-        [
-            "#compdef terok terok-sandbox terok-executor",
-            "# zsh completion for terok, generated by `terok completion zsh`",
-            "_terok() {",
-            "  local at='' word index=2",
-            "  local -a offered",
-            "  while ((index < CURRENT)); do",
-            "    word=${words[index]}; ((index++))",
-            "    if [[ $word == -- ]]; then _files; return; fi",
-            '    case "${at:+$at }$word" in',
-            f'      {known}) at="${{at:+$at }}$word" ;;',
-            "    esac",
-            "  done",
-            '  case "$at" in',
-            *cases,
-            "  esac",
-            "  _describe terok offered",
-            "}",
-            "if [[ $funcstack[1] == _terok ]]; then",
-            '  _terok "$@"',
-            "else",
-            "  compdef _terok terok terok-sandbox terok-executor",
-            "fi",
-            "",
-        ]
-    )
-
-
-def _described(name: str, text: str) -> str:
-    plain = text.replace("'", "").replace(":", " ")
-    return f"'{name.replace(':', chr(92) + ':')}:{plain}'"
-
-
-def fish(tree: list[Command]) -> str:
-    """Completions for fish, one line for each verb and option."""
-    lines = [
-        "# fish completion for terok, generated by `terok completion fish`",
-        "function __terok_at",
-        "    set -l found",
-        "    for word in (commandline -opc)[2..-1]",
-        "        if string match -q -- '--' $word; return 1; end",
-        "        if not string match -q -- '-*' $word; set found $found $word; end",
-        "    end",
-        '    test (string join " " -- $found[1..(count $argv)]) = (string join " " -- $argv)',
-        "end",
-    ]
-    for command in tree:
-        at = " ".join(command.words)
-        condition = f"-n '__terok_at {at}'" if at else "-n '__fish_use_subcommand'"
-        for name, text in command.verbs.items():
-            lines.append(f"complete -c terok -f {condition} -a {name} -d '{_plain(text)}'")
-        for name, text in command.options.items():
-            kind = f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
-            lines.append(f"complete -c terok {condition} {kind} -d '{_plain(text)}'")
-        if command.takes_container and at:
-            lines.append(f"complete -c terok -f {condition} -a '(sh -c \\'{_CONTAINERS}\\')'")
-    return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'")
-
-
-SCRIPTS = {"bash": bash, "zsh": zsh, "fish": fish}
-
-
-def page_name(command: Command) -> str:
-    """The file name of a command's man page: terok.1, terok-run.1."""
-    return "-".join(("terok", *command.words)) + ".1"
-
-
-def man_page(command: Command) -> str:
-    """A man page (man(7)) with what --help says, subcommands included."""
-    title = "-".join(("terok", *command.words))
-    text = command.help or "run untrusted work in rootless Podman containers"
-    lines = [f'.TH {title.upper()} 1 "" "terok {version()}" "User Commands"', ".SH NAME", f"{title} \\- {_roff(text)}"]
-    lines += [".SH DESCRIPTION", ".nf", _roff(command.parser.format_help().rstrip()), ".fi"]
-    for inner in walk(command.parser, command.words):
-        if len(inner.words) > len(command.words) and command.words:
-            title = _roff(" ".join(inner.words)).upper()
-            lines += [f".SH {title}", ".nf", _roff(inner.parser.format_help().rstrip()), ".fi"]
-    if not command.words:
-        lines += [".SH SEE ALSO", ", ".join(f"terok-{verb}(1)" for verb in command.verbs) + ", podman-run(1)"]
-    return "\n".join(lines) + "\n"
-
-
-def _roff(text: str) -> str:
-    escaped = text.replace("\\", "\\e").replace("-", "\\-")
-    return "\n".join("\\&" + line if line[:1] in (".", "'") else line for line in escaped.split("\n"))
+    if directory is None:
+        text = installed("share/man/man1/terok.1") or pages.manual(version())["terok.1"]
+        env.out.emit(text, text)
+        return Exit.OK
+    manual = pages.manual(version())
+    pages.write(directory, manual)
+    env.out.emit(sorted(manual), f"Wrote {len(manual)} pages into {directory}")
+    return Exit.OK

@@ -1,8 +1,7 @@
-"""The verbs of the command line: which module has each, and one line of help. The only list of them.
+"""The table of all verbs: what a person wants, the verb, the function that has it, one line of help.
 
-A module is imported when its verb was asked for, so that no verb pays for another's imports. It provides
-`register(commands)`, which adds all of its verbs with `commands.add_parser(verb, help=..., ...)` and
-`set_defaults(run=function)`, where `function(args, env) -> int` returns an exit code.
+A function is named as `module:function`, below `runtime/`; its arguments and its description stand above and in it
+(`kit/verb.py`). Help, completion and man pages are made from this table.
 """
 
 from __future__ import annotations
@@ -10,37 +9,195 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from dataclasses import dataclass
 
-VERBS: tuple[tuple[str, str, str], ...] = (
-    ("run", "launch.cli", "start a container with its services"),
-    ("prepare", "launch.cli", "write a container's wiring and print the podman flags for it"),
-    ("cleanup", "launch.cli", "revoke a container's tokens and delete its state"),
-    ("status", "care.status", "containers, their supervisors and sidecars"),
-    ("logs", "care.logs", "what a container did and what it was refused"),
-    ("setup", "care.setup", "install the hooks and check what the host has"),
-    ("uninstall", "care.setup", "take back what setup did"),
-    ("heal", "care.heal", "start a new supervisor for a container that has lost its own"),
-    ("doctor", "care.doctor", "find the one cause of a problem, and mend it"),
-    ("config", "care.config", "show and change the configuration"),
-    ("agents", "care.agents", "the agents of the roster and what each has configured"),
-    ("auth", "vault.auth", "log in to a provider"),
-    ("shield", "shield.cli", "the egress firewall of a container"),
-    ("vault", "vault.cli", "credentials and their encryption"),
-    ("ssh", "ssh.cli", "SSH keys that sign for containers"),
-    ("gate", "gate.cli", "git mirrors that containers may use"),
-    ("completion", "completion", "print the completion script of a shell, or the man pages"),
+    from .kit.verb import Command
+else:
+    from ..supervisor.ground.frozen import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One row.
+
+    path: the words that lead to it: `run`, `vault list`.
+    target: `module:function` below `runtime/`; empty for a group, which only has verbs of its own.
+    line: one line of help.
+    about: a group's description.
+    """
+
+    path: str
+    target: str
+    line: str
+    about: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its last word."""
+        return self.path.rpartition(" ")[2]
+
+    @property
+    def parent(self) -> str:
+        """The path of the group that it is in; empty at the top."""
+        return self.path.rpartition(" ")[0]
+
+    def load(self) -> Command:
+        """Import its module and return what it declares."""
+        from importlib import import_module
+
+        module, _, function = self.target.partition(":")
+        command: Command = getattr(import_module(f"{__package__}.{module}"), function)
+        return command
+
+
+RUN = (
+    Verb("run", "launch.cli:run", "start a container with its services"),
+    Verb("prepare", "launch.cli:prepare", "write a container's wiring and print its podman flags"),
+    Verb("cleanup", "launch.cli:cleanup", "revoke a container's tokens and delete its state"),
+    Verb("heal", "care.heal:run", "start a new supervisor for a running container that has lost its own"),
 )
-"""(verb, module of `runtime/`, one line of help), in the order of `terok --help`."""
+SEE = (
+    Verb("status", "care.status:run", "show containers, their supervisors and sidecars"),
+    Verb("logs", "care.logs:run", "show what a container did and what was refused"),
+)
+ALLOW = (
+    Verb(
+        "shield",
+        "",
+        "the egress firewall of a container",
+        "Change, show and explain the egress firewall of a container. A name, address or range that is not allowed is "
+        "refused at once and logged.",
+    ),
+    Verb("shield allow", "shield.cli:allow", "allow a destination, now and after restarts"),
+    Verb("shield deny", "shield.cli:deny", "deny a destination and end its connections; wins over every allow entry"),
+    Verb("shield forget", "shield.cli:forget", "delete an allow or deny entry"),
+    Verb("shield down", "shield.cli:down", "allow everything but private ranges, until `up` or a restart"),
+    Verb("shield up", "shield.cli:up", "return to default deny; end connections that are not allowed"),
+    Verb("shield bypass", "shield.cli:bypass", "`down` for a limited time"),
+    Verb("shield quarantine", "shield.cli:quarantine", "isolate the container; survives restarts; undo with `up`"),
+    Verb("shield learn", "shield.cli:learn", "record destinations instead of refusing them"),
+    Verb("shield reset", "shield.cli:reset", "delete every allow and deny entry made at runtime"),
+    Verb("shield rules", "shield.cli:rules", "show the firewall rules that the kernel has"),
+    Verb("shield resolve", "shield.cli:resolve", "resolve every allowed name again and show the answers"),
+    Verb("shield status", "shield.cli:status", "show mode, entries, and whether the firewall is as expected"),
+    Verb("shield profiles", "shield.cli:profiles", "list the profiles"),
+    Verb("shield preview", "shield.cli:preview", "show what profiles allow, without a container"),
+    Verb("shield logs", "shield.cli:logs", "show what was allowed, refused and changed"),
+    Verb("shield watch", "shield.cli:watch", "show live what is allowed and refused; keys allow or deny it"),
+)
+SECRETS = (
+    Verb("auth", "vault.auth:run", "log in to a provider, or import an agent's login"),
+    Verb(
+        "vault",
+        "",
+        "credentials and their encryption",
+        "Store credentials, choose how the vault is unlocked, and show what containers did with it.",
+    ),
+    Verb("vault status", "vault.locks:status", "show whether the vault is unlocked, how, and what needs attention"),
+    Verb("vault unlock", "vault.locks:unlock", "unlock the vault until the next reboot or `lock`"),
+    Verb("vault lock", "vault.locks:lock", "lock the vault; running containers get 503 until it is unlocked"),
+    Verb("vault list", "vault.items:list_items", "list the credentials, without their secrets"),
+    Verb("vault add", "vault.items:add", "store a credential"),
+    Verb("vault rotate", "vault.items:rotate", "replace a credential's secret"),
+    Verb("vault remove", "vault.items:remove", "delete a credential"),
+    Verb("vault show", "vault.items:show", "show one credential"),
+    Verb("vault import", "vault.transfer:run_import", "import credentials from an export or an agent's own file"),
+    Verb("vault export", "vault.transfer:run_export", "write a copy of the vault, encrypted with a passphrase"),
+    Verb("vault routes", "vault.routes:run_routes", "compile the roster into routes.json"),
+    Verb("vault check", "vault.check:run_check", "make one request upstream with a credential"),
+    Verb("vault clean", "vault.clean:run_clean", "find credentials that leaked into mounted directories"),
+    Verb("vault audit", "vault.audit:run_audit", "show the requests to the vault, and verify its log"),
+    Verb("vault usage", "vault.audit:run_usage", "show requests, bytes and tokens by scope and container"),
+    Verb("vault limit", "vault.audit:run_limit", "limit what the containers of a scope may use"),
+    Verb(
+        "vault passphrase",
+        "",
+        "the ways to unlock the vault",
+        "Show and change the ways to unlock the vault. Each wraps the same data key, so that a change takes no time "
+        "and running containers do not notice it.",
+    ),
+    Verb("vault passphrase list", "vault.tiers:list_tiers", "list the ways to unlock the vault"),
+    Verb("vault passphrase set", "vault.tiers:set_passphrase", "protect the vault with a passphrase"),
+    Verb("vault passphrase change", "vault.tiers:change_passphrase", "change the passphrase"),
+    Verb("vault passphrase command", "vault.tiers:set_command", "unlock with the output of a program"),
+    Verb("vault passphrase add", "vault.tiers:add_tier", "add a way that needs no passphrase"),
+    Verb("vault passphrase remove", "vault.tiers:remove_tier", "remove a way; the last one cannot be removed"),
+    Verb("vault passphrase recovery", "vault.tiers:new_recovery", "make a new recovery key and revoke the old one"),
+    Verb(
+        "ssh",
+        "",
+        "SSH keys that sign for containers",
+        "Manage the SSH keys that sign for containers, and what each may sign. A private key never enters a container.",
+    ),
+    Verb("ssh generate", "ssh.cli:generate", "generate a key in the vault"),
+    Verb("ssh import", "ssh.cli:import_key", "store a private key file (OpenSSH or PEM)"),
+    Verb("ssh list", "ssh.cli:list_keys", "list the keys, without their secrets"),
+    Verb("ssh pub", "ssh.cli:print_public", "print public keys"),
+    Verb("ssh link", "ssh.cli:link", "let a scope use a key"),
+    Verb("ssh unlink", "ssh.cli:unlink", "remove a key, and what it may sign there, from a scope"),
+    Verb("ssh rename", "ssh.cli:rename", "change a key's name or comment"),
+    Verb("ssh remove", "ssh.cli:remove", "delete a key"),
+    Verb("ssh export", "ssh.cli:export", "write a private key to a file, in OpenSSH format"),
+    Verb("ssh trust", "ssh.policy:trust", "pin a host's keys and allow logins there"),
+    Verb("ssh untrust", "ssh.policy:untrust", "remove a host's pins"),
+    Verb("ssh known-hosts", "ssh.policy:known_hosts", "print the pinned host keys as a known_hosts file"),
+    Verb("ssh policy", "ssh.policy:policy", "show or change what a key may sign"),
+    Verb("ssh confirm", "ssh.policy:confirm", "answer signatures that wait for confirmation"),
+    Verb("ssh agent", "ssh.policy:agent", "serve a scope's keys to a shell on the host"),
+    Verb(
+        "gate",
+        "",
+        "git mirrors that containers clone from and push to",
+        "Manage git mirrors that containers clone from and push to without any credential. A mirror belongs to a "
+        "scope: its containers use it at http://127.0.0.1:9418/SCOPE.git, and git in the container is configured for "
+        "it. In the mode gatekeeping, a push waits as a proposal for `approve` or `reject`; in the mode online, it is "
+        "passed on at once. See docs/gate.md.",
+    ),
+    Verb("gate add", "gate.cli:add", "mirror a repository for a scope"),
+    Verb("gate list", "gate.cli:list_gates", "list gates, or one scope's branches and open proposals"),
+    Verb("gate set", "gate.cli:change", "change a gate's mode, credential, host key or limits"),
+    Verb("gate policy", "gate.cli:policy", "show or change which refs containers may push"),
+    Verb("gate sync", "gate.cli:synchronise", "fetch from upstream"),
+    Verb("gate log", "gate.cli:log", "show what was pushed, approved, rejected, restored and fetched"),
+    Verb("gate diff", "gate.cli:diff", "show a proposal's commits and changes"),
+    Verb("gate approve", "gate.cli:approve", "push a proposal to upstream, if upstream has not moved since"),
+    Verb("gate reject", "gate.cli:reject", "drop a proposal; it can be restored for 30 days"),
+    Verb("gate restore", "gate.cli:restore", "list lost tips, or restore one to its ref"),
+    Verb("gate path", "gate.cli:path", "print the path of the mirror"),
+    Verb("gate remove", "gate.cli:remove", "delete a mirror, its open proposals and lost tips"),
+    Verb("agents", "care.agents:run", "list the agents of the roster and the scopes that can use each"),
+)
+HOST = (
+    Verb("setup", "care.setup:setup", "install the Podman hooks; list what is missing and how to install it"),
+    Verb("doctor", "care.doctor:run", "diagnose a problem and fix what is safe to fix"),
+    Verb("config", "", "show and change the configuration", "Show and change the configuration."),
+    Verb("config show", "care.config:run_show", "print every key with its value"),
+    Verb("config get", "care.config:run_get", "print the value of one key"),
+    Verb("config set", "care.config:run_set", "change one key; the rest of the file stays as it is"),
+    Verb("uninstall", "care.setup:uninstall", "remove the Podman hooks"),
+    Verb("completion", "completion:run", "print a completion script or write the man pages"),
+)
+SECTIONS: dict[str, tuple[Verb, ...]] = {"Run": RUN, "See": SEE, "Allow": ALLOW, "Secrets": SECRETS, "Host": HOST}
+"""What a person wants, and its verbs, in the order of `terok --help`."""
 
-PASSTHROUGH = frozenset({"run", "prepare"})
-"""Verbs whose words after the first `--` belong to podman; they arrive as `args.rest`, untouched by argparse."""
+BY_PATH = {row.path: row for rows in SECTIONS.values() for row in rows}
+
+SHIELD_ALSO = ("run", "prepare", "cleanup", "setup", "uninstall", "doctor", "config")
+"""Verbs that `terok-shield` has besides those of `terok shield`."""
 
 
-def module_of(verb: str) -> str | None:
-    """The module that has `verb`; None when there is no such verb."""
-    return next((module for name, module, _ in VERBS if name == verb), None)
+def below(path: str) -> list[Verb]:
+    """The verbs directly in a group, or at the top for an empty path."""
+    return [row for row in BY_PATH.values() if row.parent == path]
 
 
-def modules() -> Iterator[str]:
-    """Every module once, in the table's order."""
-    yield from dict.fromkeys(module for _, module, _ in VERBS)
+def roots(prog: str) -> dict[str, str]:
+    """What may be the first word of a program, and the path that each leads to."""
+    if prog != "terok-shield":
+        return {row.name: row.path for row in below("")}
+    return {row.name: row.path for row in below("shield")} | {name: name for name in SHIELD_ALSO}
+
+
+def leaves() -> Iterator[Verb]:
+    """Every verb that does something."""
+    return (row for row in BY_PATH.values() if row.target)

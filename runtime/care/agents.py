@@ -9,24 +9,17 @@ from ...sidecars.roster import agents as needs
 from ...sidecars.roster import files
 from ...supervisor.ground.errors import Exit
 from ..kit.env import Env
+from ..kit.verb import scope_option, verb
 from ..launch import services
 from .status import table
 
 
-def register(commands: Any) -> None:
-    """Add `agents`."""
-    parser = commands.add_parser(
-        "agents",
-        help="the agents of the roster and what each has configured",
-        description="List the agents that containers can be prepared for, with the scopes that hold a credential for "
-        "each. An agent of your own is one YAML file in the roster.d directory beside config.yml.",
-    )
-    parser.add_argument("--scope", help="only what this scope can use")
-    parser.set_defaults(run=run)
-
-
+@verb(scope_option("only the agents that this scope can use"), examples=("terok agents --scope work",))
 def run(args: argparse.Namespace, env: Env) -> int:
-    """Print the agents."""
+    """List the agents that containers can be prepared for, with the scopes that hold a credential for each.
+
+    To add an agent, put one YAML file into the roster.d directory beside config.yml.
+    """
     catalogue, warning = files.load(env.layout)
     if warning:
         env.note(warning)

@@ -14,24 +14,9 @@ from ..kit import config_file, files
 from ..kit.config import Config, keys, load
 from ..kit.config_edit import put
 from ..kit.env import Env
+from ..kit.verb import argument, switch, verb
 
-
-def register(commands: Any) -> None:
-    """Add `config` with its three verbs."""
-    parser = commands.add_parser(
-        "config", help="show and change the configuration", description="Show and change the configuration."
-    )
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    show = verbs.add_parser("show", help="print every key with its value")
-    show.add_argument("--defaults", action="store_true", help="print the documented defaults instead")
-    show.set_defaults(run=run_show)
-    get = verbs.add_parser("get", help="print the value of one key")
-    get.add_argument("key", metavar="KEY", help="for example services.mode")
-    get.set_defaults(run=run_get)
-    change = verbs.add_parser("set", help="change one key in config.yml; the rest of the file stays as it is")
-    change.add_argument("key", metavar="KEY", help="for example services.mode")
-    change.add_argument("value", metavar="VALUE", help="in YAML: a word, a number, true, null, [a, b]")
-    change.set_defaults(run=run_set)
+KEY = argument("key", metavar="KEY", help="for example services.mode", values="config-keys")
 
 
 def values_of(cfg: Config) -> dict[str, Any]:
@@ -44,8 +29,9 @@ def values_of(cfg: Config) -> dict[str, Any]:
     return found
 
 
+@verb(switch("--defaults", "print the documented defaults instead"))
 def run_show(args: argparse.Namespace, env: Env) -> int:
-    """Print all keys as a configuration file that could be used as it is."""
+    """Print every key with its value, as a configuration file that can be used as it is."""
     defaults = values_of(Config(env.layout))
     values = defaults if args.defaults else values_of(env.config)
     lines: list[str] = []
@@ -72,8 +58,9 @@ def _yaml(value: Any) -> str:
     return json.dumps(value)
 
 
+@verb(KEY, examples=("terok config get services.mode",))
 def run_get(args: argparse.Namespace, env: Env) -> int:
-    """Print one value."""
+    """Print the value of one key."""
     name = known(args.key)
     value = values_of(env.config)[name]
     env.out.emit(value, _yaml(value))
@@ -88,8 +75,13 @@ def known(name: str) -> str:
     return name
 
 
+@verb(
+    KEY,
+    argument("value", metavar="VALUE", help="in YAML: a word, a number, true, null, [a, b]"),
+    examples=("terok config set services.mode tcp",),
+)
 def run_set(args: argparse.Namespace, env: Env) -> int:
-    """Change one key; the new file is checked as a whole before it replaces the old one."""
+    """Change one key in config.yml. The new file is checked as a whole before it replaces the old one."""
     name = known(args.key)
     try:
         value = yaml.safe_load(args.value)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
 from ...supervisor.ground.errors import Exit
 from ..host import selinux
 from ..kit import check
 from ..kit.env import Env
+from ..kit.verb import switch, verb
 from . import checks, doctor_checks, setup
 
 MENDS: dict[str, Callable[[Env], list[str]]] = {
@@ -24,20 +24,12 @@ ADVICE = frozenset({"protection"})
 """Checks that say how something could be better while nothing is wrong: reported, never the cause."""
 
 
-def register(commands: Any) -> None:
-    """Add `doctor`."""
-    parser = commands.add_parser(
-        "doctor",
-        help="find the one cause of a problem, and mend it",
-        description="Check the host, the hooks, the vault and what containers left behind, and name the one cause to "
-        "mend first. Exit code 0: nothing is wrong; 1: something is; 5: only you can mend it.",
-    )
-    parser.add_argument("--fix", action="store_true", help="mend what is safe: hooks, bundles, orphans")
-    parser.set_defaults(run=run)
-
-
+@verb(
+    switch("--fix", "repair what is safe to repair: hooks, state of removed containers, orphaned processes"),
+    exits=((0, "nothing is wrong"), (1, "something is wrong"), (5, "something is wrong that only you can fix")),
+)
 def run(args: argparse.Namespace, env: Env) -> int:
-    """Check, mend when asked, check again, report."""
+    """Check the host, the hooks, the vault and what containers left behind, and name the one cause to fix first."""
     results = examine(env)
     done: list[str] = []
     if args.fix:

@@ -19,19 +19,17 @@ from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ..host import podman
 from ..kit.env import Env
+from ..kit.verb import CONTAINER, verb
 
 _TIMEOUT = 30.0
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = commands.add_parser("heal", help="start a new supervisor for a running container that has lost its own")
-    parser.add_argument("name", metavar="NAME", help="the container")
-    parser.set_defaults(run=run)
-
-
+@verb(CONTAINER, examples=("terok heal box",))
 def run(args: argparse.Namespace, env: Env) -> int:
-    """The verb: Exit.OK when the container has a supervisor afterwards."""
+    """Start a new supervisor for a running container that has lost its own, as after both its processes were killed.
+
+    Until then the firewall stays in force and the container's services are unreachable.
+    """
     bundle = env.layout.bundle(args.name)
     if supervised(bundle):
         env.out.emit({"container": args.name, "healed": False}, f"{args.name} has its supervisor; nothing to do.")

@@ -9,28 +9,21 @@ from typing import Any
 
 from ...supervisor.ground.errors import Exit
 from ..kit.env import Env, Output
+from ..kit.verb import CONTAINER, argument, switch, verb
 from ..launch.compose import require_bundle
 
 _SHOWN_FIRST = ("time", "source", "event", "verdict")
 
 
-def register(commands: Any) -> None:
-    """Add `logs`."""
-    parser = commands.add_parser(
-        "logs",
-        help="what a container did and what it was refused",
-        description="Print a container's audit log: what its services did, each refusal with its reason and what would "
-        "allow it.",
-    )
-    parser.add_argument("name", metavar="NAME", help="the container")
-    parser.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="the newest N lines (default 50)")
-    parser.add_argument("--source", help="only lines of one service: shield, vault, ssh, gate, hook")
-    parser.add_argument("--refused", action="store_true", help="only refusals")
-    parser.set_defaults(run=run)
-
-
+@verb(
+    CONTAINER,
+    argument("-n", "--lines", type=int, default=50, metavar="N", help="the newest N lines (default 50)"),
+    argument("--source", metavar="SERVICE", help="only one service: shield, vault, ssh, gate, hook", values="sources"),
+    switch("--refused", "only refusals"),
+    examples=("terok logs box --refused",),
+)
 def run(args: argparse.Namespace, env: Env) -> int:
-    """Print the newest lines."""
+    """Print a container's audit log: what its services did, each refusal, its reason and what would allow it."""
     bundle = require_bundle(env.config, args.name)
     lines = [
         line

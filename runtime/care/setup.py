@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
 
 from ...supervisor.ground.errors import Exit
 from ...supervisor.ground.layout import containers_conf_dropin, outer_uid
 from ..host import hooks, selinux
 from ..kit import check, files
 from ..kit.env import Env
+from ..kit.verb import switch, verb
 from . import checks
 
 
-def register(commands: Any) -> None:
-    """Add `setup` and `uninstall`."""
-    parser = commands.add_parser(
-        "setup",
-        help="install the hooks and check what the host has",
-        description="Install the hook descriptors, announce them to Podman, and check what the host has. Never needs "
-        "root, and may be repeated. Exit code 5 when a step is left that you must take.",
-    )
-    parser.add_argument("--check", action="store_true", help="change nothing, only report")
-    parser.set_defaults(run=setup)
-    parser = commands.add_parser(
-        "uninstall",
-        help="take back what setup did",
-        description="Remove the hook descriptors and the drop-in, and nothing else: state bundles, the vault and the "
-        "configuration stay. Containers that were prepared can't start until `terok setup` runs again.",
-    )
-    parser.set_defaults(run=uninstall)
-
-
+@verb(
+    switch("--check", "change nothing, only report"),
+    exits=((5, "a step remains that you must do"),),
+    files=("$XDG_CONFIG_HOME/containers/containers.conf.d/", "$XDG_DATA_HOME/terok/hooks/"),
+)
 def setup(args: argparse.Namespace, env: Env) -> int:
-    """Install, then report; returns OK, FAILURE or MANUAL."""
+    """Install the hook descriptors, announce them to Podman, and check what the host has.
+
+    It never needs root and can be repeated.
+    """
     done = [] if args.check else install(env)
     with env.slow("Looking at the host"):
         results = checks.run_all(env)
@@ -85,8 +74,13 @@ def _put(path: str, content: str, done: list[str]) -> None:
     done.append(f"{verb} {path}")
 
 
+@verb()
 def uninstall(args: argparse.Namespace, env: Env) -> int:
-    """Remove what `install` wrote, and the directories that it leaves empty."""
+    """Remove the hook descriptors and their containers.conf drop-in, and nothing else.
+
+    State of containers, the vault and the configuration stay. Prepared containers cannot start until `terok setup`
+    runs again.
+    """
     dropin = containers_conf_dropin(env.environ)
     done = [
         f"Removed {path}"

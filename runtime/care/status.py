@@ -15,26 +15,22 @@ from ...supervisor.record import Record, Row
 from ..kit import files, processes
 from ..kit.config import Config
 from ..kit.env import Env, Output
+from ..kit.verb import argument, verb
 from ..launch.compose import require_bundle
 from ..launch.resources import containers
 
 ERROR_TAIL = 4096
 
 
-def register(commands: Any) -> None:
-    """Add `status`."""
-    parser = commands.add_parser(
-        "status",
-        help="containers, their supervisors and sidecars",
-        description="Show every container that terok prepared, or the ones named, with its processes. MEMORY is the "
-        "proportional set size (PSS): pages that processes share are divided among them.",
-    )
-    parser.add_argument("names", metavar="NAME", nargs="*", help="containers (default: all)")
-    parser.set_defaults(run=run)
-
-
+@verb(
+    argument("names", metavar="NAME", nargs="*", help="containers (default: all)", values="containers"),
+    examples=("terok status", "terok status box"),
+)
 def run(args: argparse.Namespace, env: Env) -> int:
-    """Print the status."""
+    """Show every container that terok prepared, or the ones named, with its processes.
+
+    MEMORY is the proportional set size (PSS): pages that processes share are divided among them.
+    """
     names = args.names or containers(env.config)
     found = [container_status(require_bundle(env.config, name), now=time.time()) for name in names]
     text = render(found, env.out, details=bool(args.names))

@@ -14,6 +14,7 @@ from ...sidecars.gate.forge.address import Address, parse_url
 from ...sidecars.gate.policy import KINDS, Policy
 from ...sidecars.gate.site import Site
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit.verb import Argument, argument, switch, verb
 from . import text as gate_text
 
 TYPE_CHECKING = False
@@ -24,67 +25,47 @@ if TYPE_CHECKING:
     from ...supervisor.ground.layout import GateHome
     from ..kit.env import Env
 
-EPILOG = """\
-A mirror belongs to a scope. Containers of the scope use it at http://127.0.0.1:9418/SCOPE.git (with the token in
-TEROK_GATE_TOKEN; plain git in the container is set up for it). In the mode gatekeeping a push waits as a proposal for
-'approve' or 'reject'; in the mode online it is passed on to upstream at once. See docs/gate.md."""
-
-
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `terok gate` with its verbs."""
-    gate = commands.add_parser(
-        "gate",
-        help="git mirrors that containers may use",
-        description="Git mirrors that containers clone from and push to without any credential.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+SCOPE = argument("scope", metavar="SCOPE", help="the scope that owns the mirror", values="gates")
+NUMBER = argument(
+    "number", metavar="PROPOSAL", type=int, help="its number, from `terok gate list SCOPE`", values="proposals"
+)
+SETTINGS: tuple[Argument, ...] = (
+    argument(
+        "--mode", choices=MODES, help="gatekeeping (default): pushes wait for approval; online: passed on at once"
+    ),
+    argument(
+        "--credential",
+        metavar="NAME",
+        help="the scope's credential for an https upstream; '' for none",
+        values="providers",
+    ),
+    argument("--username", metavar="NAME", help="the user name for it (default: x-access-token)"),
+    argument(
+        "--ssh-key",
+        metavar="NAME",
+        help="the key for an ssh upstream (default: the scope's only one)",
+        values="ssh-keys",
+    ),
+    argument("--host-key", metavar="KEY", help="the ssh host's key or its SHA256 fingerprint; without it, it is shown"),
+    argument(
+        "--ca-file",
+        metavar="FILE",
+        help="trust these certificates for an https upstream, not the system's",
+        values="files",
+    ),
+    argument("--refresh", type=int, metavar="SECONDS", help="fetch first when the mirror is older; 0: never"),
+    argument("--limit", action="append", metavar="NAME=VALUE", help=f"one of {', '.join(Limits.__annotations__)}"),
+)
+PATTERNS = tuple(
+    argument(
+        f"--{kind}",
+        action="append",
+        metavar="PATTERN",
+        help=f"refs that may be pushed as {kind}; repeatable; '' for none; "
+        "{container} is the container's name, * is any text",
     )
-    verbs = gate.add_subparsers(metavar="VERB", required=True, dest="gate_verb")
-
-    def verb(name: str, run: Callable[[argparse.Namespace, Env], int], line: str) -> argparse.ArgumentParser:
-        parser = verbs.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
-        parser.set_defaults(run=run)
-        parser.add_argument("scope", metavar="SCOPE", nargs="?" if name == "list" else None)
-        return parser
-
-    add = verb("add", _add, "mirror a repository for a scope")
-    add.add_argument("url", metavar="URL", help="https://, ssh:// or user@host:path; without a password")
-    _options(add)
-    verb("list", _list, "scopes with a gate, or one scope's branches and open proposals")
-    _options(verb("set", _set, "change a gate's mode, credential, host key or limits"))
-    policy = verb("policy", _policy, "show or change which refs containers may push")
-    for kind in KINDS:
-        policy.add_argument(f"--{kind}", action="append", metavar="PATTERN", help=f"refs that may be pushed as {kind}; "
-                            "repeat it; '' means none; {container} is the container's name, * anything")  # fmt: skip
-    policy.add_argument("--protect", action=argparse.BooleanOptionalAction, help="protect tags and the default branch")
-    verb("sync", _sync, "fetch from upstream; rewritten and deleted branches become proposals")
-    log = verb("log", _log, "what was pushed, approved, rejected, restored and synchronised")
-    log.add_argument("-n", type=int, default=50, metavar="LINES", help="the last LINES entries (default: 50)")
-    _number(verb("diff", _diff, "show an open proposal's commits and changes"))
-    _number(verb("approve", _approve, "push a proposal to upstream, if upstream has not moved since"))
-    _number(verb("reject", _reject, "drop a proposal; its tip can be restored for 30 days"))
-    verb("path", _path, "print the path of the mirror")
-    verb("remove", _remove, "delete a scope's mirror, with open proposals and lost tips").add_argument(
-        "--yes", action="store_true", help="even when proposals are open"
-    )
-    restore = verb("restore", _restore, "list tips that were overwritten or deleted, or give one back to its ref")
-    restore.add_argument("tip", metavar="TIP", nargs="?", help="an identity from the list, or a branch: its last one")
-
-
-def _number(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("number", metavar="PROPOSAL", type=int, help="its number, from 'terok gate list SCOPE'")
-
-
-def _options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--mode", choices=MODES, help="gatekeeping (default): pushes wait for approval; online: passed on at once")
-    add("--credential", metavar="NAME", help="the scope's credential in the vault for an https upstream; '' for none")
-    add("--username", metavar="NAME", help="the user name that goes with it (default: x-access-token)")
-    add("--ssh-key", metavar="NAME", help="the key in the vault for an ssh upstream (default: the scope's only one)")
-    add("--host-key", metavar="KEY", help="the ssh host's key, or its SHA256 fingerprint; without it, it is shown")
-    add("--ca-file", metavar="FILE", help="certificates to trust for an https upstream instead of the system's")
-    add("--refresh", type=int, metavar="SECONDS", help="a fetch asks upstream when the mirror is older; 0: never")
-    add("--limit", action="append", metavar="NAME=VALUE", help=f"one of {', '.join(Limits.__annotations__)}")
+    for kind in KINDS
+)
 
 
 def _settings(args: argparse.Namespace, base: GateConfig) -> GateConfig:
@@ -134,7 +115,14 @@ def _default_credential(args: argparse.Namespace, env: Env, address: Address) ->
     return next((name for name in names if name in address.host.lower().split(".")), "")
 
 
-def _add(args: argparse.Namespace, env: Env) -> int:
+@verb(
+    argument("scope", metavar="SCOPE", help="the scope that owns the mirror", values="scopes"),
+    argument("url", metavar="URL", help="https://, ssh:// or user@host:path; without a password"),
+    *SETTINGS,
+    examples=("terok gate add work https://github.com/example/project.git",),
+)
+def add(args: argparse.Namespace, env: Env) -> int:
+    """Mirror a repository for a scope."""
     address = parse_url(args.url)
     home = _home(args, env)
     settings = _settings(args, GateConfig(url=args.url))
@@ -169,7 +157,9 @@ def _add(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _set(args: argparse.Namespace, env: Env) -> int:
+@verb(SCOPE, *SETTINGS)
+def change(args: argparse.Namespace, env: Env) -> int:
+    """Change a gate's mode, credential, host key or limits."""
     home = _home(args, env)
     old = gate_config.load(home)
     settings = _settings(args, old)
@@ -183,7 +173,13 @@ def _set(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _policy(args: argparse.Namespace, env: Env) -> int:
+@verb(
+    SCOPE,
+    *PATTERNS,
+    argument("--protect", action=argparse.BooleanOptionalAction, help="protect tags and the default branch"),
+)
+def policy(args: argparse.Namespace, env: Env) -> int:
+    """Show or change which refs containers may push."""
     home = _home(args, env)
     settings = gate_config.load(home)
     changes: dict[str, Any] = {
@@ -207,7 +203,9 @@ def _policy(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _remove(args: argparse.Namespace, env: Env) -> int:
+@verb(SCOPE, switch("--yes", "also when proposals are open"))
+def remove(args: argparse.Namespace, env: Env) -> int:
+    """Delete a scope's mirror with its open proposals and lost tips."""
     home = _home(args, env)
     gate_config.load(home)
     waiting = len(state.State.peek(home).proposals)
@@ -238,7 +236,9 @@ def _summary(env: Env, scope: str) -> dict[str, Any]:
     }
 
 
-def _list(args: argparse.Namespace, env: Env) -> int:
+@verb(argument("scope", metavar="SCOPE", nargs="?", help="one scope (default: all)", values="gates"))
+def list_gates(args: argparse.Namespace, env: Env) -> int:
+    """List gates, or one scope's branches and open proposals."""
     if args.scope is None:
         found = sorted(os.listdir(env.layout.gate)) if os.path.isdir(env.layout.gate) else []
         rows = [_summary(env, name) for name in found if os.path.exists(env.layout.gate_home(name).config)]
@@ -254,14 +254,21 @@ def _list(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _path(args: argparse.Namespace, env: Env) -> int:
+@verb(SCOPE)
+def path(args: argparse.Namespace, env: Env) -> int:
+    """Print the path of the mirror."""
     home = _home(args, env)
     gate_config.load(home)
     env.out.emit({"path": home.repo}, home.repo)
     return Exit.OK
 
 
-def _log(args: argparse.Namespace, env: Env) -> int:
+@verb(
+    SCOPE,
+    argument("-n", "--lines", dest="n", type=int, default=50, metavar="N", help="how many lines (default 50)"),
+)
+def log(args: argparse.Namespace, env: Env) -> int:
+    """Show what was pushed, approved, rejected, restored and fetched."""
     home = _home(args, env)
     gate_config.load(home)
     entries = gate_text.read_log(home.log, args.n)
@@ -269,7 +276,9 @@ def _log(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _diff(args: argparse.Namespace, env: Env) -> int:
+@verb(SCOPE, NUMBER)
+def diff(args: argparse.Namespace, env: Env) -> int:
+    """Show an open proposal's commits and changes."""
     home = _home(args, env)
     settings = gate_config.load(home)
     proposal = review.find(state.State.peek(home), args.scope, args.number)
@@ -288,7 +297,9 @@ def _say(env: Env) -> Callable[[str], None]:
     return lambda text: env.note(gate_text.plain(text))
 
 
-def _sync(args: argparse.Namespace, env: Env) -> int:
+@verb(SCOPE)
+def synchronise(args: argparse.Namespace, env: Env) -> int:
+    """Fetch from upstream. Rewritten and deleted branches become proposals."""
     site = _site(args, env)
     settings = gate_config.load(site.home)
     with remote.access(site, settings) as way:
@@ -304,14 +315,18 @@ def _sync(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _approve(args: argparse.Namespace, env: Env) -> int:
+@verb(SCOPE, NUMBER)
+def approve(args: argparse.Namespace, env: Env) -> int:
+    """Push a proposal to upstream, if upstream has not moved since."""
     site = _site(args, env)
     done = review.approve(site, gate_config.load(site.home), args.number, _say(env))
     env.out.emit(done.to_dict(), f"{done.kind} {gate_text.plain(done.ref)} is done.")
     return Exit.OK
 
 
-def _reject(args: argparse.Namespace, env: Env) -> int:
+@verb(SCOPE, NUMBER)
+def reject(args: argparse.Namespace, env: Env) -> int:
+    """Drop a proposal. It can be restored for 30 days."""
     home = _home(args, env)
     gate_config.load(home)
     done = review.reject(home, args.number)
@@ -319,7 +334,12 @@ def _reject(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _restore(args: argparse.Namespace, env: Env) -> int:
+@verb(
+    SCOPE,
+    argument("tip", metavar="TIP", nargs="?", help="an identity from the list, or a branch: its newest", values="tips"),
+)
+def restore(args: argparse.Namespace, env: Env) -> int:
+    """List tips that were overwritten or deleted, or restore one to its ref."""
     site = _site(args, env)
     settings = gate_config.load(site.home)
     if args.tip is None:

@@ -9,60 +9,29 @@ from typing import Any
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.config import NETWORK_MODES
 from ..kit.env import Env
+from ..kit.verb import Argument, argument, comma_separated, scope_option, switch, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .compose import Launch
 
 
-def register(commands: Any) -> None:
-    """Add the three verbs."""
-    parser = commands.add_parser(
-        "run",
-        help="start a container with its services",
-        description="Start a container with its services. What stands after '--' goes to `podman run` as it is.",
-        epilog="example: terok run work --scope myproject -- --rm -it debian:13 bash",
-        usage="terok run [options] NAME -- [podman flags] IMAGE [COMMAND...]",
-    )
-    _add_wiring(parser)
-    parser.set_defaults(run=run)
-    parser = commands.add_parser(
-        "prepare",
-        help="write a container's wiring and print the podman flags for it",
-        description="Write a container's wiring and print the flags for `podman run` or `podman create`.",
-        epilog='example: eval "podman run $(terok prepare work --scope myproject) debian:13 true"',
-        usage="terok prepare [options] NAME [-- podman flags IMAGE COMMAND...]",
-    )
-    _add_wiring(parser)
-    parser.add_argument(
-        "--format", choices=["words", "compose", "quadlet"], default="words", help="shell words (default), or a file"
-    )
-    parser.set_defaults(run=prepare)
-    parser = commands.add_parser(
-        "cleanup",
-        help="revoke a container's tokens and delete its state",
-        description="Revoke a container's tokens and delete its state. The container itself is podman's: remove it "
-        "with `podman rm`. Repeating it is harmless.",
-    )
-    parser.add_argument("names", metavar="NAME", nargs="+", help="containers")
-    parser.add_argument("--force", action="store_true", help="also while it runs: its services end, its firewall stays")
-    parser.set_defaults(run=cleanup)
-
-
-def _add_wiring(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="the container's name")
-    parser.add_argument("--scope", help="whose credentials, keys and mirrors it may use; none without")
-    parser.add_argument("--profiles", nargs="+", metavar="PROFILE", help="shield profiles: what it may reach")
-    parser.add_argument("--network", metavar="MODE", help=", ".join(NETWORK_MODES) + " (default: network.mode)")
-    parser.add_argument("--agent", metavar="A,B", help="agents to configure (default: those the scope has a login for)")
-    parser.add_argument("--restricted", action="store_true", help="no new privileges, limits, read-only root")
-    for service, what in (
-        ("shield", "the egress firewall"),
-        ("vault", "the vault"),
-        ("ssh", "the SSH signer"),
-        ("gate", "the git gate"),
-    ):
-        parser.add_argument(f"--no-{service}", action="store_true", help=f"without {what}")
+WIRING: tuple[Argument, ...] = (
+    argument("name", metavar="NAME", help="the container's name", values="containers"),
+    scope_option("use this scope's credentials, SSH keys and git mirrors (default: none)"),
+    argument("--profiles", nargs="+", metavar="PROFILE", help="shield profiles: what it may reach", values="profiles"),
+    argument(
+        "--network", metavar="MODE", help=", ".join(NETWORK_MODES) + " (default: network.mode)", values="networks"
+    ),
+    argument(
+        "--agent", metavar="A,B", help="agents to configure (default: those the scope has a login for)", values="agents"
+    ),
+    switch("--restricted", "no new privileges, limits, read-only root"),
+    switch("--no-shield", "without the egress firewall"),
+    switch("--no-vault", "without the vault"),
+    switch("--no-ssh", "without the SSH signer"),
+    switch("--no-gate", "without the git gate"),
+)
 
 
 def _request(args: argparse.Namespace, env: Env, words: list[str]) -> Any:
@@ -71,7 +40,6 @@ def _request(args: argparse.Namespace, env: Env, words: list[str]) -> Any:
     from .request import Request
 
     env.config = project.apply(env.config, os.getcwd())
-    agents = tuple(name for name in args.agent.split(",") if name) if args.agent is not None else None
     return Request(
         args.name,
         shield=not args.no_shield and env.config.shield.enabled,
@@ -79,9 +47,9 @@ def _request(args: argparse.Namespace, env: Env, words: list[str]) -> Any:
         broker=not args.no_vault,
         ssh=not args.no_ssh,
         scope=args.scope,
-        profiles=tuple(args.profiles) if args.profiles else None,
+        profiles=comma_separated(args.profiles),
         network=args.network,
-        agents=agents,
+        agents=comma_separated(None if args.agent is None else [args.agent]),
         restricted=args.restricted or env.config.restricted.always,
         udp_ports=udp_ports(words),
     )
@@ -104,8 +72,17 @@ def _launch(args: argparse.Namespace, env: Env, words: list[str]) -> Launch:
     return made
 
 
+@verb(
+    *WIRING,
+    usage="NAME [options] -- [podman's options] IMAGE [COMMAND...]",
+    examples=("terok run work --scope myproject -- --rm -it debian:13 bash",),
+    to_podman=True,
+)
 def run(args: argparse.Namespace, env: Env) -> int:
-    """Compose, then become podman."""
+    """Start a container with its services.
+
+    Everything after `--` is passed to `podman run` unchanged.
+    """
     from ..host.flags import parse
 
     words = args.rest or []
@@ -117,8 +94,20 @@ def run(args: argparse.Namespace, env: Env) -> int:
     exec_podman(made.flags, words)
 
 
+@verb(
+    *WIRING,
+    argument(
+        "--format", choices=["words", "compose", "quadlet"], default="words", help="shell words (default), or a file"
+    ),
+    usage="NAME [options] [-- podman's options, IMAGE, COMMAND...]",
+    examples=(
+        'eval "podman run $(terok prepare work --scope myproject) debian:13 true"',
+        "terok prepare work --format quadlet -- debian:13 >~/.config/containers/systemd/work.container",
+    ),
+    to_podman=True,
+)
 def prepare(args: argparse.Namespace, env: Env) -> int:
-    """Compose and print."""
+    """Write a container's wiring and print the flags for `podman run` or `podman create`."""
     made = _launch(args, env, args.rest or [])
     from . import format_args, formats
 
@@ -129,8 +118,16 @@ def prepare(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
+@verb(
+    argument("names", metavar="NAME", nargs="+", help="containers", values="containers"),
+    switch("--force", "also while it runs: its services end, its firewall stays"),
+    examples=("podman rm -f box && terok cleanup box",),
+)
 def cleanup(args: argparse.Namespace, env: Env) -> int:
-    """Tear down each container named."""
+    """Revoke a container's tokens and delete its state.
+
+    The container itself belongs to podman: remove it with `podman rm`. Repeating it is harmless.
+    """
     from .cleanup import tear_down
 
     done = {name: tear_down(name, cfg=env.config, force=args.force) for name in args.names}

@@ -6,6 +6,7 @@ import re
 import time
 
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit.verb import CONTAINER, argument, comma_separated, switch, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,59 +21,9 @@ _UNITS = {"s": 1, "": 1, "m": 60, "h": 3600}
 TIME_MAX = 24 * 3600
 
 
-def register(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add `shield` and its verbs."""
-    shield = commands.add_parser("shield", help="the egress firewall of a container")
-    verbs = shield.add_subparsers(metavar="VERB", required=True, dest="shield_verb")
-
-    def verb(name: str, run: Any, help_: str, *, container: bool = True) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = verbs.add_parser(name, help=help_, description=help_)
-        parser.set_defaults(run=run)
-        if container:
-            parser.add_argument("name", metavar="NAME", help="the container")
-        return parser
-
-    target = "domain, *.domain, address or range, each with an optional :PORT or :PORT/udp"
-    allow_ = verb("allow", allow, "let a container reach a destination, now and after restarts")
-    allow_.add_argument("targets", nargs="+", metavar="TARGET", help=target)
-    allow_.add_argument(
-        "--for",
-        dest="duration",
-        metavar="TIME",
-        help="30s, 5m or 2h, at most until its next start; default: for good",
-    )
-    verb("deny", deny, "forbid a destination and end what is open to it; it wins over every allowance").add_argument(
-        "targets", nargs="+", metavar="TARGET", help=target
-    )
-    forget_ = verb("forget", forget, "take back what `allow` or `deny` recorded for exactly this target")
-    forget_.add_argument("targets", nargs="*", metavar="TARGET", help=target)
-    forget_.add_argument("--expired", action="store_true", help="what was allowed for a time that is over")
-    verb("down", down, "let everything out but private ranges, until `up` or a restart").add_argument(
-        "--all", action="store_true", help="private ranges too; metadata services stay closed"
-    )
-    verb("up", up, "back to default deny; connections to what is not allowed end")
-    verb("bypass", bypass, "`down` for a time; the kernel ends it").add_argument(
-        "--for", dest="duration", required=True, metavar="TIME", help="30s, 5m or 2h"
-    )
-    verb("quarantine", quarantine, "cut the network and the loopback services off; outlives restarts, ends with `up`")
-    verb("learn", learn, "record instead of refusing; `learn --print` shows the least profile").add_argument(
-        "--print", dest="show", action="store_true", help="print the profile that the recorded connections need"
-    )
-    verb("reset", reset, "forget every live allowance and denial")
-    verb("rules", rules, "the firewall in force, as the kernel has it")
-    verb("resolve", resolve, "ask for every allowed name again and show the answers")
-    status_ = verb(
-        "status", status, "mode, lists, and whether the firewall in force is the expected one", container=False
-    )
-    status_.add_argument("name", nargs="?", metavar="NAME", help="one container; default: all")
-    verb("profiles", profiles, "the profiles there are", container=False)
-    preview_ = verb("preview", preview, "what profiles would become, without a container", container=False)
-    preview_.add_argument("profiles", nargs="*", metavar="PROFILE", help="default: those of the configuration")
-    logs_ = verb("logs", logs, "what was allowed, refused and changed", container=False)
-    logs_.add_argument("--container", metavar="NAME", help="one container; default: all")
-    logs_.add_argument("-n", dest="lines", type=int, default=20, metavar="N", help="how many lines (20)")
-    logs_.add_argument("--follow", action="store_true", help="go on as lines come")
-    verb("watch", watch, "show live what is allowed and refused; a key allows or denies it")
+DESTINATION = "domain, *.domain, address or range, each with an optional :PORT or :PORT/udp"
+TARGETS = argument("targets", nargs="+", metavar="TARGET", help=DESTINATION)
+FOR = argument("--for", dest="duration", metavar="TIME", required=True, help="30s, 5m or 2h")
 
 
 def _open(args: argparse.Namespace, env: Env) -> tuple[Bundle, Any]:
@@ -96,8 +47,14 @@ def _say(env: Env, args: argparse.Namespace, running: Any, done: str, notes: lis
     return Exit.OK
 
 
+@verb(
+    CONTAINER,
+    TARGETS,
+    argument("--for", dest="duration", metavar="TIME", help="30s, 5m or 2h, at most until it stops; default: for good"),
+    examples=("terok shield allow box example.com", "terok shield allow box '*.example.com:443' --for 5m"),
+)
 def allow(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield allow NAME TARGET...`."""
+    """Allow a container to reach a destination, now and after restarts."""
     from ...sidecars.shield import live
     from ...sidecars.shield.special import check_allowed
 
@@ -123,8 +80,9 @@ def _must_run(name: str, running: Any) -> None:
         raise TerokError(f"{name} does not run, and every start begins closed.", fix=f"podman start {name}")
 
 
+@verb(CONTAINER, TARGETS, examples=("terok shield deny box example.com",))
 def deny(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield deny NAME TARGET...`."""
+    """Deny a destination and end its open connections. A deny entry wins over every allow entry."""
     from ...sidecars.shield import live
 
     targets = _targets(args)
@@ -134,8 +92,13 @@ def deny(args: argparse.Namespace, env: Env) -> int:
     return _say(env, args, running, f"Denied {', '.join(names)} for {args.name}", list(step.notes), denied=names)
 
 
+@verb(
+    CONTAINER,
+    argument("targets", nargs="*", metavar="TARGET", help=DESTINATION),
+    switch("--expired", "delete the entries whose time is over"),
+)
 def forget(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield forget NAME TARGET...`."""
+    """Delete an allow or deny entry: the one of exactly this target."""
     from ...sidecars.shield import live
 
     if args.expired == bool(args.targets):
@@ -158,19 +121,22 @@ def _mode(args: argparse.Namespace, env: Env, mode: str, done: str, until: float
     return _say(env, args, running, done, [], mode=mode, until=until)
 
 
+@verb(CONTAINER, switch("--all", "private ranges too; metadata services remain closed"))
 def down(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield down NAME [--all]`."""
+    """Allow everything but private ranges and metadata services, until `up` or a restart."""
     kept = "metadata services" if args.all else "private ranges and metadata services"
     return _mode(args, env, "down-all" if args.all else "down", f"{args.name} is open; only {kept} are refused")
 
 
+@verb(CONTAINER)
 def up(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield up NAME`."""
+    """Return to default deny. Connections that are not allowed end."""
     return _mode(args, env, "up", f"{args.name} is closed but for what is allowed")
 
 
+@verb(CONTAINER, FOR, examples=("terok shield bypass box --for 5m",))
 def bypass(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield bypass NAME --for TIME`."""
+    """Open the firewall as `down` does, for a limited time. The kernel ends it."""
     seconds = _seconds(args.duration)
     code = _mode(args, env, "bypass", f"{args.name} is open for {args.duration}", time.time() + seconds)
     from ...sidecars.shield.later import later
@@ -187,13 +153,19 @@ def _seconds(duration: str) -> int:
     return seconds
 
 
+@verb(CONTAINER)
 def quarantine(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield quarantine NAME`."""
+    """Isolate the container: no network, no loopback services. Survives restarts; undo with `up`."""
     return _mode(args, env, "quarantine", f"{args.name} is cut off; `terok shield up {args.name}` ends it")
 
 
+@verb(
+    CONTAINER,
+    argument("--print", dest="show", action="store_true", help="print the profile that the recorded connections need"),
+    examples=("terok shield learn box", "terok shield learn box --print"),
+)
 def learn(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield learn NAME [--print]`."""
+    """Record destinations instead of refusing them. `learn --print` prints the smallest profile that allows them."""
     if not args.show:
         return _mode(args, env, "learn", f"{args.name} may reach everything, and it is recorded")
     from .views import least_profile
@@ -201,8 +173,9 @@ def learn(args: argparse.Namespace, env: Env) -> int:
     return least_profile(args.name, env)
 
 
+@verb(CONTAINER)
 def reset(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield reset NAME`."""
+    """Delete every allow and deny entry that was made at runtime."""
     from ...sidecars.shield import live
 
     bundle, running = _open(args, env)
@@ -210,50 +183,64 @@ def reset(args: argparse.Namespace, env: Env) -> int:
     return _say(env, args, running, f"{args.name} has its profiles and nothing else", [])
 
 
+@verb(CONTAINER)
 def rules(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield rules NAME`."""
+    """Show the firewall rules that the kernel has."""
     from .views import show_rules
 
     return show_rules(*_open(args, env), env)
 
 
+@verb(CONTAINER)
 def resolve(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield resolve NAME`."""
+    """Resolve every allowed name again and show the answers."""
     from .views import show_resolved
 
     return show_resolved(*_open(args, env), env)
 
 
+@verb(argument("name", nargs="?", metavar="NAME", help="one container (default: all)", values="containers"))
 def status(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield status [NAME]`."""
+    """Show mode, entries, and whether the firewall in force is the expected one."""
     from .views import show_status
 
     return show_status(args.name, env)
 
 
+@verb()
 def profiles(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield profiles`."""
+    """List the profiles."""
     from .views import show_profiles
 
     return show_profiles(env)
 
 
+@verb(
+    argument("profiles", nargs="*", metavar="PROFILE", help="default: those of the configuration", values="profiles"),
+    examples=("terok shield preview dev-python",),
+)
 def preview(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield preview [PROFILE...]`."""
+    """Show what profiles allow, without a container."""
     from .views import show_preview
 
-    return show_preview(args.profiles, env)
+    return show_preview(list(comma_separated(args.profiles) or ()), env)
 
 
+@verb(
+    argument("--container", metavar="NAME", help="one container (default: all)", values="containers"),
+    argument("-n", "--lines", type=int, default=20, metavar="N", help="how many lines (default 20)"),
+    switch("--follow", "wait for new lines and print them"),
+)
 def logs(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield logs`."""
+    """Show what was allowed, refused and changed."""
     from ..kit.audit_lines import show_logs
 
     return show_logs(args.container, args.lines, env, follow=args.follow)
 
 
+@verb(CONTAINER)
 def watch(args: argparse.Namespace, env: Env) -> int:
-    """`terok shield watch NAME`."""
+    """Show live what is allowed and refused. A key allows or denies it."""
     from .watch import watch as run
 
     return run(args.name, env)

@@ -8,77 +8,21 @@ import sys
 from typing import TYPE_CHECKING
 
 from ...supervisor.ground.errors import Exit, TerokError
-from . import policy
+from ..kit.verb import argument, scope_option, switch, verb
 
 if TYPE_CHECKING:
     from ..kit.env import Env
     from .shelf import Key
 
 TYPES_HELP = "ed25519 (default), ecdsa-256, ecdsa-384, ecdsa-521 or rsa"
-
-
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `ssh` and its verbs."""
-    ssh = commands.add_parser("ssh", help="SSH keys that sign for containers", description=__doc__)
-    verbs = ssh.add_subparsers(metavar="VERB", required=True, dest="ssh_verb")
-
-    verb = verbs.add_parser("generate", help="make a new key in the vault")
-    _new_key(verb)
-    verb.add_argument("--type", default="ed25519", metavar="TYPE", help=TYPES_HELP)
-    verb.add_argument("--bits", type=int, default=3072, help="of an RSA key (default 3072)")
-    verb.set_defaults(run=generate)
-
-    verb = verbs.add_parser("import", help="store a private key file (OpenSSH or PEM)")
-    verb.add_argument("file", metavar="FILE", help="the private key; - reads standard input")
-    _new_key(verb)
-    verb.add_argument("--passphrase-file", metavar="FILE", help="its first line is the passphrase (default: ask)")
-    verb.set_defaults(run=import_key)
-
-    verb = verbs.add_parser("list", help="show the keys, without their secrets")
-    verb.add_argument("--scope", help="only the keys of this scope")
-    verb.set_defaults(run=list_keys)
-
-    verb = verbs.add_parser("pub", help="print public keys, for authorized_keys or a Git host's settings")
-    verb.add_argument("name", metavar="NAME", nargs="?", help="the key (default: all)")
-    verb.add_argument("--scope", help="the keys of this scope, its default first")
-    verb.set_defaults(run=print_public)
-
-    verb = verbs.add_parser("link", help="let a scope use a key")
-    verb.add_argument("name", metavar="NAME")
-    verb.add_argument("--scope", action="append", required=True, help="the scope (repeatable)")
-    verb.add_argument("--default", action="store_true", help="list the key first in that scope")
-    verb.set_defaults(run=link)
-
-    verb = verbs.add_parser("unlink", help="take a key, and what it may sign there, away from a scope")
-    verb.add_argument("name", metavar="NAME")
-    verb.add_argument("--scope", action="append", required=True, help="the scope (repeatable)")
-    verb.set_defaults(run=unlink)
-
-    verb = verbs.add_parser("rename", help="give a key another name, another comment or both")
-    verb.add_argument("name", metavar="NAME")
-    verb.add_argument("new", metavar="NEW")
-    verb.add_argument("--comment", help="what ssh-add -l shows")
-    verb.set_defaults(run=rename)
-
-    verb = verbs.add_parser("remove", help="delete a key for good")
-    verb.add_argument("name", metavar="NAME")
-    verb.set_defaults(run=remove)
-
-    verb = verbs.add_parser("export", help="write a private key out of the vault, in OpenSSH's format")
-    verb.add_argument("name", metavar="NAME")
-    verb.add_argument("--output", metavar="FILE", help="a new file, 0600 (default: standard output)")
-    verb.add_argument("--passphrase-file", metavar="FILE", help="its first line encrypts the file (default: ask)")
-    verb.add_argument("--no-passphrase", action="store_true", help="write it unencrypted")
-    verb.set_defaults(run=export)
-
-    policy.register(verbs)
-
-
-def _new_key(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("name", metavar="NAME", nargs="?", help="the key's name (default: the scope's)")
-    verb.add_argument("--scope", action="append", default=[], help="a scope that may use the key (repeatable)")
-    verb.add_argument("--comment", help="what ssh-add -l shows (default: the name)")
-    verb.add_argument("--default", action="store_true", help="list the key first in its scopes")
+KEY = argument("name", metavar="NAME", help="the key", values="ssh-keys")
+NEW_KEY = (
+    argument("name", metavar="NAME", nargs="?", help="the key's name (default: the scope's)"),
+    scope_option("a scope that may use the key (repeatable)", action="append", default=[]),
+    argument("--comment", metavar="TEXT", help="what ssh-add -l shows (default: the name)"),
+    switch("--default", "list the key first in its scopes"),
+)
+SCOPES = scope_option("the scope (repeatable)", action="append", required=True)
 
 
 def _key_name(args: argparse.Namespace) -> str:
@@ -95,8 +39,14 @@ def _comment(text: str) -> str:
     return text
 
 
+@verb(
+    *NEW_KEY,
+    argument("--type", default="ed25519", metavar="TYPE", help=TYPES_HELP, values="ssh-types"),
+    argument("--bits", type=int, default=3072, metavar="N", help="size of an RSA key (default 3072)"),
+    examples=("terok ssh generate --scope work",),
+)
 def generate(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh generate"""
+    """Generate a key in the vault."""
     from . import formats
     from .shelf import Shelf
 
@@ -109,8 +59,16 @@ def generate(args: argparse.Namespace, env: Env) -> int:
     return _stored(env, key)
 
 
+@verb(
+    argument("file", metavar="FILE", help="the private key; - is standard input", values="files"),
+    *NEW_KEY,
+    argument(
+        "--passphrase-file", metavar="FILE", help="its first line is the passphrase (default: ask)", values="files"
+    ),
+    examples=("terok ssh import ~/.ssh/id_ed25519 --scope work",),
+)
 def import_key(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh import"""
+    """Store a private key file in OpenSSH or PEM format."""
     from . import formats
     from .shelf import Shelf
 
@@ -156,8 +114,9 @@ def _stored(env: Env, key: Key) -> int:
     return Exit.OK
 
 
+@verb(scope_option("only the keys of this scope"))
 def list_keys(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh list"""
+    """List the keys, without their secrets. A scope with * lists the key first."""
     from .shelf import Shelf
 
     with Shelf(env) as shelf:
@@ -181,8 +140,13 @@ def table(rows: list[tuple[str, ...]]) -> str:
     )
 
 
+@verb(
+    argument("name", metavar="NAME", nargs="?", help="the key (default: all)", values="ssh-keys"),
+    scope_option("the keys of this scope, its default first"),
+    examples=("terok ssh pub --scope work >>~/.ssh/authorized_keys",),
+)
 def print_public(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh pub"""
+    """Print public keys, for authorized_keys or a Git host's settings."""
     from .shelf import Shelf
 
     with Shelf(env) as shelf:
@@ -193,8 +157,9 @@ def print_public(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
+@verb(KEY, SCOPES, switch("--default", "list the key first in that scope"))
 def link(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh link"""
+    """Let a scope use a key."""
     from ...supervisor.ground.layout import check_name
     from .shelf import Shelf
 
@@ -206,8 +171,9 @@ def link(args: argparse.Namespace, env: Env) -> int:
     return _changed(env, key, f"{key.name} is used by: {', '.join(key.scopes)}.")
 
 
+@verb(KEY, SCOPES)
 def unlink(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh unlink"""
+    """Remove a key, and what it may sign there, from a scope."""
     from .shelf import Shelf
 
     with Shelf(env) as shelf:
@@ -225,8 +191,13 @@ def _changed(env: Env, key: Key, text: str) -> int:
     return Exit.OK
 
 
+@verb(
+    KEY,
+    argument("new", metavar="NEW", help="the new name; the same name to change only the comment"),
+    argument("--comment", metavar="TEXT", help="what ssh-add -l shows"),
+)
 def rename(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh rename"""
+    """Change a key's name, its comment or both."""
     from .shelf import Shelf
 
     with Shelf(env) as shelf:
@@ -237,8 +208,9 @@ def rename(args: argparse.Namespace, env: Env) -> int:
     return _changed(env, key, f"{args.name} is now {key.name}, with the comment {key.comment!r}.")
 
 
+@verb(KEY)
 def remove(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh remove"""
+    """Delete a key. Also remove its public key from the hosts that accept it."""
     from .shelf import Shelf
 
     with Shelf(env) as shelf:
@@ -247,8 +219,16 @@ def remove(args: argparse.Namespace, env: Env) -> int:
     return _changed(env, key, f"{key.name} ({key.fingerprint}) was deleted. Take it off the hosts that accept it.")
 
 
+@verb(
+    KEY,
+    argument("--output", metavar="FILE", help="a new file, mode 0600 (default: standard output)", values="files"),
+    argument(
+        "--passphrase-file", metavar="FILE", help="its first line encrypts the key (default: ask)", values="files"
+    ),
+    switch("--no-passphrase", "write the key unencrypted"),
+)
 def export(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh export"""
+    """Write a private key to a file, in OpenSSH format."""
     from . import formats
     from .shelf import Shelf
 

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit.verb import Argument, argument, one_of, scope_option, switch, verb
 
 if TYPE_CHECKING:
     from ..kit.env import Env
@@ -17,58 +18,21 @@ if TYPE_CHECKING:
     from .shelf import Key, Shelf
 
 FLAGS = ("require_bind", "forwarding", "confirm")
+HOST = argument("host", metavar="HOST", help="HOST, HOST:PORT or [HOST]:PORT")
+SELECTION = (
+    scope_option("only this scope (default: the only one there is)"),
+    argument("--name", metavar="NAME", help="only this key (default: all keys of the scope)", values="ssh-keys"),
+)
 
 
-def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verbs to `terok ssh`."""
-    verb = verbs.add_parser("trust", help="pin a host's keys: logins there may be signed")
-    verb.add_argument("host", metavar="HOST", help="HOST, HOST:PORT or [HOST]:PORT")
-    _selection(verb)
-    source = verb.add_mutually_exclusive_group()
-    source.add_argument("--key", action="append", metavar="FILE|LINE", help="known_hosts or .pub (repeatable)")
-    source.add_argument("--scan", action="store_true", help="ask the host itself, and show what it says")
-    verb.add_argument("--fingerprint", action="append", metavar="SHA256:...", help="pin only a key with it")
-    verb.add_argument("--user", action="append", help="a remote user name (default: the key's, which is git)")
-    verb.add_argument("--yes", action="store_true", help="do not ask, also not about keys that were only scanned")
-    verb.set_defaults(run=trust)
-
-    verb = verbs.add_parser("untrust", help="forget a host's pins")
-    verb.add_argument("host", metavar="HOST")
-    _selection(verb)
-    verb.set_defaults(run=untrust)
-
-    verb = verbs.add_parser("known-hosts", help="print the pins as a known_hosts file, for programs in the container")
-    _selection(verb)
-    verb.set_defaults(run=known_hosts)
-
-    verb = verbs.add_parser("policy", help="show or change what a key may sign")
-    verb.add_argument("name", metavar="NAME")
-    verb.add_argument("--scope", help="for this scope (default: the key's only one)")
-    for what in ("user", "namespace"):
-        verb.add_argument(f"--{what}", action="append", default=[], help=f"allow this {what} (repeatable)")
-        verb.add_argument(f"--no-{what}", action="append", default=[], metavar=what.upper(), help="refuse it again")
-    verb.add_argument("--rate", type=int, help="signatures a minute; 0: any number")
-    for flag in FLAGS:
-        verb.add_argument(f"--{flag.replace('_', '-')}", choices=("yes", "no"))
-    verb.add_argument("--reset", action="store_true", help="back to the strict default, without any pin")
-    verb.set_defaults(run=policy)
-
-    verb = verbs.add_parser("confirm", help="answer signatures that wait for the operator")
-    verb.add_argument("id", metavar="ID", nargs="?", help="one of them (default: show all, and ask on a terminal)")
-    answer = verb.add_mutually_exclusive_group()
-    answer.add_argument("--yes", action="store_true", help="sign")
-    answer.add_argument("--no", action="store_true", help="refuse")
-    verb.set_defaults(run=confirm)
-
-    verb = verbs.add_parser("agent", help="serve a scope's keys to your own shell")
-    verb.add_argument("--scope", required=True)
-    verb.add_argument("command", nargs="*", metavar="COMMAND", help="run it with the agent, after -- (default: serve)")
-    verb.set_defaults(run=agent)
-
-
-def _selection(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--scope", help="only for this scope (default: the only one there is)")
-    verb.add_argument("--name", metavar="NAME", help="only for this key (default: all keys of the scope)")
+def _words(what: str) -> tuple[Argument, Argument]:
+    """The options that add to and remove from a list of the policy."""
+    return (
+        argument(
+            f"--{what}", action="append", default=[], metavar=what.upper(), help=f"allow this {what} (repeatable)"
+        ),
+        argument(f"--no-{what}", action="append", default=[], metavar=what.upper(), help="stop allowing it"),
+    )
 
 
 def _select(shelf: Shelf, args: argparse.Namespace) -> tuple[str, list[Key]]:
@@ -85,8 +49,29 @@ def _select(shelf: Shelf, args: argparse.Namespace) -> tuple[str, list[Key]]:
     return scope, chosen
 
 
+@verb(
+    HOST,
+    *SELECTION,
+    one_of(
+        argument(
+            "--key",
+            action="append",
+            metavar="FILE|LINE",
+            help="a known_hosts or .pub file, or one line of it (repeatable)",
+            values="files",
+        ),
+        switch("--scan", "ask the host for its keys and show them"),
+    ),
+    argument("--fingerprint", action="append", metavar="SHA256:...", help="pin only a key with this fingerprint"),
+    argument("--user", action="append", metavar="NAME", help="a remote user name (default: the key's, which is git)"),
+    switch("--yes", "do not ask, not even about keys that were only scanned"),
+    examples=("terok ssh trust github.com --scope work",),
+)
 def trust(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh trust"""
+    """Pin a host's keys: logins to the host may then be signed.
+
+    Without --key and --scan, the keys come from your known_hosts files.
+    """
     from . import hosts as ssh_hosts
     from .shelf import Shelf
 
@@ -157,8 +142,9 @@ def _ask(env: Env, host: str, found: list[HostKey]) -> None:
         raise TerokError("Nothing was pinned.", code=Exit.REFUSED)
 
 
+@verb(HOST, *SELECTION)
 def untrust(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh untrust"""
+    """Remove a host's pins: logins to the host are no longer signed."""
     from . import hosts as ssh_hosts
     from .shelf import Shelf
 
@@ -174,8 +160,9 @@ def untrust(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
+@verb(*SELECTION)
 def known_hosts(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh known-hosts"""
+    """Print the pinned host keys as a known_hosts file, for programs in the container."""
     from .shelf import Shelf
 
     with Shelf(env) as shelf:
@@ -186,8 +173,20 @@ def known_hosts(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
+@verb(
+    argument("name", metavar="NAME", help="the key", values="ssh-keys"),
+    scope_option("for this scope (default: the key's only one)"),
+    *_words("user"),
+    *_words("namespace"),
+    argument("--rate", type=int, metavar="N", help="signatures a minute; 0: any number"),
+    argument("--require-bind", choices=("yes", "no"), help="sign only for sessions that name their host"),
+    argument("--forwarding", choices=("yes", "no"), help="sign for sessions of a forwarded agent"),
+    argument("--confirm", choices=("yes", "no"), help="ask you before each signature (terok ssh confirm)"),
+    switch("--reset", "return to the strict default, without any pinned host"),
+    examples=("terok ssh policy work --confirm yes",),
+)
 def policy(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh policy"""
+    """Show or change what a key may sign."""
     from ...sidecars.ssh import policy as rules
     from .shelf import Shelf
 
@@ -230,8 +229,14 @@ def _show(rules: Any) -> str:
     return "\n".join(lines if rules.pins else [*lines, "host:         none: no login is signed (terok ssh trust HOST)"])
 
 
+@verb(
+    argument(
+        "id", metavar="ID", nargs="?", help="one signature (default: show all; on a terminal, ask)", values="signatures"
+    ),
+    one_of(switch("--yes", "sign"), switch("--no", "refuse")),
+)
 def confirm(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh confirm"""
+    """Answer signatures that wait for confirmation."""
     from . import questions
 
     waiting = questions.waiting(env.layout)
@@ -256,8 +261,14 @@ def confirm(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
+@verb(
+    scope_option("whose keys", required=True),
+    argument("command", nargs="*", metavar="COMMAND", help="run it with the agent (default: serve)"),
+    usage="--scope SCOPE [-- COMMAND...]",
+    examples=("terok ssh agent --scope work -- git fetch",),
+)
 def agent(args: argparse.Namespace, env: Env) -> int:
-    """terok ssh agent"""
+    """Serve a scope's keys to a shell on the host, as ssh-agent does."""
     from . import agent as ssh_agent
 
     return ssh_agent.serve(env, args.scope, args.command, os.getcwd())

@@ -12,6 +12,7 @@ from ...sidecars.vault.books import journal
 from ...sidecars.vault.books.ledger import Ledger, Limit
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
+from ..kit.verb import argument, scope_option, switch, verb
 
 if TYPE_CHECKING:
     import argparse
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
     from ..kit.env import Env
 
 
+@verb(
+    switch("--verify", "find removed and changed lines"),
+    argument("-n", "--lines", type=int, default=20, metavar="N", help="how many lines (default 20; 0: all)"),
+    argument("--container", metavar="NAME", help="only this container", values="containers"),
+    scope_option("only this scope"),
+)
 def run_audit(args: argparse.Namespace, env: Env) -> int:
-    """terok vault audit"""
+    """Show the requests that containers made to the vault, and verify its log."""
     path = env.layout.vault_audit
     if not os.path.exists(path):
         env.out.emit([], "")
@@ -71,8 +78,9 @@ def _line(each: dict[str, Any]) -> str:
     return f"{each.get('time', '-')}  {who}  {what}  {reason}".rstrip()
 
 
+@verb(scope_option("only this scope"))
 def run_usage(args: argparse.Namespace, env: Env) -> int:
-    """terok vault usage"""
+    """Show requests, bytes and tokens by scope and container."""
     with _Opened(env) as ledger:
         rows = ledger.rows(scope=args.scope)
         scopes = sorted({row.scope for row in rows})
@@ -92,8 +100,15 @@ def run_usage(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
+@verb(
+    argument("scope", metavar="SCOPE", help="the scope", values="scopes"),
+    argument("--requests", type=int, metavar="N", help="requests in a period"),
+    argument("--tokens", type=int, metavar="N", help="tokens in a period, if the provider reports them"),
+    argument("--period", choices=("hour", "day"), default="day", help="default day; in UTC"),
+    examples=("terok vault limit work --requests 1000", "terok vault limit work"),
+)
 def run_limit(args: argparse.Namespace, env: Env) -> int:
-    """terok vault limit"""
+    """Limit what the containers of a scope may use. Without an option, the limit is removed."""
     check_name(args.scope)
     for name in ("requests", "tokens"):
         value = getattr(args, name)

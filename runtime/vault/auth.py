@@ -17,30 +17,36 @@ from typing import TYPE_CHECKING, Any
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
+from ..kit.verb import argument, one_of, scope_option, switch, verb
 
 if TYPE_CHECKING:
     from ..kit.env import Env
 
-DESCRIPTION = "Bring an agent's credential into the vault: a key that is typed (default), a file, or a login."
 HOME = "/terok-home"
 """Where the login's container sees its home directory."""
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `auth`."""
-    parser = commands.add_parser("auth", help="log in to a provider", description=DESCRIPTION)
-    parser.add_argument("agent", metavar="AGENT", help="for example claude, codex, gh (see terok agents)")
-    parser.add_argument("--scope", required=True, help="the scope that gets the credential")
-    parser.add_argument("--provider", help="which of the agent's providers (default: its first)")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--import", dest="file", nargs="?", const="", metavar="FILE", help="take the vendor's own file")
-    how.add_argument("--login", metavar="IMAGE", help="run the vendor's login in a throw-away container of this image")
-    parser.add_argument("--replace", action="store_true", help="replace the credential that is there")
-    parser.set_defaults(run=run)
-
-
+@verb(
+    argument("agent", metavar="AGENT", help="for example claude, codex, gh (see terok agents)", values="agents"),
+    scope_option("the scope that gets the credential", required=True),
+    argument("--provider", metavar="PROVIDER", help="which of the agent's providers", values="providers"),
+    one_of(
+        argument(
+            "--import",
+            dest="file",
+            nargs="?",
+            const="",
+            metavar="FILE",
+            help="the agent's own credential file",
+            values="files",
+        ),
+        argument("--login", metavar="IMAGE", help="run the agent's login in a temporary container of this image"),
+    ),
+    switch("--replace", "replace an existing credential"),
+    examples=("terok auth claude --scope work --import", "terok auth gh --scope work <token.txt"),
+)
 def run(args: argparse.Namespace, env: Env) -> int:
-    """terok auth"""
+    """Store an agent's credential in the vault: a key that is typed (default), the agent's own file, or a new login."""
     check_name(args.scope)
     if args.login is not None:
         names = _login(args, env)

@@ -11,8 +11,9 @@ from ...sidecars.roster import catalog
 from ...sidecars.store.credential import KIND, Credential, parse
 from ...sidecars.vault.routes import Route
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit.verb import argument, verb
 from . import opening
-from .items import provider_of
+from .items import NAMES, provider_of
 
 if TYPE_CHECKING:
     import argparse
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 SECONDS = 20.0
 
 
+@verb(
+    *NAMES,
+    argument("--path", metavar="PATH", help="what to request (default: the roster's, otherwise /)"),
+    examples=("terok vault check work anthropic",),
+)
 def run_check(args: argparse.Namespace, env: Env) -> int:
-    """terok vault check"""
+    """Make one request upstream with a credential, to see whether the provider accepts it."""
     provider = provider_of(env, args.provider)
     with opening.unlocked(env) as store:
         item = store.get(KIND, args.scope, args.provider)

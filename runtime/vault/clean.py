@@ -16,6 +16,7 @@ from ...sidecars.store.credential import KIND, secrets_of
 from ...sidecars.store.records import LockedError
 from ...supervisor.ground.errors import Exit, TerokError
 from ..host import podman
+from ..kit.verb import argument, scope_option, switch, verb
 from . import capture, opening
 from .leaks import Found, Scan, delete
 from .transfer import store_captured
@@ -30,8 +31,15 @@ _WORD = re.compile(r"[A-Za-z0-9_.~+/-]{20,512}")
 """What a token may look like in a file whose form the roster does not describe."""
 
 
+@verb(
+    argument(
+        "paths", metavar="DIR", nargs="*", help="where to look (default: what containers mount)", values="directories"
+    ),
+    scope_option("store what is found in this scope", "--import", dest="take"),
+    switch("--yes", "delete what is found"),
+)
 def run_clean(args: argparse.Namespace, env: Env) -> int:
-    """terok vault clean"""
+    """Find credentials that leaked into mounted directories."""
     catalogue, _ = files.load(env.layout)
     agents: dict[str, Any] = catalogue["agents"]
     roots = [os.path.abspath(path) for path in args.paths] or mounted(env)

@@ -15,6 +15,7 @@ from ...sidecars.store.credential import KIND, Credential
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
 from ..kit import secret_input
+from ..kit.verb import Argument, argument, scope_option, switch, verb
 from . import opening
 from .locks import attention, day
 
@@ -26,8 +27,29 @@ if TYPE_CHECKING:
     from ..kit.env import Env
 
 
+NAMES = (
+    argument("scope", metavar="SCOPE", help="the scope that owns the credential", values="scopes"),
+    argument("provider", metavar="PROVIDER", help="for example anthropic, github, custom", values="providers"),
+)
+SECRET = (
+    argument("--user", metavar="NAME", help="user name of a basic credential"),
+    argument("--expires", metavar="DATE", help="when the secret expires (YYYY-MM-DD), for status and doctor"),
+)
+ROUTE: tuple[Argument, ...] = (
+    argument("--auth", choices=("api-key", "oauth", "basic"), help="kind of secret (default: the provider's first)"),
+    argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of the provider's route"),
+    argument("--upstream", metavar="URL", help="where requests go; required for the provider custom"),
+    switch("--allow-private", "the upstream may have a private address"),
+    argument("--ca-bundle", metavar="FILE", help="trust these certificates for the upstream", values="files"),
+    argument("--header", metavar="NAME", help="send the secret in this header"),
+    argument("--prefix", default="", metavar="TEXT", help="text before the secret in --header"),
+    switch("--replace", "replace an existing credential"),
+)
+
+
+@verb(scope_option("only this scope"))
 def list_items(args: argparse.Namespace, env: Env) -> int:
-    """terok vault list"""
+    """List the credentials, without their secrets."""
     found: list[Entry] = []
     if opening.exists(env):
         with opening.closed(env) as store:
@@ -78,8 +100,9 @@ def provider_of(env: Env, name: str) -> dict[str, Any]:
     return dict(found)
 
 
+@verb(*NAMES, *SECRET, *ROUTE, examples=("terok vault add work github <token.txt",))
 def add(args: argparse.Namespace, env: Env) -> int:
-    """terok vault add"""
+    """Store a credential. The secret is asked for on a terminal, or read from standard input."""
     check_name(args.scope)
     provider = provider_of(env, args.provider)
     meta = route_meta(args, provider)
@@ -117,8 +140,9 @@ def put(store: Store, scope: str, name: str, found: Credential, meta: dict[str, 
     store.put(KIND, scope, name, found.encode(), meta)
 
 
+@verb(*NAMES, *SECRET)
 def rotate(args: argparse.Namespace, env: Env) -> int:
-    """terok vault rotate"""
+    """Replace a credential's secret. Running containers use the new one at once."""
     with opening.unlocked(env) as store:
         entry = _entry(store, args.scope, args.provider)
         kind = str(entry.meta.get("auth", "api-key"))
@@ -131,16 +155,18 @@ def rotate(args: argparse.Namespace, env: Env) -> int:
     return _said(env, args.scope, args.provider, "Replaced")
 
 
+@verb(*NAMES)
 def remove(args: argparse.Namespace, env: Env) -> int:
-    """terok vault remove"""
+    """Delete a credential. Requests of running containers that need it are refused."""
     with opening.closed(env) as store:
         _entry(store, args.scope, args.provider)
         store.remove(KIND, args.scope, args.provider)
     return _said(env, args.scope, args.provider, "Removed")
 
 
+@verb(*NAMES, switch("--reveal", "print the secret too"))
 def show(args: argparse.Namespace, env: Env) -> int:
-    """terok vault show"""
+    """Show one credential."""
     if not args.reveal:
         with opening.closed(env) as store:
             found = describe(_entry(store, args.scope, args.provider))

@@ -15,6 +15,7 @@ from ...sidecars.store.recovery import RECOVERY_TIER, recovery_kek
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import outer_uid
 from ..kit import secret_input
+from ..kit.verb import argument, switch, verb
 from . import opening
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 EXPIRY_WARNING = 7 * 86400
 
 
+@verb()
 def status(args: argparse.Namespace, env: Env) -> int:
-    """terok vault status"""
+    """Show whether the vault is unlocked, by which tiers it can be, and what needs attention."""
     found = report(env)
     lines = [f"vault      {env.layout.vault_db}"]
     if not found["exists"]:
@@ -97,8 +99,12 @@ def day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
+@verb(
+    argument("--tier", choices=tiers.UNLOCK_ORDER, help="use this way (default: what works, the passphrase last)"),
+    switch("--recovery", "use the recovery key"),
+)
 def unlock(args: argparse.Namespace, env: Env) -> int:
-    """terok vault unlock"""
+    """Unlock the vault until the next reboot or `terok vault lock`."""
     with opening.closed(env) as store:
         if store.setting("check") is None:
             raise TerokError("The vault has no key yet.", fix="terok vault add SCOPE PROVIDER", code=Exit.NOT_FOUND)
@@ -148,8 +154,12 @@ def _open_tier(tier: str, env: Env, store: Store) -> bytes:
     return tiers.open_keyring(store)
 
 
+@verb()
 def lock(args: argparse.Namespace, env: Env) -> int:
-    """terok vault lock"""
+    """Lock the vault: remove every unlocked copy of its key.
+
+    Containers keep running. Their requests are answered with 503 until the vault is unlocked.
+    """
     removed = _unlink(env.layout.unlocked_key)
     with opening.closed(env) as store:
         store.announce_lock()

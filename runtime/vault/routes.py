@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...sidecars.roster import files
 from ...supervisor.ground.errors import Exit
+from ..kit.verb import switch, verb
 
 if TYPE_CHECKING:
     import argparse
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from ..kit.env import Env
 
 
+@verb(switch("--check", "only report whether the roster is valid"))
 def run_routes(args: argparse.Namespace, env: Env) -> int:
-    """terok vault routes"""
+    """Compile the roster into routes.json."""
     if args.check:
         from ...sidecars.roster.compile import compile_files
 

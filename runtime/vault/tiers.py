@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,10 @@ from ...sidecars.store.recovery import RECOVERY_TIER, new_recovery_key, recovery
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import outer_uid
 from ..kit import secret_input
+from ..kit.verb import argument, switch, verb
 from . import opening
 
 if TYPE_CHECKING:
-    import argparse
-
     from ...sidecars.store.store import Store
     from ..kit.env import Env
 
@@ -22,16 +22,21 @@ PASSPHRASE_MIN = 10
 """Characters; scrypt makes a guess cost some tenths of a second, which protects no short one."""
 
 
+TIERS = (keys.KEY_FILE_TIER, *tiers.UNLOCK_ORDER)
+
+
+@verb()
 def list_tiers(args: argparse.Namespace, env: Env) -> int:
-    """terok vault passphrase list"""
+    """List the ways to unlock the vault."""
     with opening.closed(env) as store:
         found = sorted(store.tiers())
         env.out.emit({"tiers": found, "strength": tiers.strength(store)}, "\n".join([*found, tiers.strength(store)]))
     return Exit.OK
 
 
+@verb(switch("--keep-key-file", "keep the key file: the passphrase is a second way"))
 def set_passphrase(args: argparse.Namespace, env: Env) -> int:
-    """terok vault passphrase set"""
+    """Protect the vault with a passphrase. The key file is removed."""
     with opening.unlocked(env, create=True) as store:
         if tiers.PASSPHRASE in store.tiers():
             raise TerokError("The vault has a passphrase.", fix="terok vault passphrase change", code=Exit.REFUSED)
@@ -43,8 +48,9 @@ def set_passphrase(args: argparse.Namespace, env: Env) -> int:
         return _done(store, env)
 
 
+@verb()
 def change_passphrase(args: argparse.Namespace, env: Env) -> int:
-    """terok vault passphrase change"""
+    """Change the passphrase. Running containers do not notice."""
     old, new = secret_input.lines(["Old passphrase", "New passphrase"])
     _check(new)
     with opening.closed(env) as store:
@@ -53,8 +59,12 @@ def change_passphrase(args: argparse.Namespace, env: Env) -> int:
         return _done(store, env)
 
 
+@verb(
+    argument("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="the program and its arguments"),
+    examples=("terok vault passphrase command pass show terok",),
+)
 def set_command(args: argparse.Namespace, env: Env) -> int:
-    """terok vault passphrase command"""
+    """Unlock the vault with the output of a program."""
     argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
     if not argv:
         raise TerokError("Which command?", fix="terok vault passphrase command pass show terok", code=Exit.USAGE)
@@ -65,8 +75,9 @@ def set_command(args: argparse.Namespace, env: Env) -> int:
         return _done(store, env)
 
 
+@verb(argument("tier", choices=(keys.KEY_FILE_TIER, tiers.SYSTEMD, tiers.KEYRING), help="the way"))
 def add_tier(args: argparse.Namespace, env: Env) -> int:
-    """terok vault passphrase add"""
+    """Add a way to unlock the vault that needs no passphrase."""
     with opening.unlocked(env, create=True) as store:
         data_key = _data_key(store, env)
         if args.tier in store.tiers() and (args.tier != keys.KEY_FILE_TIER or os.path.exists(env.layout.vault_key)):
@@ -82,8 +93,9 @@ def add_tier(args: argparse.Namespace, env: Env) -> int:
         return _done(store, env)
 
 
+@verb(argument("tier", choices=TIERS, help="the way"))
 def remove_tier(args: argparse.Namespace, env: Env) -> int:
-    """terok vault passphrase remove"""
+    """Remove a way to unlock the vault. The last one cannot be removed."""
     with opening.unlocked(env) as store:
         if args.tier not in store.tiers():
             raise TerokError(f"The vault has no {args.tier} tier.", code=Exit.NOT_FOUND)
@@ -102,8 +114,9 @@ def remove_tier(args: argparse.Namespace, env: Env) -> int:
         return _done(store, env)
 
 
+@verb()
 def new_recovery(args: argparse.Namespace, env: Env) -> int:
-    """terok vault passphrase recovery"""
+    """Make a new recovery key. The old one stops working."""
     with opening.unlocked(env) as store:
         key = new_recovery_key()
         keys.wrap(store, RECOVERY_TIER, recovery_kek(key), _data_key(store, env))

@@ -17,6 +17,7 @@ from ...sidecars.store.seal import SealBroken, Sealer
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
 from ..kit import secret_input
+from ..kit.verb import argument, scope_option, switch, verb
 from . import capture, opening
 from .items import provider_of, put
 
@@ -30,8 +31,13 @@ FORMAT = 1
 _IDENTITY = ("terok export", FORMAT)
 
 
+@verb(
+    argument("file", metavar="FILE", help="a new file; - is standard output", values="files"),
+    scope_option("only this scope"),
+    switch("--reveal", "write the secrets unencrypted, without a passphrase"),
+)
 def run_export(args: argparse.Namespace, env: Env) -> int:
-    """terok vault export"""
+    """Write a copy of the vault's items, encrypted with a passphrase."""
     with opening.unlocked(env) as store:
         items = _collect(store, args.scope)
     document: dict[str, Any] = {"terok_export": FORMAT}
@@ -74,8 +80,19 @@ def _write(path: str, data: bytes) -> None:
         file.write(data)
 
 
+@verb(
+    argument(
+        "file",
+        metavar="FILE",
+        help="an export of terok, or with --agent an agent's credential file; - is standard input",
+        values="files",
+    ),
+    argument("--agent", metavar="AGENT", help="FILE is this agent's own credential file", values="agents"),
+    scope_option("with --agent: into this scope; otherwise: only this scope of the export"),
+    switch("--replace", "replace existing credentials"),
+)
 def run_import(args: argparse.Namespace, env: Env) -> int:
-    """terok vault import"""
+    """Import credentials from an export of terok, or from an agent's own credential file."""
     text = secret_input.read_all() if args.file == "-" else capture.read_file(args.file)
     if args.agent:
         return import_vendor_file(args, env, text)

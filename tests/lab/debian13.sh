@@ -22,13 +22,15 @@ build() {
   echo "debian13: making $root (once; about a minute)" >&2
   mmdebstrap -q --variant=minbase --mode=root "${keys[@]}" --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --include="$(bash tests/lab/packages.sh list),dnsutils" trixie "$root.new" "deb $mirror trixie main"
+    --include="$wanted,dnsutils" trixie "$root.new" "deb $mirror trixie main"
+  echo "$wanted" >"$root.new/.packages"
   install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$root.new/etc/ssl/certs/ca-certificates.crt"
   rm -rf "$root"
   mv "$root.new" "$root"
 }
 
-[[ -x $root/usr/bin/podman ]] || build
+wanted=$(bash tests/lab/packages.sh list)
+[[ $(cat "$root/.packages" 2>/dev/null) == "$wanted" ]] || build
 
 # the package index that this machine's pip uses serves the other Python too
 for conf in /etc/pip.conf "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf"; do

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import cli, completion, verbs
+from terok_host.runtime import cli, parser, verbs
 from terok_host.runtime.kit.env import Output
+from terok_host.runtime.kit.verb import comma_separated
 from terok_host.supervisor.ground.errors import Exit
 
 PROGRAM = Path(sys.executable).parent / "terok"
@@ -25,25 +26,34 @@ def terok(*words: str, home: Path, program: Path = PROGRAM, **variables: str) ->
     return subprocess.run([str(program), *words], env=env, capture_output=True, text=True, timeout=30)
 
 
-def leaves() -> list[completion.Command]:
-    """Every command that does something."""
-    return [each for each in completion.walk(cli.build_parser(everything=True)) if each.words and not each.verbs]
+@pytest.mark.parametrize("row", list(verbs.leaves()), ids=lambda row: row.path.replace(" ", "-"))
+def test_every_row_leads_to_a_declared_verb(row: verbs.Verb) -> None:
+    command = row.load()
+    built = parser.build(command, f"terok {row.path}")
+    assert "--json" in built._option_string_actions
+    assert command.description.strip().endswith((".", ":")), "a description is sentences"
+    assert not row.line.endswith("."), "a line of help is no sentence"
+    assert all(action.help for action in built._actions), "every argument is explained"
+    assert all("terok" in example for example in command.examples)
+    built.format_help()
 
 
-def test_every_verb_has_its_module_and_the_module_every_verb() -> None:
-    for name, module, line in verbs.VERBS:
-        assert callable(import_module(f"terok_host.runtime.{module}").register), name
-        assert line and not line.endswith("."), name
-    parser = cli.build_parser(everything=True)
-    group = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
-    assert list(group.choices) and set(group.choices) == {name for name, _, _ in verbs.VERBS}
+def test_every_declared_verb_has_its_row() -> None:
+    targets = {row.target for row in verbs.leaves()}
+    declared = set()
+    for path in (Path(cli.__file__).parent).rglob("*.py"):
+        module = ".".join(path.relative_to(Path(cli.__file__).parent).with_suffix("").parts)
+        for function in re.findall(r"(?m)^@verb\((?:.|\n)*?^def (\w+)", path.read_text()):
+            declared.add(f"{module}:{function}")
+    assert declared == targets
 
 
-def test_every_command_prints_json_has_help_and_runs_something() -> None:
-    for command in leaves():
-        assert "--json" in command.options, command.words
-        assert command.parser.get_default("run") is not None, command.words
-        assert command.help, command.words
+def test_groups_have_verbs_and_verbs_have_groups() -> None:
+    for row in verbs.BY_PATH.values():
+        assert bool(row.target) != bool(verbs.below(row.path)), row.path
+        assert not row.parent or not verbs.BY_PATH[row.parent].target, row.path
+        assert bool(row.about) != bool(row.target), row.path
+    assert len(verbs.BY_PATH) == sum(map(len, verbs.SECTIONS.values())), "no path stands twice"
 
 
 def test_help_imports_no_verb_and_is_quick(tmp_path: Path) -> None:
@@ -52,22 +62,50 @@ def test_help_imports_no_verb_and_is_quick(tmp_path: Path) -> None:
     done = terok("--help", home=tmp_path)
     assert time.perf_counter() - began < 0.5, "80 ms is the budget, measured by `make bench`; this is a loaded machine"
     assert done.returncode == 0
-    for name, _, line in verbs.VERBS:
-        assert name in done.stdout
-        assert line[:30] in " ".join(done.stdout.split())
+    for row in verbs.below(""):
+        assert f"  {row.name} " in done.stdout
+        assert row.line[:30] in " ".join(done.stdout.split())
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys; from terok_host.runtime import cli; cli.build_parser();"
-         "print([m for m in sys.modules if m.startswith('terok_host.runtime.') or m in ('yaml', 'psutil', 'json')])"],
+        [sys.executable, "-c", "import sys; from terok_host.runtime.cli import run; run(['--help']); run(['vault']);"
+         "print([m for m in sys.modules if m.startswith('terok_host.runtime.') or m in ('argparse', 'yaml', 're')])"],
         capture_output=True, text=True, timeout=30,
     ).stdout  # fmt: skip
-    assert set(eval(loaded)) <= {"terok_host.runtime.cli", "terok_host.runtime.verbs"}
+    assert set(eval(loaded.splitlines()[-1])) <= {f"terok_host.runtime.{name}" for name in ("cli", "verbs", "usage")}
+
+
+def test_without_a_verb_there_is_a_short_help_grouped_by_what_one_wants(tmp_path: Path) -> None:
+    done = terok(home=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if line in [f"{title}:" for title in verbs.SECTIONS]] == [
+        "Run:",
+        "See:",
+        "Allow:",
+        "Secrets:",
+        "Host:",
+    ]
+    assert len(done.stdout.splitlines()) < 45
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "passphrase" in terok("vault", home=tmp_path).stdout
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        ((), 2, "VERB"),
-        (("fly",), 2, "invalid choice"),
+        (("fly",), Exit.USAGE, "no verb 'fly'"),
+        (("statsu",), Exit.USAGE, "fix: `terok status`"),
+        (("quarantine", "x"), Exit.USAGE, "fix: `terok shield quarantine`"),
+        (("vault", "lst"), Exit.USAGE, "fix: `terok vault list`"),
+        (("vault", "list", "--scop", "x"), Exit.USAGE, "fix: write --scope"),
+        (("--versoin",), Exit.USAGE, "fix: write --version"),
+        (("run", "--scop", "s", "x", "--", "image"), Exit.USAGE, "fix: write --scope"),
+        (("run", "box", "debian:13"), Exit.USAGE, "fix: terok run box -- debian:13\n"),
+        (("run", "box", "--rm", "-it", "i:1", "sh"), Exit.USAGE, "fix: terok run box -- --rm -it i:1 sh\n"),
+        (("run", "box", "i", "a b; c"), Exit.USAGE, "fix: terok run box -- i 'a b; c'\n"),
+        (("run", "box", "i", "--scope", "s"), Exit.USAGE, "fix: terok run box --scope s -- i\n"),
+        (("prepare", "box", "--net", "none", "i"), Exit.USAGE, "fix: terok prepare box -- --net none i\n"),
+        (("gate", "diff", "work", "x"), Exit.USAGE, "invalid int value"),
+        (("config", "get"), Exit.USAGE, "KEY"),
+        (("config", "get", "a", "b"), Exit.USAGE, "Unexpected argument 'b'"),
         (("status", "nope"), Exit.NOT_FOUND, "No container nope"),
         (("config", "get", "services.mod"), Exit.USAGE, "services.mode"),
         (("config", "set", "services.mode", "udp"), Exit.USAGE, "socket or tcp"),
@@ -110,9 +148,22 @@ def test_configuration_is_shown_set_and_got(tmp_path: Path) -> None:
     assert again == json.loads(terok("config", "show", "--defaults", "--json", home=tmp_path).stdout)
 
 
+def parsed(*words: str, prog: str = "terok") -> argparse.Namespace:
+    row, shown, rest = cli.find(list(words), prog)
+    assert row is not None
+    return parser.parse(row.load(), rest, shown)
+
+
 def test_words_after_two_dashes_are_podmans() -> None:
-    args = cli.build_parser("run").parse_args(["run", "x", "--scope", "s"])
-    assert (args.name, args.scope, args.json) == ("x", "s", False)
+    args = parsed("run", "x", "--scope", "s", "--", "--rm", "--scope", "t", "--", "i")
+    assert (args.name, args.scope, args.json, args.rest) == ("x", "s", False, ["--rm", "--scope", "t", "--", "i"])
+    assert parsed("prepare", "x").rest is None
+    assert parsed("prepare", "x", "--").rest == []
+
+
+@pytest.mark.parametrize("words", [["a", "b"], ["a,b"], ["a,", "b"], ["a", ",b"]])
+def test_profiles_are_separated_by_spaces_or_commas(words: list[str]) -> None:
+    assert comma_separated(parsed("run", "x", "--profiles", *words, "--", "i").profiles) == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -120,8 +171,15 @@ def test_words_after_two_dashes_are_podmans() -> None:
     [
         ("terok-sandbox", ("--help",), "terok-sandbox"),
         ("terok-executor", ("vault", "--help"), "terok-executor vault"),
-        ("terok-shield", ("status", "--help"), "terok status"),
-        ("terok-shield", ("--help",), "terok shield"),
+        ("terok-shield", ("status", "--help"), "terok-shield status [-h] [--json] [NAME]"),
+        ("terok-shield", ("setup", "--help"), "terok-shield setup"),
+        ("terok-shield", ("--help",), "terok-shield VERB"),
+        ("terok-shield", ("--help",), "  run "),
+        ("terok-shield", ("--help",), "  prepare "),
+        ("terok-shield", (), "  setup "),
+        ("terok-shield", ("--help",), "  quarantine "),
+        ("terok-shield", ("--version",), "terok-shield "),
+        ("terok-sandbox", ("--version",), "terok-sandbox "),
         ("terok", ("--version",), "terok "),
     ],
 )
@@ -154,44 +212,3 @@ def test_colours_only_on_a_terminal_and_not_under_no_color(monkeypatch: pytest.M
     assert Output(json_output=False, stream=sys.__stdin__ or sys.stdin).paint("x", "bad") in ("x", "\x1b[31mx\x1b[0m")
     monkeypatch.setenv("NO_COLOR", "1")
     assert shown.paint("x", "bad") == "x"
-
-
-def complete(script: str, words: list[str]) -> list[str]:
-    """What bash would offer for the last of the words."""
-    line = " ".join(f"'{word}'" for word in words)
-    program = (
-        f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _terok terok '{words[-1]}' '{words[-2]}'\n"
-        'printf "%s\\n" "${COMPREPLY[@]}"'
-    )
-    return subprocess.run(
-        ["bash", "-c", program], capture_output=True, text=True, check=True, timeout=10
-    ).stdout.split()
-
-
-def test_bash_completes_verbs_options_and_subcommands() -> None:
-    script = completion.bash(list(completion.walk(cli.build_parser(everything=True))))
-    assert complete(script, ["terok", "sta"]) == ["status"]
-    assert set(complete(script, ["terok", "run", "--no-"])) == {"--no-shield", "--no-vault", "--no-ssh", "--no-gate"}
-    assert complete(script, ["terok", "config", "sh"]) == ["show"]
-    assert complete(script, ["terok", "config", "show", "--def"]) == ["--defaults"]
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_scripts_name_every_verb(shell: str) -> None:
-    script = completion.SCRIPTS[shell](list(completion.walk(cli.build_parser(everything=True))))
-    for name, _, _ in verbs.VERBS:
-        assert name in script
-    if shell == "bash":
-        subprocess.run(["bash", "-n"], input=script.encode(), check=True, timeout=10)
-
-
-def test_man_pages_say_what_help_says(tmp_path: Path) -> None:
-    done = terok("completion", "man", "--directory", str(tmp_path / "man"), home=tmp_path)
-    assert done.returncode == 0
-    pages = {path.name for path in (tmp_path / "man").iterdir()}
-    assert pages == {"terok.1", *(f"terok-{name}.1" for name, _, _ in verbs.VERBS)}
-    run = (tmp_path / "man/terok-run.1").read_text()
-    assert run.startswith(".TH TEROK-RUN 1")
-    assert "\\-\\-restricted" in run
-    for path in (tmp_path / "man").iterdir():
-        assert not [line for line in path.read_text().splitlines() if line.startswith("'")], path
