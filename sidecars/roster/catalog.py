@@ -22,6 +22,11 @@ A PROVIDER has:
 - `headers` (set, replacing the client's) and `merge` (added to the client's comma-separated list) for every kind;
   the same two inside a kind are for that kind;
 - `token_query`: query parameters that may carry the token and are taken out;
+- `foreign_query`, `foreign_headers` (lower case): places besides the token's own that carry another credential or
+  select another account; a request with one of them is refused. A header that the route sets itself is not foreign;
+- `storage`: hosts to which the upstream redirects downloads: a GET or HEAD for one of them passes without a
+  credential. Each is the provider's alone, never one of many tenants: what passes there does not ask the shield;
+- `suffixes`: what the upstream accepts behind a path as the same path; `rules` hold them already, in deny rules;
 - `rules`: list of `{name, action: allow|deny, methods, paths}`; the first that matches the method and the raw path
   without query decides, none means refused with the rule name `default`. Method `*` is any; in paths `*` stands for
   anything but `/`, `**` for anything;

@@ -29,7 +29,14 @@ _FORBIDDEN_HEADERS = frozenset(
 _KEYS = frozenset(
     ("title", "site", "variables", "upstreams", "auth", "headers", "merge", "token_query", "rules", "limits", "custom")
     + ("allow_private", "ca_bundle", "websocket", "usage", "refresh", "extends", "check")
+    + ("foreign", "storage", "suffixes")
 )
+FOREIGN_QUERY = (
+    *("access_token", "api-key", "api_key", "apikey", "auth_token", "bearer_token", "client_secret", "deploy_token"),
+    *("id_token", "job_token", "oauth_token", "private_token", "refresh_token"),
+)
+"""Query parameters that carry a credential at one service or another; `foreign.query` adds a provider's own."""
+
 ALLOW_ALL = {"name": "any", "action": "allow", "methods": ["*"], "paths": ["/**"]}
 
 
@@ -48,6 +55,9 @@ def provider(node: Node, known: Mapping[str, Any]) -> dict[str, Any]:
     for name, read in _READERS.items():
         if name in fields:
             compiled[name] = read(fields[name])
+    if "foreign" in fields:
+        compiled["foreign_query"], compiled["foreign_headers"] = _foreign(fields["foreign"])
+    _cover_suffixes(compiled)
     if "limits" in fields:
         compiled["rate"], compiled["body_max"] = _limits(fields["limits"])
     for required in ("title", "auth"):
@@ -82,6 +92,10 @@ def _base(extends: Node | None, known: Mapping[str, Any]) -> dict[str, Any]:
             "headers": {},
             "merge": {},
             "token_query": [],
+            "foreign_query": list(FOREIGN_QUERY),
+            "foreign_headers": [],
+            "storage": [],
+            "suffixes": ["/"],
             "rules": [dict(ALLOW_ALL)],
             "rate": {"per_minute": None, "concurrent": None},
             "body_max": None,
@@ -218,6 +232,26 @@ def _rules(node: Node) -> list[dict[str, Any]]:
     return found
 
 
+def _foreign(node: Node) -> tuple[list[str], list[str]]:
+    """Query parameters and headers, in lower case, that carry another credential or select another account."""
+    fields = node.fields(("query", "headers"))
+    query = fields["query"].texts(r"[a-z0-9_$-]{1,40}", "a parameter's name in lower case") if "query" in fields else []
+    headers = fields["headers"].texts(_HEADER, "a header's name") if "headers" in fields else []
+    return sorted({*FOREIGN_QUERY, *query}), sorted(name.lower() for name in headers)
+
+
+def _cover_suffixes(compiled: dict[str, Any]) -> None:
+    """Let deny rules cover what else their upstream takes for the same path: `/user/keys.json`, `/user/keys/`."""
+    suffixes = list(dict.fromkeys(["/", *compiled["suffixes"]]))
+    suffixes += [f"{suffix}/" for suffix in suffixes if suffix != "/"]
+    for rule in compiled["rules"]:
+        if rule["action"] == "deny":
+            bare = [path.removesuffix("/") for path in rule["paths"] if not path.endswith("**")]
+            rule["paths"] = list(
+                dict.fromkeys([*rule["paths"], *(path + suffix for path in bare for suffix in suffixes)])
+            )
+
+
 def _limits(node: Node) -> tuple[dict[str, int | None], int | None]:
     fields = node.fields(("per_minute", "concurrent", "body_mb"))
     rate = {name: fields[name].integer(1, 10**6) if name in fields else None for name in ("per_minute", "concurrent")}
@@ -263,6 +297,8 @@ _READERS: dict[str, Any] = {
     "merge": _headers,
     "token_query": lambda node: node.texts(r"[A-Za-z0-9_-]{1,40}", "a parameter's name"),
     "rules": _rules,
+    "storage": lambda node: node.texts(r"[a-z0-9][a-z0-9.-]{2,252}", "a host name in lower case"),
+    "suffixes": lambda node: node.texts(r"/|\.[A-Za-z0-9.*]{1,20}", "/, or an extension such as .json"),
     "allow_private": lambda node: node.boolean(),
     "ca_bundle": lambda node: node.text(r"/.{1,1023}", "an absolute path"),
     "websocket": lambda node: node.boolean(),
