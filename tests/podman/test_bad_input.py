@@ -227,6 +227,12 @@ def test_annotations_alone_with_a_scope_that_cannot_be(house: House, name: str, 
     assert "could not be composed from the annotations" in reason
 
 
+@pytest.mark.parametrize("annotation", ["terok.scope=", "Terok.scope=work", "terok.shield.profile=base"])
+def test_an_annotation_that_only_resembles_ours(house: House, name: str, annotation: str) -> None:
+    reason = refused(house, name, f"--annotation={annotation}")
+    assert "has no value" in reason or "is unknown" in reason
+
+
 def test_a_mount_source_that_is_missing(house: House, name: str) -> None:
     document = wiring.with_signer(house, name)
     document["mounts"].append({"source": "/no/such/file", "target": "/etc/resolv.conf", "read_only": True})

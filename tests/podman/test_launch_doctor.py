@@ -81,7 +81,7 @@ def hook_missing(house: House) -> AbstractContextManager[None]:
 
 
 def hook_not_announced(house: House) -> AbstractContextManager[None]:
-    return moved(house.home / ".config/containers/containers.conf.d/50-terok.conf")
+    return moved(house.home / ".config/containers/containers.conf.d/99-terok.conf")
 
 
 def hook_shadowed(house: House) -> AbstractContextManager[None]:
