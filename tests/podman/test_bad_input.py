@@ -262,7 +262,9 @@ def test_a_second_supervisor_for_one_container(house: House, name: str) -> None:
         read: dict[str, Any] = json.loads(Path(house.bundle(name).record).read_text())
         return read
 
-    until(lambda: record()["standby"])  # written after the container was let go
+    # what goes on after `podman run` has returned: the record's last writing, and crun becoming the container's program
+    until(lambda: record()["standby"])
+    until(lambda: leaks.read(Path(f"/proc/{record()['container_pid']}/cmdline")).startswith("sleep\0"))
     served, before = record(), leaks.take(house)
     identity, bundle = house.podman("inspect", "--format", "{{.Id}} {{.OCIConfigPath}}", name).stdout.split()
     state = {
