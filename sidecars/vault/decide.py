@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from hashlib import sha256
 from typing import NamedTuple
 
 from ..kit.codec import Request
 from ..kit.refusal import Refusal
+from .canonical import canonical, methods
 from .headers import candidates, request_lines
 from .routes import Route, Target
-
-_DOTS = re.compile(rb"(?i)(?:^|/|%2f|%5c)(?:\.|%2e){1,2}(?:$|/|;|%2f|%5c|%3b)")
-_BAD_ESCAPE = re.compile(rb"(?i)%(?![0-9a-f]{2})|%0[0ad]")
 
 
 class Grant(NamedTuple):
@@ -117,11 +114,21 @@ def _by_path(request: Request, places: Places, route: Route, grant: Grant, path:
     def refuse(rule: str, why: str, allow: str, status: int = 403) -> Refusal:
         return Refusal(status, rule, why, allow, grant.provider, grant.scope)
 
-    if (b"/." in path or b"%" in path) and (_DOTS.search(path) or _BAD_ESCAPE.search(path)):
+    if not route.knows(request.method):
+        name = request.method.decode("ascii")
+        return refuse("method", f"The method {name} is not a usual one.", f"a rule for {route.name} that names it", 405)
+    form = canonical(path)
+    if form is None:
+        why = "The path has dot segments, broken or double escapes, or escapes that are no text."
+        return refuse("path-form", why, "send the path in its plain form", 400)
+    target = route.target(form, host_of(request))
+    if target is None:
         return refuse(
-            "path-form", "The path has dot segments or broken escapes.", "send the path in its plain form", 400
+            "upstream", f"The route {route.name} has no upstream for this path.", "add an upstream with this prefix"
         )
-    rule = route.rule(request.method, path)
+    sent = target.rewrite(form)
+    types = [value for lower, _, value, _ in request.headers if lower == b"content-type"]
+    rule = route.rule(methods(request.method, types, body=bool(request.length)), sent)
     if rule is None or not rule.allow:
         name = "default" if rule is None else rule.name
         what = request.method.decode("ascii")
@@ -135,13 +142,8 @@ def _by_path(request: Request, places: Places, route: Route, grant: Grant, path:
         return refuse(
             "body-max", f"The body is longer than {route.body_max} bytes.", "raise the route's `body_max`", 413
         )
-    target = route.target(path, host_of(request))
-    if target is None:
-        return refuse(
-            "upstream", f"The route {route.name} has no upstream for this path.", "add an upstream with this prefix"
-        )
     lines = request_lines(request, places.headers, target.auth)
-    return Plan(request, grant, route, target, target.rewrite(path) + query, lines)
+    return Plan(request, grant, route, target, target.base + sent + query, lines)
 
 
 def host_of(request: Request) -> bytes:

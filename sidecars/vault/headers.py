@@ -44,8 +44,13 @@ NO_TOKENS = frozenset((b"cookie", b"cookie2", b"x-amz-security-token"))
 """Headers of `CLIENT_AUTH` that are taken out without being looked into."""
 _SCHEMES = (b"bearer", b"token")
 
+OVERRIDES = frozenset(
+    (b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-method")
+    + (b"x-original-url", b"x-rewrite-url", b"x-original-uri", b"x-forwarded-uri", b"x-forwarded-prefix")
+)
+"""Headers by which some servers take another method or path than the request line's, which is what was judged."""
 _ALSO_OURS = frozenset((b"host", b"content-length", b"forwarded", b"via", b"x-real-ip"))
-_REQUEST_DROPS = HOP_BY_HOP | CLIENT_AUTH | _ALSO_OURS | {b"sec-websocket-extensions", b"accept-encoding"}
+_REQUEST_DROPS = HOP_BY_HOP | CLIENT_AUTH | _ALSO_OURS | OVERRIDES | {b"sec-websocket-extensions", b"accept-encoding"}
 _ANSWER_DROPS = HOP_BY_HOP | {b"content-length", b"proxy-authenticate", b"set-cookie", b"set-cookie2", b"alt-svc"}
 _TRAILER_DROPS = (
     HOP_BY_HOP
@@ -101,7 +106,7 @@ def request_lines(request: Request, places: frozenset[bytes], auth: Auth) -> byt
     lines: list[bytes] = []
     named: frozenset[bytes] = frozenset()
     for lower, name, value, line in request.headers:
-        if lower in drops:
+        if (lower.replace(b"_", b"-") if b"_" in lower else lower) in drops:
             if lower == b"accept-encoding":
                 lines.append(b"%b: %b\r\n" % (name, readable_codings(value)))
             elif lower == b"connection" and value.lower() not in _PLAIN_CONNECTION:
