@@ -45,11 +45,3 @@ def build(recipe: Recipe, base: str, environ: Mapping[str, str], *, fresh: bool 
             fix=f"see podman's messages above; `terok agents image {recipe.agent} --print` shows the Containerfile",
         )
     return image
-
-
-def ensure(recipe: Recipe, base: str, environ: Mapping[str, str]) -> tuple[str, bool]:
-    """The image of a recipe, built when it is not there; returns its name and whether it was built now."""
-    image = tag(recipe, base)
-    if exists(image, environ):
-        return image, False
-    return build(recipe, base, environ), True

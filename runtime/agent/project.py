@@ -43,9 +43,11 @@ def describe(
     Raises:
         TerokError: the workspace is no directory, or so wide that it would show the operator's secrets.
     """
-    text, _, mode = (workspace or directory).partition(":")
-    if mode not in ("", "ro", "rw"):
-        raise TerokError(f"--workspace ends with {mode[:20]!r}.", fix="DIR, DIR:ro or DIR:rw", code=Exit.USAGE)
+    text, mode = directory, ""
+    if workspace is not None:
+        text, colon, mode = workspace.rpartition(":")
+        if not colon or mode not in ("ro", "rw"):
+            text, mode = workspace, ""
     real = os.path.realpath(os.path.join(directory, text))
     if not os.path.isdir(real):
         raise TerokError(f"The workspace {real} is not a directory.", code=Exit.NOT_FOUND)
@@ -54,6 +56,12 @@ def describe(
             f"The workspace {real} holds your home directory: the container could read your keys and logins.",
             fix="change into the project's directory, or give --workspace DIR",
             code=Exit.REFUSED,
+        )
+    if ":" in real or "\n" in real:
+        raise TerokError(
+            f"The workspace {real!r} has a colon or a line break in its name, which podman's --volume cannot take.",
+            fix="rename the directory",
+            code=Exit.USAGE,
         )
     word = slug(os.path.basename(real))
     chosen = scope or word

@@ -110,6 +110,7 @@ class AgentsConfig:
     default: tuple[str, ...] | None = key(
         None, "words?", "Agents of a container that names none; default: those whose credential its scope has."
     )
+    base_image: str = key("debian:13", "word", "What `terok start` builds agents' images from; it must have apt.")
 
 
 @dataclass(frozen=True)
