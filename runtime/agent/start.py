@@ -18,7 +18,7 @@ from ..launch.compose import launch
 from ..launch.request import Request
 from ..launch.resources import containers as prepared
 from . import containers, images, login, project
-from .recipes import HOME, RECIPES, UID, WORKSPACE, Recipe, recipe_of
+from .recipes import HOME, RECIPES, UID, WORKSPACE, Recipe, recipe_of, tag
 
 CATATONIT = ("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/bin/catatonit")
 """Where distributions put the small init that `podman run --init` needs."""
@@ -114,7 +114,7 @@ def _again(order: Order, env: Env) -> NoReturn:
 def _built(recipe: Recipe, env: Env) -> str:
     """The recipe's image, built when it is not there."""
     base = env.config.agents.base_image
-    name = images.tag(recipe, base)
+    name = tag(recipe, base)
     if not images.exists(name, env.environ):
         env.note(f"Building the image for {recipe.agent} from {recipe.base or base}, once, with Podman's own network.")
         images.build(recipe, base, env.environ)
@@ -129,7 +129,10 @@ def run_words(order: Order, recipe: Recipe, place: project.Project, image: str, 
         term: the terminal's type.
         root: Podman runs as real root, which has no `keep-id`: the container's root owns the workspace then.
     """
-    words = ["--detach"] if order.detach else ["--interactive", *(["--tty"] if sys.stdin.isatty() else [])]
+    # detached, it has a terminal all the same: an agent without one ends at once, and `terok start` attaches to it later
+    words = ["--detach", "--interactive", "--tty"] if order.detach else ["--interactive"]
+    if not order.detach and sys.stdin.isatty():
+        words.append("--tty")
     if order.rm:
         words.append("--rm")
     if any(os.path.exists(path) for path in CATATONIT):

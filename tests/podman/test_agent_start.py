@@ -163,9 +163,7 @@ def test_without_a_terminal_nothing_is_asked(house: House, place: Path, image: s
 
 
 def test_a_key_may_come_from_standard_input(house: House, place: Path, image: str) -> None:
-    house.terok(
-        "start", "claude", "--image", image, "--login", "key", "--detach", cwd=place, stdin=scope.SECRET + "\n"
-    )
+    house.terok("start", "claude", "--image", image, "--login", "key", "--detach", cwd=place, stdin=scope.SECRET + "\n")
     assert scope.PROVIDER in house.terok("vault", "list", "--scope", PROJECT).stdout
     assert scope.SECRET not in house.podman("inspect", CONTAINER).stdout
     house.terok("stop", CONTAINER)

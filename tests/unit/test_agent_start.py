@@ -21,7 +21,7 @@ CLAUDE = recipes.RECIPES["claude"]
 
 
 def describe(directory: Path, home: Path, **given_options: str | None) -> project.Project:
-    options: dict[str, str | None] = {"scope": None, "name": None, "workspace": None} | given_options
+    options: dict[str, str | None] = {"scope": None, "name": None, "workspace": None, **given_options}
     return project.describe(
         "claude",
         str(directory),
@@ -118,10 +118,11 @@ def test_prompts_are_off_only_where_the_container_is_not_restricted() -> None:
 
 @pytest.mark.parametrize("root", [False, True])
 def test_podmans_words(tmp_path: Path, root: bool) -> None:
-    place = describe(tmp_path, tmp_path / "home", workspace=f"{tmp_path}:ro")
+    (tmp_path / "src").mkdir()
+    place = describe(tmp_path, tmp_path / "elsewhere" / "home", workspace="src:ro")
     words = run_words(Order("claude", rm=True), CLAUDE, place, "IMAGE", term="xterm", root=root)
     assert words[words.index("IMAGE") :] == ["IMAGE", "claude", "--dangerously-skip-permissions"]
-    assert f"{tmp_path}:/workspace:ro,z" in words
+    assert f"{tmp_path}/src:/workspace:ro,z" in words
     assert f"{volume(place)}:/home/agent" in words
     assert "--rm" in words
     assert ("keep-id:uid=1000,gid=1000" in words) is not root
