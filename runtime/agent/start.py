@@ -129,7 +129,7 @@ def run_words(order: Order, recipe: Recipe, place: project.Project, image: str, 
         term: the terminal's type.
         root: Podman runs as real root, which has no `keep-id`: the container's root owns the workspace then.
     """
-    # detached, it has a terminal all the same: an agent without one ends at once, and `terok start` attaches to it later
+    # detached, it has a terminal all the same: an agent without one ends at once; `terok start` attaches to it later
     words = ["--detach", "--interactive", "--tty"] if order.detach else ["--interactive"]
     if not order.detach and sys.stdin.isatty():
         words.append("--tty")
