@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ...supervisor.ground.errors import TerokError
 from ..kit.dial import Endpoint
 from .canonical import canonical, readings, separated
+from .headers import plain_name
 from .inject import Auth
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
@@ -100,7 +101,10 @@ class Route:
         self.websocket = bool(provider.get("websocket"))
         self.usage: str | None = provider.get("usage")
         self.refresh: dict[str, Any] | None = provider.get("refresh")
-        self.token_query = frozenset(each.encode("ascii") for each in provider.get("token_query") or ())
+        # a header that the route sets itself replaces the client's and selects nothing
+        ours = frozenset().union(*(target.auth.names for target in self.targets))
+        self.foreign_headers = frozenset(map(plain_name, _lower(provider.get("foreign_headers")))) - ours
+        self.foreign_query = _lower(provider.get("foreign_query")) - _lower(provider.get("token_query"))
 
     def __repr__(self) -> str:
         return f"<Route {self.name} {self.kind} targets={len(self.targets)}>"
@@ -133,6 +137,10 @@ class Route:
             if rule.matches(methods[:1], (path,)) if rule.allow else rule.matches(methods, ways):
                 return rule
         return None
+
+
+def _lower(names: Iterable[str] | None) -> frozenset[bytes]:
+    return frozenset(name.lower().encode("ascii") for name in names or ())
 
 
 def _target(

@@ -13,15 +13,16 @@ from terok_host.sidecars.kit.refusal import Refusal
 from terok_host.sidecars.store.credential import Credential
 from terok_host.sidecars.vault import headers
 from terok_host.sidecars.vault.books.rates import Rates
-from terok_host.sidecars.vault.decide import Grant, Places, Plan, decide
+from terok_host.sidecars.vault.decide import Plan, decide
 from terok_host.sidecars.vault.headers import answer_lines, merge_list, readable_codings, request_lines
 from terok_host.sidecars.vault.inject import Auth, Loaded
 from terok_host.sidecars.vault.routes import Route, endpoint_of, pattern
+from terok_host.sidecars.vault.tokens import Grant, Places
 from terok_host.supervisor.ground.errors import TerokError
 from tests.standins.vault import auth, provider
 
 GRANT = Grant("work", "p")
-PLACES = Places(headers.CLIENT_AUTH - headers.NO_TOKENS, frozenset((b"key",)))
+PLACES = Places(headers.CLIENT_AUTH - headers.COOKIES, frozenset((b"key",)))
 
 
 def ask(first: bytes = b"GET /v1/x", route: Route | None = None, **fields: str) -> Plan | Refusal:
@@ -53,7 +54,6 @@ def basic(text: str) -> str:
         {"X_Goog_Api_Key": "good"},
         {"PRIVATE_TOKEN": "good"},
         {"x_api_key": "good", "Authorization": "Bearer good"},
-        {"x_api_key": "good", "Authorization": "Bearer something-else"},
     ],
 )
 def test_the_token_is_found_wherever_clients_put_it(fields: dict[str, Any]) -> None:

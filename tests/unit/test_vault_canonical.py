@@ -13,8 +13,9 @@ from terok_host.sidecars.kit.codec import parse_request
 from terok_host.sidecars.kit.refusal import Refusal
 from terok_host.sidecars.vault import headers
 from terok_host.sidecars.vault.canonical import canonical, readings
-from terok_host.sidecars.vault.decide import Grant, Places, Plan, decide
+from terok_host.sidecars.vault.decide import Plan, decide
 from terok_host.sidecars.vault.routes import Route
+from terok_host.sidecars.vault.tokens import Grant, Places
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault, provider
 
@@ -33,7 +34,7 @@ def upstream_of(url: str, prefix: str, **changes: Any) -> dict[str, Any]:
 def ask(first: str, rules: list[dict[str, Any]], *lines: str, **changes: Any) -> Plan | Refusal:
     """Decide about a request with a good token."""
     head = "\r\n".join([f"{first} HTTP/1.1", "Host: h", "Authorization: Bearer good", *lines, "", ""])
-    places = Places(headers.CLIENT_AUTH - headers.NO_TOKENS, frozenset())
+    places = Places(headers.CLIENT_AUTH - headers.COOKIES, frozenset())
     route = Route("p", provider("https://up.test", rules=rules, **changes), "api-key")
     lookup = {sha256(b"good").digest(): Grant("work", "p")}.get
     return decide(parse_request(head.encode()), places, lookup, lambda grant: route)
