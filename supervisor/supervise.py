@@ -97,9 +97,10 @@ class Supervisor:
             for sidecar in self.wiring.sidecars
         ]
         if shield is None:
-            os.close(opened.monitor)
+            for monitor in opened.monitors:
+                os.close(monitor)
         else:
-            self._guard = Guard(opened.monitor, self.container, self.wiring)
+            self._guard = Guard(opened.monitors, self.container, self.wiring)
             self._probe_dns(shield, opened)
         os.close(opened.probe)
 
@@ -157,7 +158,8 @@ class Supervisor:
             service.attach(loop)
         if self._guard is not None:
             self._guard.later = loop.after
-            loop.watch(self._guard.fd, self._guard.on_news)
+            for monitor in self._guard.fds:
+                loop.watch(monitor, self._guard.on_news)
         if self._dns is not None:
             loop.after(firewall.ROTATE_SECONDS, self._rotate)
         elif self.wiring.shield is not None:

@@ -13,7 +13,6 @@ from ...sidecars.shield import profiles as shelf
 from ...sidecars.shield.live import Running, refresh, settled
 from ...sidecars.shield.model import BYPASS, Forwarder, Model, taught_set
 from ...sidecars.shield.targets import NAME
-from ...supervisor import schema
 from ...supervisor.ground import process, sockets, within
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
@@ -38,13 +37,6 @@ def show_rules(bundle: Bundle, running: Running | None, env: Env) -> int:
     return Exit.OK
 
 
-def expected(bundle: Bundle) -> schema.Shield:
-    """The shield's files, for a comparison with what is in force."""
-    return schema.Shield(
-        ruleset=bundle.ruleset, expected=bundle.expected, dnsmasq_conf=bundle.dnsmasq_conf, probe="probe.invalid"
-    )
-
-
 def describe(bundle: Bundle) -> dict[str, Any]:
     """Everything that `status` says about one container's shield."""
     enforced, reason = None, ""
@@ -53,7 +45,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         try:
             running = Running.find(bundle)
             if running is not None:
-                firewall.verify(running.namespaces, expected(bundle))
+                firewall.verify(running.namespaces, files.shield_of(bundle, state))
                 enforced = True
         except TerokError as error:
             enforced, reason = False, str(error)
@@ -61,7 +53,9 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     if mode == BYPASS and state.until is not None and state.until < time.time():
         reason = reason or f"the bypass is over; run `terok shield up {bundle.name}`"
     names = "dnsmasq"
-    if state.model.forwarder is None:
+    if state.addresses is not None:
+        names = "airlock" if state.has_dnsmasq else "airlock, in /etc/hosts: no wildcards without dnsmasq 2.86 or newer"
+    elif state.model.forwarder is None:
         names = "none: no network"
     elif not state.features.usable:
         names = f"static: dnsmasq {state.features.missing}"

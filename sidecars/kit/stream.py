@@ -277,6 +277,12 @@ class Stream:
         """Send what is queued, then close. The owner gets `lost(None)`."""
         self._step(CLOSE)
 
+    def hand_over(self) -> socket.socket:
+        """Give the connected socket to a caller that serves it in its own way; nothing is called any more."""
+        self._state = CLOSED
+        self._reactor.forget(self._fd)
+        return self._sock
+
     def abort(self) -> None:
         """Close at once and forget what is queued; TCP peers see a reset when something was."""
         self._lose(None)

@@ -39,6 +39,7 @@ SOCKETS = {"vault": "vault.sock", "ssh": "ssh-agent.sock", "gate": "gate.sock"}
 VAULT_PORT = 9419
 GATE_PORT = 9418
 DNS_PORT = 53
+AIRLOCK_PORT = 9440
 
 
 def check_name(name: str) -> str:
@@ -128,6 +129,10 @@ class Bundle:
     dnsmasq_conf = _Below("root", "dnsmasq.conf")
     dnsmasq_servers = _Below("root", "dnsmasq.servers")
     dnsmasq_hosts = _Below("root", "dnsmasq.hosts")
+    loopback = _Below("root", "loopback.json")
+    airlock = _Below("root", "airlock")
+    airlock_policy = _Below("root", "airlock", "policy.json")
+    airlock_told = _Below("root", "airlock", "told")
     hosts = _Below("root", "hosts")
     resolv_conf = _Below("root", "resolv.conf")
     live_allowed = _Below("root", "live.allowed")

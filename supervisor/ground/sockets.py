@@ -9,6 +9,7 @@ import os
 import struct
 from _socket import (
     AF_INET,
+    AF_INET6,
     AF_UNIX,
     SCM_RIGHTS,
     SO_REUSEADDR,
@@ -51,8 +52,8 @@ def listen_unix(path: str, mode: int = 0o666) -> int:
 
 
 def listen_tcp(host: str, port: int) -> int:
-    """A listening IPv4 TCP socket in the current network namespace; returns its descriptor."""
-    made = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
+    """A listening TCP socket in the current network namespace, IPv4 or IPv6; returns its descriptor."""
+    made = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
     try:
         made.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         made.bind((host, port))

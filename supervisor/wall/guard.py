@@ -1,8 +1,8 @@
-"""Notices when somebody else changes a container's firewall, and puts it back.
+"""Notices when another program changes a container's firewall or its loopback network, and restores it.
 
-The kernel tells of every change of nftables over netlink (NFNLGRP_NFTABLES). Only the type of each message is
-looked at: elements come and go with every DNS answer and say nothing, anything else leads to a comparison with what
-should be in force. Idle, this costs one descriptor.
+The kernel reports every change of nftables (NFNLGRP_NFTABLES), and in the airlock every change of addresses and routes,
+over netlink. Only the type of each message is looked at: elements come and go with every DNS answer and say nothing,
+anything else leads to a comparison with what should be in force. Idle, this costs one or two descriptors.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from . import firewall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..container.container import Container
     from ..schema import Wiring
 
 _AF_NETLINK, _NETLINK_NETFILTER = 16, 12
 _NFNLGRP_NFTABLES = 7
-_SUBSYS_NFTABLES = 10
+_SUBSYS_ROUTES, _SUBSYS_NFTABLES = 0, 10
+_FIRST_ROUTE_MESSAGE = 16
 _ELEMENTS = {12, 13, 14, 15, 16}  # NEW-, GET-, DELSETELEM, NEW-, GETGEN (linux/netfilter/nf_tables.h)
 _HEADER = struct.Struct("=IHHII")
 _AGAIN = 0.1
@@ -39,18 +40,24 @@ def listen() -> int:
 
 
 def matters(data: bytes) -> bool:
-    """True when a batch of netlink messages (netlink(7)) holds one that is about more than set elements."""
+    """True when a batch of netlink messages (netlink(7)) has one about rules, sets, links, addresses or routes."""
     at = 0
     while at + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, at)
         if kind >> 8 == _SUBSYS_NFTABLES and kind & 0xFF not in _ELEMENTS:
             return True
+        if kind >> 8 == _SUBSYS_ROUTES and kind >= _FIRST_ROUTE_MESSAGE:
+            return True
         at += max(_HEADER.size, (length + 3) & ~3)
     return False
 
 
-def drain(fd: int) -> bool:
-    """Take in what the kernel has said so far on a socket of `listen`; True when something changed that matters."""
+def drain(fds: Sequence[int]) -> bool:
+    """Take in what the kernel has reported so far on these netlink sockets; True when something relevant changed."""
+    return sum(_drain(fd) for fd in fds) > 0  # each is read, whatever another one said
+
+
+def _drain(fd: int) -> bool:
     changed = False
     for _ in range(64):  # the rest waits for the next round: a flood must not keep the loop
         try:
@@ -67,16 +74,16 @@ class Guard:
     """Keeps the firewall of one container as it should be.
 
     Args:
-        fd: what `listen` returned in the container's network namespace.
+        fds: what `listen` returned in the container's network namespace, and in the airlock `netlink.listen` too.
     """
 
-    def __init__(self, fd: int, container: Container, wiring: Wiring) -> None:
-        self.fd, self._container, self._wiring = fd, container, wiring
+    def __init__(self, fds: Sequence[int], container: Container, wiring: Wiring) -> None:
+        self.fds, self._container, self._wiring = fds, container, wiring
         self.later: Callable[[float, Callable[[], None]], None] = lambda _seconds, _check: None
 
     def on_news(self) -> None:
-        """Read what the kernel has to say; compare and mend when it matters."""
-        if drain(self.fd):
+        """Read what the kernel reports; compare and restore when it matters."""
+        if drain(self.fds):
             self.check()
 
     def check(self) -> None:
