@@ -49,13 +49,11 @@ class Reactor:
 
     Attributes:
         now: seconds on the monotonic clock, as of this turn.
-        turn: counts the turns.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
         self.now = monotonic()
-        self.turn = 0
         self._epoll = epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._forgotten: set[int] = set()
@@ -137,7 +135,6 @@ class Reactor:
                 timeout = max(0.0, timers[0].when - monotonic())
             events = poll(timeout, _EVENTS_A_TURN)
             self.now = monotonic()
-            self.turn += 1
             if forgotten:
                 forgotten.clear()
             for fd, mask in events:
@@ -152,9 +149,8 @@ class Reactor:
                     self._failed()
             while timers and timers[0].when <= self.now:
                 self._call(heappop(timers).callback)
-            if soon:
-                for _ in range(len(soon)):  # what these add has its turn after the descriptors had theirs
-                    self._call(soon.popleft())
+            for _ in range(len(soon)):
+                self._call(soon.popleft())
 
     def wait(self, seconds: float) -> bool:
         """Serve until `stop`, or for `seconds`; whether it was stopped. For code that does one thing at a time."""
