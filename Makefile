@@ -8,7 +8,8 @@ FLOORS := supervisor hookbin sidecars runtime selinux
 STAMP := $(VENV)/.made
 WHEEL_VENV := build/wheel-venv
 LAB := bash tests/lab/lab.sh --
-# Tests to run, for example: make test TESTS=tests/podman/test_life.py
+SUITE := bash tests/lab/suite.sh
+# Tests to run, for example: make test TESTS=tests/podman/test_life.py; JOBS=1 runs them one after the other
 TESTS ?= tests
 
 help: ## Show this help
@@ -33,20 +34,20 @@ check: dev ## Lint, types, house rules: ruff, mypy --strict, floors
 	$(BIN)/python -m pytest -q tests/unit/test_house.py
 
 test-unit: dev ## Unit tests: no root, no Podman
-	$(BIN)/python -m pytest -q tests/unit
+	$(BIN)/python -m pytest -q -n $${JOBS-$$(nproc)} --dist worksteal tests/unit
 
 packages:
 	@bash tests/lab/packages.sh test
 
-test: packages bytecode ## Every test: unit tests, then tests against real rootless Podman (TESTS=path for some)
-	$(LAB) $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider --durations=15 $(TESTS)
+test: packages bytecode ## Every test, those against real rootless Podman too: about ten minutes (TESTS=path for some)
+	@$(SUITE) $(CURDIR)/$(BIN)/python $(TESTS)
 
 test-wheel: dev ## The tests against the built wheel in a fresh virtual environment
 	rm -rf $(WHEEL_VENV) dist build/lib
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet "$$(echo dist/*.whl)[dev]"
-	$(LAB) $(CURDIR)/$(WHEEL_VENV)/bin/python -m pytest -q -p no:cacheprovider --durations=15 $(TESTS)
+	@$(SUITE) $(CURDIR)/$(WHEEL_VENV)/bin/python $(TESTS)
 
 test-selinux: dev ## The wheel in an SELinux-enforcing Debian 13 guest, under QEMU's emulation (as root)
 	rm -rf build/selinux-dist build/lib
@@ -54,7 +55,7 @@ test-selinux: dev ## The wheel in an SELinux-enforcing Debian 13 guest, under QE
 	bash tests/selinux/run.sh build/selinux-dist/*.whl
 
 test-debian13: dev ## The built wheel and the tests inside Debian 13 (podman 5, pasta, Python 3.13); as root
-	bash tests/lab/debian13.sh
+	bash tests/lab/debian13.sh $(TESTS)
 
 bench: packages bytecode ## Measure against the budgets of the design; a miss is marked, not hidden
 	$(LAB) $(CURDIR)/$(BIN)/python -m bench.run

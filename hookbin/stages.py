@@ -22,13 +22,8 @@ STDIN_DEADLINE = 5.0
 """Seconds for the runtime to hand over the state (a few hundred bytes)."""
 COMPOSE_DEADLINE = 8.0
 """Seconds for composing the wiring of a container that has only annotations."""
-_OURS = (
-    layout.ANNOTATION_SIDECAR,
-    layout.ANNOTATION_SCOPE,
-    layout.ANNOTATION_PROFILES,
-    layout.ANNOTATION_UDP_PORTS,
-    layout.ANNOTATION_STATE_DIR,
-)
+_OTHERS = ("io.podman.annotations.", "io.kubernetes.", "io.container.", "container.apparmor.security.")
+"""Keys of Podman and Kubernetes that may end with the name of a container, and so with any word."""
 
 
 def run(arguments: list[str]) -> int:
@@ -68,7 +63,7 @@ def run(arguments: list[str]) -> int:
 def create_runtime(state: dict[str, Any], places: layout.Layout) -> None:
     """Bring the container's services up; raises TerokError to refuse its start."""
     annotations = _annotations(state)
-    if not any(name in annotations for name in _OURS):
+    if not _meant_for_us(annotations):
         return
     pid, bundle = state.get("pid"), state.get("bundle")
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
@@ -134,7 +129,7 @@ def poststop(state: dict[str, Any], places: layout.Layout) -> None:
     """Reap what the supervisor did not; harmless when repeated, late, or for a container that is not ours."""
     annotations = _annotations(state)
     path = annotations.get(layout.ANNOTATION_SIDECAR)
-    if path is None and any(name in annotations for name in _OURS):
+    if path is None and any(name in annotations for name in layout.ANNOTATIONS):
         path = places.bundle(annotated_name(state)).sidecar
     if path is None or not os.path.exists(path):
         return
@@ -147,6 +142,24 @@ def poststop(state: dict[str, Any], places: layout.Layout) -> None:
 def annotated_name(state: dict[str, Any]) -> str:
     """What a container is called that was started by annotations alone: its short id, as podman prints it."""
     return _identity(state)[:12]
+
+
+def _meant_for_us(annotations: dict[str, str]) -> bool:
+    """Whether an annotation asks for services of ours.
+
+    Raises:
+        TerokError: a key resembles ours without being one, or has no value. Ignoring it would start an open container
+            for an operator who asked for a closed one.
+    """
+    keys = [key for key in annotations if "terok" in key.lower() and not key.startswith(_OTHERS)]
+    for key in keys:
+        if key not in layout.ANNOTATIONS:
+            raise TerokError(
+                f"The annotation {key[:60]!r} is unknown.", fix="use one of " + ", ".join(layout.ANNOTATIONS)
+            )
+        if not annotations[key].strip():
+            raise TerokError(f"The annotation {key} has no value.", fix=f"--annotation {key}=VALUE, or remove it")
+    return bool(keys)
 
 
 def _identity(state: dict[str, Any]) -> str:

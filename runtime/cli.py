@@ -89,6 +89,8 @@ def find(words: list[str], prog: str) -> tuple[Verb | None, str, list[str]]:
         row = BY_PATH[choices[words[0]]]
         shown, words = f"{shown} {words[0]}", words[1:]
         choices = {child.name: child.path for child in below(row.path)}
+    if row is not None and row.bare and words[:1] not in (["-h"], ["--help"]):
+        row = BY_PATH[row.bare]
     return row, shown, words
 
 

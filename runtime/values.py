@@ -77,6 +77,12 @@ def _roster(part: str) -> Callable[[Env, Sequence[str]], Iterable[str]]:
     return names
 
 
+def _recipes(env: Env, words: Sequence[str]) -> Iterable[str]:
+    from .agent.recipes import RECIPES
+
+    return RECIPES
+
+
 def _gates(env: Env, words: Sequence[str]) -> Iterable[str]:
     return os.listdir(env.layout.gate) if os.path.isdir(env.layout.gate) else []
 
@@ -134,6 +140,7 @@ KINDS: dict[str, Callable[[Env, Sequence[str]], Iterable[str]]] = {
     "profiles": _profiles,
     "proposals": _proposals,
     "providers": _roster("providers"),
+    "recipes": _recipes,
     "scopes": _scopes,
     "signatures": _signatures,
     "sources": lambda env, words: ("shield", "vault", "ssh", "gate", "hook"),

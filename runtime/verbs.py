@@ -24,12 +24,14 @@ class Verb:
     target: `module:function` below `runtime/`; empty for a group, which only has verbs of its own.
     line: one line of help.
     about: a group's description.
+    bare: the path of the verb of a group that is meant when none is written; empty for none.
     """
 
     path: str
     target: str
     line: str
     about: str = ""
+    bare: str = ""
 
     @property
     def name(self) -> str:
@@ -51,12 +53,17 @@ class Verb:
 
 
 RUN = (
+    Verb("start", "agent.cli:start", "start an agent in this project, or continue where it was"),
+    Verb("shell", "agent.cli:shell", "open a shell in a running container"),
+    Verb("stop", "agent.cli:stop", "stop containers"),
+    Verb("rm", "agent.cli:rm", "remove containers with their tokens and state"),
     Verb("run", "launch.cli:run", "start a container with its services"),
     Verb("prepare", "launch.cli:prepare", "write a container's wiring and print its podman flags"),
     Verb("cleanup", "launch.cli:cleanup", "revoke a container's tokens and delete its state"),
     Verb("heal", "care.heal:run", "start a new supervisor for a running container that has lost its own"),
 )
 SEE = (
+    Verb("ps", "agent.cli:ps", "list the containers that terok prepared"),
     Verb("status", "care.status:run", "show containers, their supervisors and sidecars"),
     Verb("logs", "care.logs:run", "show what a container did and what was refused"),
 )
@@ -165,7 +172,15 @@ SECRETS = (
     Verb("gate restore", "gate.cli:restore", "list lost tips, or restore one to its ref"),
     Verb("gate path", "gate.cli:path", "print the path of the mirror"),
     Verb("gate remove", "gate.cli:remove", "delete a mirror, its open proposals and lost tips"),
-    Verb("agents", "care.agents:run", "list the agents of the roster and the scopes that can use each"),
+    Verb(
+        "agents",
+        "",
+        "AI agents: what each needs, and images that have one",
+        "List the agents of the roster, and build images that have one. Without a verb, they are listed.",
+        bare="agents list",
+    ),
+    Verb("agents list", "care.agents:run", "list the agents of the roster and the scopes that can use each"),
+    Verb("agents image", "agent.cli:image", "build an agent's image, or print its Containerfile"),
 )
 HOST = (
     Verb("setup", "care.setup:setup", "install the Podman hooks; list what is missing and how to install it"),

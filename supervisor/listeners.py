@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from .container import selinux
-from .ground import ports, sockets, within
+from .ground import netlink, ports, sockets, within
 from .ground.errors import TerokError
 from .ground.layout import DNS_PORT
 from .wall import firewall, guard, nflog
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .container.container import Container
     from .schema import Listener, Wiring
 
-_INSIDE = ("netns", "nflog")
+_INSIDE = ("netns", "netns6", "nflog")
 _TIMEOUT = 8.0
 """Seconds for what is done inside; below the hook's patience, so that the reason is known when it ends."""
 COPY_BYTES = 96
@@ -27,18 +27,19 @@ COPY_BYTES = 96
 
 
 class Opened:
-    """The descriptors of one container: its listeners', and two more from inside its network namespace.
+    """The descriptors of one container: its listeners', and some more from inside its network namespace.
 
     Attributes:
         fds: listener -> listening descriptor.
         probe: a UDP socket connected to its resolver.
-        monitor: a netlink socket that hears of changes of its firewall.
+        monitors: netlink sockets that hear of changes of its firewall, and of its routes in the airlock.
         dns_log: what dnsmasq's standard error becomes when somebody reads its log; else -1.
     """
 
     def __init__(self, wiring: Wiring) -> None:
         self.fds: dict[Listener, int] = {}
-        self.probe = self.monitor = self.dns_log = -1
+        self.monitors: list[int] = []
+        self.probe = self.dns_log = -1
         for sidecar in wiring.sidecars:
             for listener in sidecar.listeners:
                 if listener.kind == "dnslog":
@@ -57,13 +58,17 @@ class Opened:
 def begin_inside(container: Container, wiring: Wiring) -> within.Call:
     """Start the child that opens what is inside the container's network and puts its firewall in force."""
     wanted = _inside(wiring)
+    if wiring.shield is not None:
+        firewall.begin_closed(wiring.shield)
 
     def body() -> tuple[bytes, list[int]]:
-        monitor = guard.listen()
-        fds = [sockets.connect_udp("127.0.0.1", DNS_PORT), monitor, *map(_open_inside, wanted)]
+        monitors = [guard.listen()]
+        if wiring.shield is not None and wiring.shield.loopback is not None:
+            monitors.append(netlink.listen())
+        fds = [sockets.connect_udp("127.0.0.1", DNS_PORT), *map(_open_inside, wanted), *monitors]
         if wiring.shield is not None:
             firewall.put(wiring.shield)
-            guard.drain(monitor)  # what comes from here on is not our own doing, and is looked into
+            guard.drain(monitors)  # what comes from here on is not our own doing, and is looked into
             firewall.check(wiring.shield)
         return b"", fds
 
@@ -96,8 +101,10 @@ def add_inside(opened: Opened, wiring: Wiring, inside: within.Call) -> None:
     Raises:
         TerokError: naming the socket and the reason, or what is wrong with the firewall.
     """
-    opened.probe, opened.monitor, *made = inside.finish()[1]
-    opened.fds.update(zip(_inside(wiring), made, strict=True))
+    wanted = _inside(wiring)
+    opened.probe, *made = inside.finish()[1]
+    opened.fds.update(zip(wanted, made, strict=False))
+    opened.monitors = made[len(wanted) :]
 
 
 def _inside(wiring: Wiring) -> list[Listener]:
@@ -142,4 +149,8 @@ def _open_host_port(port: int) -> int:
 def _open_inside(listener: Listener) -> int:
     if listener.kind == "nflog":
         return _open(f"NFLOG group {listener.port} in the container", nflog.listen, listener.port, COPY_BYTES)
+    if listener.kind == "netns6":
+        if not netlink.has_ipv6():
+            return _open("127.0.0.1 in the container", sockets.listen_tcp, "127.0.0.1", 0)  # no rule leads there
+        return _open(f"[::1]:{listener.port} in the container", sockets.listen_tcp, "::1", listener.port)
     return _open(f"127.0.0.1:{listener.port} in the container", sockets.listen_tcp, "127.0.0.1", listener.port)

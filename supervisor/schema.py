@@ -23,10 +23,10 @@ else:
 
 VERSION = 1
 SIZE_MAX = 1 << 20
-SIDECARS = {"vault": "vault", "ssh": "ssh", "gate": "gate", "audit": "shield.reader"}
+SIDECARS = {"vault": "vault", "ssh": "ssh", "gate": "gate", "audit": "shield.reader", "airlock": "airlock"}
 """Each sidecar's name, and its room below `sidecars/`."""
 """The services that the supervisor can start, each `sidecars/<name>`; dnsmasq is not ours and stands beside them."""
-LISTENER_KINDS = ("unix", "netns", "tcp", "nflog", "dnslog")
+LISTENER_KINDS = ("unix", "netns", "netns6", "tcp", "nflog", "dnslog")
 SOURCES = ("nflog", "dnslog")
 """Kinds that nobody connects to: they are only read."""
 PORT_MAX = 0xFFFF
@@ -38,8 +38,9 @@ class Listener:
     """One descriptor that the supervisor holds for a sidecar; when it has something to read, the sidecar starts.
 
     kind: `unix` (listens at path on the host, seen below /run/terok), `netns` (listens at 127.0.0.1:port inside the
-        container's network namespace), `tcp` (listens at 127.0.0.1:port on the host), `nflog` (packets that the
-        firewall logs to the group `port`) or `dnslog` (the read end of dnsmasq's log).
+        container's network namespace), `netns6` (the same at [::1]:port, where there is IPv6), `tcp` (listens at
+        127.0.0.1:port on the host), `nflog` (packets that the firewall logs to the group `port`) or `dnslog` (the read
+        end of dnsmasq's log).
     """
 
     kind: str
@@ -86,12 +87,14 @@ class Shield:
     expected: `ruleset.json`, the structure that reading back must show.
     dnsmasq_conf: None when names are resolved statically.
     probe: a name that dnsmasq must answer (even with NXDOMAIN) before the container starts.
+    loopback: `loopback.json`, the airlock's addresses and routes; None in the other network modes.
     """
 
     ruleset: str
     expected: str
     dnsmasq_conf: str | None
     probe: str
+    loopback: str | None = None
 
 
 @dataclass(frozen=True)
@@ -302,9 +305,10 @@ def _shield(data: dict[str, Any] | None, bundle: Bundle) -> Shield | None:
         expected=_path(data, "shield.", "expected"),
         dnsmasq_conf=conf,
         probe=_field(data, "shield.", "probe", str),
+        loopback=_path(data, "shield.", "loopback") if "loopback" in data else None,
     )
     _no_more(data, "shield.")
-    for path in (shield.ruleset, shield.expected, conf or bundle.dnsmasq_conf):
+    for path in (shield.ruleset, shield.expected, conf or shield.ruleset, shield.loopback or shield.ruleset):
         if os.path.dirname(path) != bundle.root:
             raise SidecarError(f"In the sidecar JSON, the shield's file {path} does not lie in the bundle.")
     return shield

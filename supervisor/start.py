@@ -27,14 +27,14 @@ LOCK_DEADLINE = 5
 """Whole seconds to wait for the supervisor of the container's previous run to finish taking down."""
 
 
-def start(wiring: Wiring, container: Container, *, detach: Detach | None = None, running: bool = False) -> None:
+def start(wiring: Wiring, container: Container, *, detach: Detach | None = None, mount: bool = True) -> None:
     """Fork the container's supervisor and return when it has said `ready`.
 
     A supervisor that already serves this very container is left alone.
 
     Args:
         detach: makes the forked child a session of its own and runs the body there; default: two plain forks.
-        running: the container runs already: only mounts that are missing or dead are made.
+        mount: False when the container runs already and has its mounts.
 
     Raises:
         TerokError: it could not be brought up; nothing of it is left then.
@@ -48,13 +48,9 @@ def start(wiring: Wiring, container: Container, *, detach: Detach | None = None,
     def child() -> int:
         os.close(ready)
         keep = [tell, log, lock, container.pidfd, container.net, container.mount]
-        return (detach or _detach)(lambda: _run(wiring, container, tell, log, running=running), keep)
+        return (detach or _detach)(lambda: _run(wiring, container, tell, log, mount=mount), keep)
 
-    try:
-        leader = process.fork(child)
-    except TerokError:
-        remove_runtime_dir(wiring.runtime_dir)
-        raise
+    leader = process.fork(child)
     os.close(tell)
     os.waitpid(leader, 0)
     answer = _wait(ready)
@@ -72,7 +68,10 @@ def _clear_up(leader: int, wiring: Wiring) -> None:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    reap(wiring.bundle, wiring.runtime_dir, even_if_running=True)
+    try:
+        reap(wiring.bundle, wiring.runtime_dir, even_if_running=True)
+    except OSError as error:
+        os.write(2, f"terok: the record could not be written: {error.strerror}\n".encode())
 
 
 def _detach(body: Callable[[], int], _keep: list[int]) -> int:
@@ -89,7 +88,7 @@ def _wait(ready: int) -> str:
         return pipe.read(4096).strip()
 
 
-def _run(wiring: Wiring, container: Container, tell: int, log: int, *, running: bool) -> int:
+def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bool) -> int:
     kernel.set_name("terok-superv")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a hook that was killed reads no `ready`: that is a failure to undo
     os.chdir("/")
@@ -102,7 +101,7 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, running: 
         listeners.make_runtime_dir(wiring.runtime_dir)
         # both are at work while the rest is being imported
         inside = listeners.begin_inside(container, wiring)
-        attaching = mounts.begin(container, wiring.mounts, running=running) if wiring.mounts else None
+        attaching = mounts.begin(container, wiring.mounts) if mount and wiring.mounts else None
         from .supervise import Supervisor
 
         supervisor = Supervisor(wiring, container)
@@ -119,7 +118,7 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, running: 
         try:
             os.write(tell, message.encode(errors="replace")[:4000])
         except BrokenPipeError:
-            pass  # the hook has gone
+            pass  # nobody waits for it any more
         return 1
     os.close(tell)
     return supervisor.live()

@@ -124,7 +124,7 @@ def _range_size(path: str, name: str, uid: int) -> int:
 def _hooks(env: Env) -> Iterator[Check]:
     found = hooks.problem(env.layout, env.environ)
     if found:
-        yield Check("hooks", "hooks", FAIL, found, hooks.mend(env.layout, env.environ))
+        yield Check("hooks", "hooks", FAIL, found, hooks.how_to_fix(env.layout, env.environ))
     else:
         yield Check("hooks", "hooks", OK, f"announced: {env.layout.hooks}")
 

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from ...supervisor.ground.errors import Exit
-from ...supervisor.ground.layout import containers_conf_dropin, outer_uid
+from ...supervisor.ground.layout import OLD_DROPIN, containers_conf_dropin, outer_uid
 from ..host import hooks, selinux
 from ..kit import check, files
 from ..kit.env import Env
@@ -55,10 +55,12 @@ def install(env: Env) -> list[str]:
     files.make_dir(env.layout.hooks, 0o755 if system else 0o700)
     for stage in hooks.STAGES:
         _put(hooks.descriptor_path(env.layout, stage), hooks.descriptor_text(env.layout, stage), done)
-    dropin = containers_conf_dropin(env.environ)
-    others, _ = hooks.effective_hook_dirs(env.environ, without=dropin)
+    dropin, old = containers_conf_dropin(env.environ), containers_conf_dropin(env.environ, name=OLD_DROPIN)
+    others, _ = hooks.effective_hook_dirs(env.environ, without=(dropin, old))
     os.makedirs(os.path.dirname(dropin), exist_ok=True)
     _put(dropin, hooks.dropin_text(env.layout, others), done)
+    if _unlink(old):
+        done.append(f"Removed {old}, which {os.path.basename(dropin)} replaces")
     return done or ["The hooks are installed already; nothing was changed."]
 
 
@@ -81,10 +83,10 @@ def uninstall(args: argparse.Namespace, env: Env) -> int:
     State of containers, the vault and the configuration stay. Prepared containers cannot start until `terok setup`
     runs again.
     """
-    dropin = containers_conf_dropin(env.environ)
+    dropin, old = containers_conf_dropin(env.environ), containers_conf_dropin(env.environ, name=OLD_DROPIN)
     done = [
         f"Removed {path}"
-        for path in [dropin, *(hooks.descriptor_path(env.layout, stage) for stage in hooks.STAGES)]
+        for path in [dropin, old, *(hooks.descriptor_path(env.layout, stage) for stage in hooks.STAGES)]
         if _unlink(path)
     ]
     for folder in (env.layout.hooks, env.layout.data, os.path.dirname(dropin)):

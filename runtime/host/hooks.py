@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from ...supervisor.ground.layout import Layout, containers_conf_dropin, outer_uid, program
@@ -39,7 +40,8 @@ def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
             "env": [f"{name}={value}" for name, value in CLEAN_ENV.items()],
             "timeout": HOOK_SECONDS,
         },
-        "when": {"annotations": {r"^terok\.(sandbox\.sidecar|scope|shield\..*)$": ".+"}},
+        # every key that resembles ours: the hook refuses a misspelt one, which would otherwise start an open container
+        "when": {"annotations": {"(?i)terok": ".*"}},
         "stages": [stage],
     }
 
@@ -54,18 +56,25 @@ def descriptor_text(layout: Layout, stage: str) -> str:
     return json.dumps(descriptor(layout, stage), indent=2) + "\n"
 
 
-def config_files(environ: Mapping[str, str], *, uid: int | None = None) -> list[str]:
-    """The containers.conf files that Podman reads, in its order, ours among them (containers.conf(5))."""
+def config_files(environ: Mapping[str, str], *, uid: int | None = None, by_name: bool = False) -> list[str]:
+    """The containers.conf files that Podman reads, in its order, ours among them (containers.conf(5)).
+
+    Args:
+        environ, uid: whose Podman.
+        by_name: in the order of Podman 6: the main files first, then the drop-ins of all folders by file name.
+    """
     uid = outer_uid() if uid is None else uid
     user = os.path.dirname(os.path.dirname(containers_conf_dropin(environ, uid=1000)))
     bases = ["/usr/share/containers", "/etc/containers", *([user] if uid else [])]
-    found: list[str] = []
+    paths: list[str] = []
     for base in bases:
-        found.append(os.path.join(base, "containers.conf"))
+        paths.append(os.path.join(base, "containers.conf"))
         folder = os.path.join(base, "containers.conf.d")
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        found += [os.path.join(folder, name) for name in names if name.endswith(".conf")]
-    return [path for path in found if os.path.isfile(path)]
+        paths += [os.path.join(folder, name) for name in names if name.endswith(".conf")]
+    if by_name:
+        paths.sort(key=lambda path: os.path.basename(path) if ".conf.d/" in path else "")
+    return [path for path in paths if os.path.isfile(path)]
 
 
 def hook_dirs_of(path: str) -> tuple[list[str], bool] | None:
@@ -86,18 +95,19 @@ def hook_dirs_of(path: str) -> tuple[list[str], bool] | None:
 
 
 def effective_hook_dirs(
-    environ: Mapping[str, str], *, uid: int | None = None, without: str = ""
+    environ: Mapping[str, str], *, uid: int | None = None, without: Container[str] = (), by_name: bool = False
 ) -> tuple[list[str], str]:
     """The hook directories that Podman will use, and the file that decided; the defaults and "" when none did.
 
     Args:
         environ, uid: whose Podman.
-        without: a file to leave out of account.
+        without: files to ignore.
+        by_name: in the order of Podman 6, which sorts the drop-ins of all folders by file name.
     """
     dirs, decided = list(SYSTEM_HOOK_DIRS), ""
     only, last = environ.get("CONTAINERS_CONF"), environ.get("CONTAINERS_CONF_OVERRIDE")
-    for path in [*([only] if only else config_files(environ, uid=uid)), *([last] if last else [])]:
-        found = hook_dirs_of(path) if path != without else None
+    for path in [*([only] if only else config_files(environ, uid=uid, by_name=by_name)), *([last] if last else [])]:
+        found = hook_dirs_of(path) if path not in without else None
         if found is not None:
             value, append = found
             dirs, decided = [*dirs, *value] if append else value, path
@@ -129,32 +139,34 @@ def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = Non
     entry = program("hookbin", "entry.py")
     if not os.path.isfile(entry):
         return f"The hook program {entry} is missing."
-    dirs, decided = effective_hook_dirs(environ, uid=uid)
-    if layout.hooks not in dirs:
-        by = f"{decided} sets hooks_dir and hides it" if decided else "no containers.conf names it"
-        return f"Podman does not look into {layout.hooks}: {by}."
+    for by_name in (False, True):
+        dirs, decided = effective_hook_dirs(environ, uid=uid, by_name=by_name)
+        if layout.hooks not in dirs:
+            by = f"{decided} sets hooks_dir and hides it" if decided else "no containers.conf names it"
+            return f"Podman does not look into {layout.hooks}: {by}."
     return None
 
 
-def mend(layout: Layout, environ: Mapping[str, str], *, uid: int | None = None) -> str:
+def how_to_fix(layout: Layout, environ: Mapping[str, str], *, uid: int | None = None) -> str:
     """What makes Podman run our hooks again: setup, or removing a setting that would win over setup's."""
-    _, decided = effective_hook_dirs(environ, uid=uid)
+    deciding = [effective_hook_dirs(environ, uid=uid, by_name=by_name) for by_name in (False, True)]
+    decided = next((file for dirs, file in deciding if layout.hooks not in dirs), "")
     ours = containers_conf_dropin(environ, uid=uid)
     if environ.get("CONTAINERS_CONF"):
         return "unset CONTAINERS_CONF, which makes Podman read no other file"
     if decided and decided == environ.get("CONTAINERS_CONF_OVERRIDE"):
-        return "unset CONTAINERS_CONF_OVERRIDE, or name our directory in that file too"
-    later = decided and decided != ours and os.path.dirname(decided) == os.path.dirname(ours)
+        return f"unset CONTAINERS_CONF_OVERRIDE, or add {layout.hooks} to hooks_dir in that file"
+    later = decided and decided != ours and os.path.dirname(decided).endswith(".conf.d")
     if later and os.path.basename(decided) > os.path.basename(ours):
-        return f"remove hooks_dir from {decided}, or add {layout.hooks} to it; then terok setup"
+        return f"remove hooks_dir from {shlex.quote(decided)}, or add {layout.hooks} to it; then terok setup"
     return "terok setup"
 
 
 def require_hooks(layout: Layout, environ: Mapping[str, str]) -> None:
-    """Raise SystemExit, with the command that mends it as its message, when Podman would not run our hooks.
+    """Raise SystemExit, with the command that fixes it as its message, when Podman would not run our hooks.
 
     Without the hooks a container would start without firewall and services: nothing else would refuse it.
     """
     found = problem(layout, environ)
     if found:
-        raise SystemExit(f"terok: {found}\n  fix: {mend(layout, environ)}")
+        raise SystemExit(f"terok: {found}\n  fix: {how_to_fix(layout, environ)}")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
 
+AIRLOCK = "airlock"
+"""The network mode in which Podman makes no network at all."""
 OLDEST = (4, 3, 1)
 """Tested from here on; older ones hand hooks another state."""
 
@@ -79,15 +81,11 @@ class VersionAsked:
         return found
 
 
-ANNOTATED = "annotated"
-"""The network mode of a container that has only annotations: Podman decided."""
-
-
 @dataclass(frozen=True)
 class NetworkPlan:
     """The network of a container.
 
-    mode: `slirp4netns`, `pasta`, `bridge` or `none`.
+    mode: `airlock`, `slirp4netns`, `pasta`, `bridge` or `none`.
     flag: the value of podman's --network.
     forwarder: where dnsmasq asks, ADDRESS or ADDRESS#PORT; None without a network.
     host: the address by which the container reaches ports on the host's 127.0.0.1; None when it can't.
@@ -127,13 +125,13 @@ def plan_network(
         raise TerokError(
             "--network=host is refused: a container in the host's network namespace would have the host's firewall, "
             "ports and abstract sockets, and the shield would filter the host itself.",
-            fix="leave --network away, or use slirp4netns, pasta, bridge or none",
+            fix="remove --network, or use airlock, slirp4netns, pasta, bridge or none",
             code=Exit.REFUSED,
         )
     if mode == "auto":
         mode = _automatic(rootless=rootless, podman=podman, programs=programs)
-    if mode == "none":
-        return NetworkPlan("none", "none", None)
+    if mode in ("none", AIRLOCK):
+        return NetworkPlan(mode, "none", None)
     if mode == "bridge":
         return NetworkPlan("bridge", "bridge", forwarder or (resolvers[0] if resolvers else None))
     if mode == "slirp4netns":
@@ -151,7 +149,7 @@ def plan_network(
         options = f":--dns-forward,{PASTA_DNS}" + (f",--map-host-loopback,{PASTA_HOST}" if host_loopback else "")
         return NetworkPlan(mode, mode + options, forwarder or PASTA_DNS, PASTA_HOST if host_loopback else None)
     raise TerokError(
-        f"Unknown network mode {mode[:40]!r}.", fix="auto, slirp4netns, pasta, bridge or none", code=Exit.USAGE
+        f"Unknown network mode {mode[:40]!r}.", fix="auto, airlock, slirp4netns, pasta, bridge or none", code=Exit.USAGE
     )
 
 

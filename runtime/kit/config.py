@@ -13,7 +13,7 @@ from typing import Any
 
 from ...supervisor.ground.layout import Layout
 
-NETWORK_MODES = ("auto", "slirp4netns", "pasta", "bridge", "none")
+NETWORK_MODES = ("auto", "airlock", "slirp4netns", "pasta", "bridge", "none")
 
 
 def key(default: Any, kind: str, doc: str) -> Any:
@@ -53,7 +53,8 @@ class NetworkConfig:
     mode: str = key(
         "auto",
         "|".join(NETWORK_MODES),
-        "auto: pasta for Podman 5 and newer, slirp4netns before (rootless); bridge for root.",
+        "auto: pasta for Podman 5 and newer, slirp4netns before (rootless); bridge for root. airlock: loopback only; "
+        "every connection goes through the relay, which decides by name (docs/airlock.md).",
     )
     port_range: tuple[int, int] | None = key(
         None, "ports?", "[FIRST, LAST]: where tcp mode looks for ports; default: the kernel picks them."
@@ -110,6 +111,7 @@ class AgentsConfig:
     default: tuple[str, ...] | None = key(
         None, "words?", "Agents of a container that names none; default: those whose credential its scope has."
     )
+    base_image: str = key("debian:13", "word", "What `terok start` builds agents' images from; it must have apt.")
 
 
 @dataclass(frozen=True)

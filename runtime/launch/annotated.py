@@ -64,7 +64,7 @@ def compose(state: bytes, data: str, runtime: str, config: str) -> str:
         raise TerokError("The OCI state on stdin is not what the OCI runtime specification says.") from error
     cfg = load_at(Layout(data, runtime, config))
     request = request_of(check_name(identity[:12]), annotations, cfg)
-    made = wire(request, cfg, network_of(read_config(bundle), cfg))
+    made = wire(request, cfg, network_of(document, read_config(bundle), cfg))
     # the runtime directory is what the container sees, whoever its user is
     variables = container_env(cfg.layout.runtime_dir(request.container))
     files.write(variables, env_file(made.env), mode=0o644)
@@ -99,25 +99,15 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
     )
 
 
-def network_of(config: Mapping[str, Any], cfg: Any) -> Any:
-    """The network that Podman gave the container, told by the resolv.conf that it wrote for it.
+def network_of(state: Mapping[str, Any], config: Mapping[str, Any], cfg: Any) -> Any:
+    """The network that Podman gave the container.
 
-    Its first nameserver is the one that the network answers at; none means that there is no network.
+    Raises:
+        TerokError: it has one, and the address at which it answers DNS cannot be told.
     """
-    from ..host import podman
+    from ..host import podman, resolver
 
-    mounts = config.get("mounts")
-    source = next(
-        (
-            each.get("source")
-            for each in (mounts if isinstance(mounts, list) else [])
-            if isinstance(each, dict) and each.get("destination") == "/etc/resolv.conf"
-        ),
-        None,
-    )
-    servers = podman.host_resolvers(source) if isinstance(source, str) else []
-    forwarder = cfg.shield.forwarder or (servers[0] if servers else None)
-    return podman.NetworkPlan(podman.ANNOTATED, "", forwarder)
+    return podman.NetworkPlan("annotated", "", cfg.shield.forwarder or resolver.find(state, config))
 
 
 if __name__ == "__main__":

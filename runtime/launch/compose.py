@@ -107,8 +107,15 @@ def plan_network(
     request: Request, cfg: Config, environ: Mapping[str, str], version: tuple[int, ...]
 ) -> podman.NetworkPlan:
     """The network that the container will have; raises TerokError when it can't or must not have it."""
+    mode = request.network or cfg.network.mode
+    if mode == podman.AIRLOCK and not request.shield:
+        raise TerokError(
+            "The airlock is a part of the shield, which is switched off.",
+            fix="remove --no-shield, or use --network none",
+            code=Exit.USAGE,
+        )
     return podman.plan_network(
-        request.network or cfg.network.mode,
+        mode,
         rootless=outer_uid() != 0,
         podman=version,
         programs=podman.network_programs(environ),
@@ -169,6 +176,8 @@ def _write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netw
         mounts.append({"source": bundle.resolv_conf, "target": "/etc/resolv.conf", "read_only": True})
         if shield["dnsmasq_conf"] is None:  # names are resolved on the host, or not at all
             mounts.append({"source": bundle.hosts, "target": "/etc/hosts", "read_only": True})
+        if network.mode == podman.AIRLOCK:
+            made.notes += services.airlock_notes(bundle)
     if request.restricted:
         mounts += restricted.write_policies(bundle)
     files.write(bundle.env, env_file(env))
@@ -178,7 +187,7 @@ def _write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netw
         cfg=cfg,
         plan=plan,
         resources=resources,
-        settings=services.settings(plan, cfg.layout, bundle),
+        settings=services.settings(plan, cfg.layout, network),
         shield=shield,
         mounts=mounts,
     )

@@ -6,18 +6,20 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ...sidecars.airlock import settings as airlock_settings
 from ...sidecars.gate import config as gate_config
+from ...sidecars.shield import airlock, dnsmasq
 from ...sidecars.shield import bundle as shield_bundle
-from ...sidecars.shield import dnsmasq
 from ...sidecars.shield import profiles as shield_profiles
 from ...sidecars.shield.reader import settings as audit_settings
+from ...sidecars.shield.targets import BELOW
 from ...sidecars.ssh import settings as ssh_settings
 from ...sidecars.store.store import Store
 from ...sidecars.vault import settings as vault_settings
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, Layout
-from ..host.podman import NetworkPlan
+from ..host.podman import AIRLOCK, NetworkPlan
 from ..kit.config import Config
 from .plan import PerContainerResources, WiringPlan
 
@@ -32,7 +34,7 @@ def open_store(layout: Layout, *, create: bool = False) -> Store | None:
         raise
 
 
-def settings(plan: WiringPlan, layout: Layout, bundle: Bundle) -> dict[str, dict[str, Any]]:
+def settings(plan: WiringPlan, layout: Layout, network: NetworkPlan) -> dict[str, dict[str, Any]]:
     """The settings of every sidecar that the plan activates, by the sidecar's name."""
     found: dict[str, dict[str, Any]] = {}
     if plan.broker:
@@ -43,6 +45,8 @@ def settings(plan: WiringPlan, layout: Layout, bundle: Bundle) -> dict[str, dict
         found["gate"] = gate_config.settings_for(layout, plan.scope)
     if plan.shield:
         found["audit"] = audit_settings.settings_for()
+        if network.mode == AIRLOCK:
+            found["airlock"] = airlock_settings.settings_for()
     return found
 
 
@@ -74,7 +78,23 @@ def shield_files(
         services=[(gateway, port) for port in ports if port is not None] if gateway else [],
         published_udp=udp_ports,
         audit_group=audit_settings.GROUP,
+        in_airlock=network.mode == AIRLOCK,
     )
+
+
+def airlock_notes(bundle: Bundle) -> list[str]:
+    """What the container's profiles ask for and the airlock does not give."""
+    state = shield_bundle.read_state(bundle)
+    notes = []
+    udp = airlock.not_carried(state.model)
+    if udp:
+        listed = ", ".join(udp[:5]) + (" ..." if len(udp) > 5 else "")
+        notes.append(f"The airlock carries TCP only, not {listed}: use --network slirp4netns or pasta for UDP.")
+    patterns = [str(each) for each in state.model.names() if each.kind == BELOW]
+    if patterns and not state.has_dnsmasq:
+        listed = ", ".join(patterns[:5]) + (" ..." if len(patterns) > 5 else "")
+        notes.append(f"Without dnsmasq 2.86 or newer, names below {listed} do not resolve: install dnsmasq.")
+    return notes
 
 
 def dnsmasq_features() -> dnsmasq.Features:

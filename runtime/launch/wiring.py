@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...sidecars.airlock import settings as airlock
 from ...sidecars.shield.reader import settings as audit
 from ...supervisor import schema
 from ...supervisor.ground import layout as places
@@ -40,9 +41,11 @@ def document(
     sections: dict[str, VaultConfig | SshConfig | GateConfig] = {"vault": cfg.vault, "ssh": cfg.ssh, "gate": cfg.gate}
     loopback = {"vault": places.VAULT_PORT, "gate": places.GATE_PORT}
     host_ports = {"vault": resources.token_broker_port, "ssh": resources.ssh_signer_port, "gate": resources.gate_port}
+    own_listeners = {"audit": audit.listeners(), "airlock": airlock.listeners()}
+    idle = {"audit": audit.IDLE_SECONDS, "airlock": airlock.IDLE_SECONDS}
     sidecars: list[dict[str, Any]] = []
     for name, own in settings.items():
-        listeners: list[dict[str, Any]] = audit.listeners() if name == "audit" else []
+        listeners = list(own_listeners.get(name, ()))
         section = sections.get(name)
         if name in places.SOCKETS:
             listeners.append({"kind": "unix", "path": places.socket_path(runtime_dir, name)})
@@ -54,7 +57,7 @@ def document(
             {
                 "name": name,
                 "start": section.start if section else "demand",
-                "idle_seconds": section.idle_seconds if section else audit.IDLE_SECONDS,
+                "idle_seconds": section.idle_seconds if section else idle[name],
                 "listeners": listeners,
                 "settings": own,
             }

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...sidecars.shield import bundle as files
-from ...sidecars.shield import dnsmasq, ruleset
+from ...sidecars.shield import dnsmasq, ruleset, static
 from ...sidecars.shield import profiles as shelf
 from ...sidecars.shield.live import Running, refresh, settled
 from ...sidecars.shield.model import BYPASS, Forwarder, Model, taught_set
 from ...sidecars.shield.targets import NAME
-from ...supervisor import schema
 from ...supervisor.ground import process, sockets, within
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
@@ -38,13 +37,6 @@ def show_rules(bundle: Bundle, running: Running | None, env: Env) -> int:
     return Exit.OK
 
 
-def expected(bundle: Bundle) -> schema.Shield:
-    """The shield's files, for a comparison with what is in force."""
-    return schema.Shield(
-        ruleset=bundle.ruleset, expected=bundle.expected, dnsmasq_conf=bundle.dnsmasq_conf, probe="probe.invalid"
-    )
-
-
 def describe(bundle: Bundle) -> dict[str, Any]:
     """Everything that `status` says about one container's shield."""
     enforced, reason = None, ""
@@ -53,7 +45,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         try:
             running = Running.find(bundle)
             if running is not None:
-                firewall.verify(running.namespaces, expected(bundle))
+                firewall.verify(running.namespaces, files.shield_of(bundle, state))
                 enforced = True
         except TerokError as error:
             enforced, reason = False, str(error)
@@ -61,7 +53,9 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     if mode == BYPASS and state.until is not None and state.until < time.time():
         reason = reason or f"the bypass is over; run `terok shield up {bundle.name}`"
     names = "dnsmasq"
-    if state.model.forwarder is None:
+    if state.addresses is not None:
+        names = "airlock" if state.has_dnsmasq else "airlock, in /etc/hosts: no wildcards without dnsmasq 2.86 or newer"
+    elif state.model.forwarder is None:
         names = "none: no network"
     elif not state.features.usable:
         names = f"static: dnsmasq {state.features.missing}"
@@ -153,6 +147,8 @@ def show_resolved(bundle: Bundle, running: Running | None, env: Env) -> int:
     """Ask dnsmasq for every allowed exact name, so that its answers are learned anew, and show the sets."""
     running = _needs(running, bundle)
     state = files.read_state(bundle)
+    if state.addresses is not None:
+        return _show_synthetic(state, state.addresses, env)
     if not state.features.usable:
         hosts = refresh(bundle, running).state.hosts
         env.out.emit({"names": hosts, "unanswered": []}, "\n".join(f"{k:<40} {' '.join(v)}" for k, v in hosts.items()))
@@ -180,11 +176,21 @@ def show_resolved(bundle: Bundle, running: Running | None, env: Env) -> int:
     return Exit.OK
 
 
+def _show_synthetic(state: files.State, addresses: dict[str, str], env: Env) -> int:
+    """Each allowed name of an airlock: its address in the container, and those that the host resolves it to now."""
+    own = {each.value: addresses[each.value] for each in state.model.names() if each.kind == NAME}
+    found = static.lookup(list(own))
+    data = {"names": found, "unanswered": [name for name in own if name not in found], "synthetic": own}
+    lines = [f"{name:<40} {address:<15} {' '.join(found.get(name, [])) or '-'}" for name, address in own.items()]
+    env.out.emit(data, "\n".join(lines))
+    return Exit.OK
+
+
 def least_profile(name: str, env: Env) -> int:
     """The profile that the connections recorded by `learn` need."""
     seen: dict[str, None] = {}
     for entry in read_log(env.layout.bundle(name).audit):
-        if entry.get("event") == "packet" and entry.get("verdict") == "learn":
+        if entry.get("event") in ("packet", "connection") and entry.get("verdict") == "learn":
             target = entry.get("name") or entry.get("address")
             if target and entry.get("proto") in ("tcp", "udp"):
                 seen.setdefault(_suggest(str(target), str(entry["proto"]), int(entry.get("port") or 0)))

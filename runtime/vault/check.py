@@ -80,7 +80,7 @@ def request(name: str, provider: dict[str, Any], found: Credential, path: str) -
     sent = (*auth.merge.values(), *auth.pairs(found))
     headers = {name.decode("ascii"): value.decode("utf-8") for name, value in sent}
     scheme = "https" if endpoint.tls else "http"
-    url = f"{scheme}://{endpoint.authority}{target.rewrite(raw).decode('ascii')}"
+    url = f"{scheme}://{endpoint.authority}{(target.base + target.rewrite(raw)).decode('ascii')}"
     return url, {"User-Agent": "terok", "Accept": "*/*", **headers}, endpoint.ca
 
 

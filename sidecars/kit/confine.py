@@ -6,6 +6,17 @@ from collections.abc import Iterable
 
 from ...supervisor.ground import kernel
 
+RESOLVER_FILES = (
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/localtime",
+)
+"""What getaddrinfo(3) reads: a sidecar that resolves names keeps them readable."""
+
 
 def confine(
     *,

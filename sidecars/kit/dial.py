@@ -32,12 +32,23 @@ class Endpoint:
         allow_private: whether private addresses may be connected to.
         authority: the value of the Host header.
         key: equal for endpoints that can share connections.
+        judge: says why an address of the host may not be connected to; empty: it may.
     """
 
-    __slots__ = ("host", "port", "tls", "ca", "allow_private", "key", "authority")
+    __slots__ = ("host", "port", "tls", "ca", "allow_private", "key", "authority", "judge")
 
-    def __init__(self, host: str, port: int, *, tls: bool, ca: str = "", allow_private: bool = False) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: bool,
+        ca: str = "",
+        allow_private: bool = False,
+        judge: Callable[[str], str] | None = None,
+    ) -> None:
         self.host, self.port, self.tls, self.ca, self.allow_private = host, port, tls, ca, allow_private
+        self.judge = judge or (lambda address: addresses.refusal(address, allow_private=allow_private))
         self.key = (host, port, tls, ca, allow_private)
         shown = f"[{host}]" if ":" in host else host
         self.authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
@@ -119,7 +130,7 @@ class Dialer:
         usable: list[Address] = []
         reason = ""
         for family, address in found:
-            refusal = addresses.refusal(address[0], allow_private=endpoint.allow_private)
+            refusal = endpoint.judge(address[0])
             reason = reason or refusal
             if not refusal:
                 usable.append((family, address))

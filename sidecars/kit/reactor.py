@@ -49,11 +49,13 @@ class Reactor:
 
     Attributes:
         now: seconds on the monotonic clock, as of this turn.
+        turn: counts the turns.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
         self.now = monotonic()
+        self.turn = 0
         self._epoll = epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._forgotten: set[int] = set()
@@ -135,6 +137,7 @@ class Reactor:
                 timeout = max(0.0, timers[0].when - monotonic())
             events = poll(timeout, _EVENTS_A_TURN)
             self.now = monotonic()
+            self.turn += 1
             if forgotten:
                 forgotten.clear()
             for fd, mask in events:
@@ -149,8 +152,9 @@ class Reactor:
                     self._failed()
             while timers and timers[0].when <= self.now:
                 self._call(heappop(timers).callback)
-            for _ in range(len(soon)):
-                self._call(soon.popleft())
+            if soon:
+                for _ in range(len(soon)):  # what these add has its turn after the descriptors had theirs
+                    self._call(soon.popleft())
 
     def wait(self, seconds: float) -> bool:
         """Serve until `stop`, or for `seconds`; whether it was stopped. For code that does one thing at a time."""

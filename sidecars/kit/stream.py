@@ -65,6 +65,10 @@ TRANSITIONS: dict[tuple[int, int], int] = {
 """Nothing is queued in ENDED, CUT_OFF and CLOSED, so nothing can be sent or refused there."""
 
 
+_NOTHING: deque[bytes | memoryview] = deque(maxlen=0)
+"""The queue of every stream that has nothing queued: an empty deque of its own costs 600 bytes."""
+
+
 class Owner(Protocol):
     """What a stream reports to."""
 
@@ -122,7 +126,7 @@ class Stream:
         self._fd = sock.fileno()
         self.hears_out = False
         self._error: OSError | None = None
-        self._out: deque[bytes | memoryview] = deque()
+        self._out: deque[bytes | memoryview] = _NOTHING
         self.queued = 0
         self.full = False
         self.active = reactor.now
@@ -155,7 +159,7 @@ class Stream:
         self._want(READ)
 
     def _want(self, reading: int) -> None:
-        mask = self._mask & ~(READ | READ_HANGUP) | reading
+        mask = self._mask & WRITE | reading
         # behind the peer's end there is nothing to read, and epoll would report that end again and again
         if mask != self._mask and not self._peer_ended and self._state < CLOSING:
             self._watch(mask)
@@ -199,9 +203,10 @@ class Stream:
         if self._state == CUT_OFF:  # everything that it said was read: now the failure is the owner's
             self._lose(self._error)
             return
-        self._watch(self._mask & ~(READ | READ_HANGUP))
         self._peer_ended = True
         self.owner.ended()
+        # after the owner, which closes in most cases: then this system call is saved
+        self._watch(self._mask & ~(READ | READ_HANGUP))
 
     # -- writing --
 
@@ -223,7 +228,7 @@ class Stream:
             self.active = self._reactor.now
             if sent == len(data):
                 return
-            self._out.append(memoryview(data)[sent:] if sent else data)
+            self._out = deque((memoryview(data)[sent:] if sent else data,))
             self.queued = len(data) - sent
             self._watch(self._mask | WRITE)
         if self.queued > limits.QUEUE_HIGH:
@@ -254,6 +259,7 @@ class Stream:
             out.popleft()
         self.active = self._reactor.now
         if not out:
+            self._out = _NOTHING
             self._watch(self._mask & ~WRITE)
             self._step(SENT)
         if self.full and self.queued <= limits.QUEUE_LOW:
@@ -270,6 +276,12 @@ class Stream:
     def close(self) -> None:
         """Send what is queued, then close. The owner gets `lost(None)`."""
         self._step(CLOSE)
+
+    def hand_over(self) -> socket.socket:
+        """Give the connected socket to a caller that serves it in its own way; nothing is called any more."""
+        self._state = CLOSED
+        self._reactor.forget(self._fd)
+        return self._sock
 
     def abort(self) -> None:
         """Close at once and forget what is queued; TCP peers see a reset when something was."""
@@ -303,7 +315,7 @@ class Stream:
             self._lose(error)
 
     def _forget_queue(self) -> None:
-        self._out.clear()
+        self._out = _NOTHING
         self.queued = 0
         self.full = False
 

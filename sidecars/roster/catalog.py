@@ -12,8 +12,8 @@ A PROVIDER has:
 
 - `title`, `site` (where a person gets a key), `variables` (placeholder -> default value);
 - `upstreams`: list of `{url, prefix, host, strip, auth, auth_as}`, in the order in which they are tried; the first that
-  matches serves the request. `prefix` is compared with the raw path; `host`, when set, with the client's Host without
-  its port; `auth`, when set, lists the credential kinds that it takes. `strip`: the prefix is cut off the path
+  matches serves the request. `prefix` is compared with the canonical path; `host`, when set, with the client's Host
+  without its port; `auth`, when set, lists the credential kinds that it takes. `strip`: the prefix is cut off the path
   before the url's own path is put in front. `auth_as`: use this kind's way of sending the secret instead of the
   credential's own;
 - `auth`: kind -> `{scheme, header, prefix, user, headers, merge, token, claims}`. `scheme` is `header` (header:
@@ -27,9 +27,9 @@ A PROVIDER has:
 - `storage`: hosts to which the upstream redirects downloads: a GET or HEAD for one of them passes without a
   credential. Each is the provider's alone, never one of many tenants: what passes there does not ask the shield;
 - `suffixes`: what the upstream accepts behind a path as the same path; `rules` hold them already, in deny rules;
-- `rules`: list of `{name, action: allow|deny, methods, paths}`; the first that matches the method and the raw path
-  without query decides, none means refused with the rule name `default`. Method `*` is any; in paths `*` stands for
-  anything but `/`, `**` for anything;
+- `rules`: list of `{name, action: allow|deny, methods, paths}`; the first that matches the method and the canonical
+  path without query decides, none means refused with the rule name `default`. Method `*` is any; in paths `*` stands
+  for anything but `/`, `**` for anything;
 - `rate` `{per_minute, concurrent}` (null: no limit), `body_max` (bytes or null), `allow_private`, `ca_bundle` (path),
   `websocket`, `usage` (`anthropic`, `openai`, `mistral` or null);
 - `refresh`: null or `{url, client_id, scopes, format: json|form, margin}` (margin in seconds before the expiry);

@@ -28,7 +28,7 @@ _FORBIDDEN_HEADERS = frozenset(
 
 _KEYS = frozenset(
     ("title", "site", "variables", "upstreams", "auth", "headers", "merge", "token_query", "rules", "limits", "custom")
-    + ("allow_private", "ca_bundle", "websocket", "usage", "refresh", "extends", "check")
+    + ("allow_private", "ca_bundle", "encoded_slash", "websocket", "usage", "refresh", "extends", "check")
     + ("foreign", "storage", "suffixes")
 )
 FOREIGN_QUERY = (
@@ -101,6 +101,7 @@ def _base(extends: Node | None, known: Mapping[str, Any]) -> dict[str, Any]:
             "body_max": None,
             "allow_private": False,
             "ca_bundle": None,
+            "encoded_slash": False,
             "websocket": False,
             "usage": None,
             "refresh": None,
@@ -301,6 +302,7 @@ _READERS: dict[str, Any] = {
     "suffixes": lambda node: node.texts(r"/|\.[A-Za-z0-9.*]{1,20}", "/, or an extension such as .json"),
     "allow_private": lambda node: node.boolean(),
     "ca_bundle": lambda node: node.text(r"/.{1,1023}", "an absolute path"),
+    "encoded_slash": lambda node: node.boolean(),
     "websocket": lambda node: node.boolean(),
     "usage": lambda node: node.choice(("anthropic", "openai", "mistral")),
     "refresh": _refresh,

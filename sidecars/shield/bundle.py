@@ -11,8 +11,9 @@ from typing import Any
 from ...supervisor.ground import audit
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
+from ...supervisor.schema import Shield
 from ...supervisor.wall import firewall
-from . import dnsmasq, ruleset, static
+from . import airlock, dnsmasq, ruleset, static
 from .dnsmasq import Features
 from .model import QUARANTINE, UP, Forwarder, Model, unique
 from .profiles import load, parse_lines
@@ -39,6 +40,7 @@ class State:
         hosts: addresses by name, where names are resolved statically.
         until: when (seconds since the epoch) a mode ends by itself; None: never.
         passing: those of the allowed targets that are so for a time, and until when (seconds since the epoch).
+        addresses: in the airlock, the synthetic address of each name and wildcard; None in the other network modes.
     """
 
     profiles: tuple[str, ...]
@@ -51,6 +53,14 @@ class State:
     hosts: dict[str, list[str]] = field(default_factory=dict)
     until: float | None = None
     passing: tuple[tuple[Target, float], ...] = ()
+    addresses: dict[str, str] | None = None
+
+    @property
+    def has_dnsmasq(self) -> bool:
+        """Whether dnsmasq answers for the container; else its /etc/hosts does, or nothing."""
+        if self.addresses is not None:
+            return airlock.usable(self.features)
+        return self.model.forwarder is not None and self.features.usable
 
     def lasting(self) -> tuple[Target, ...]:
         """What was allowed live, for good."""
@@ -68,13 +78,17 @@ class Rendered:
     dnsmasq_servers: str
     dnsmasq_hosts: str
     resolv_conf: str
+    loopback: str | None = None
+    policy: str | None = None
 
 
 def render(state: State, bundle: Bundle) -> Rendered:
     """Generate the files of a state; pure."""
+    if state.addresses is not None:
+        return _render_airlock(state, bundle)
     table = ruleset.build(state.model)
     conf = None
-    if state.model.forwarder is not None and state.features.usable:
+    if state.has_dnsmasq:
         conf = dnsmasq.config(state.model, bundle.dnsmasq_servers, bundle.dnsmasq_hosts, state.features)
     return Rendered(
         ruleset=ruleset.text(table),
@@ -84,6 +98,25 @@ def render(state: State, bundle: Bundle) -> Rendered:
         dnsmasq_hosts=dnsmasq.hosts(state.generation),
         resolv_conf=dnsmasq.RESOLV_CONF,
     )
+
+
+def _render_airlock(state: State, bundle: Bundle) -> Rendered:
+    table = airlock.table(state.model)
+    return Rendered(
+        ruleset=ruleset.text(table),
+        expected=ruleset.structure_text(table),
+        dnsmasq_conf=airlock.config(state, bundle) if state.has_dnsmasq else None,
+        dnsmasq_servers="",
+        dnsmasq_hosts=airlock.hosts(state, bundle.name),
+        resolv_conf=dnsmasq.RESOLV_CONF,
+        loopback=airlock.loopback(state.model),
+        policy=airlock.policy(state, bundle.name),
+    )
+
+
+def table(state: State) -> ruleset.Table:
+    """The rules of a state."""
+    return airlock.table(state.model) if state.addresses is not None else ruleset.build(state.model)
 
 
 def prepare(
@@ -96,6 +129,7 @@ def prepare(
     services: Sequence[tuple[str, int]] = (),
     published_udp: Sequence[int] = (),
     audit_group: int | None = None,
+    in_airlock: bool = False,
 ) -> dict[str, Any]:
     """Write the shield's files into a bundle, with what `allow` and `deny` recorded there before.
 
@@ -108,6 +142,7 @@ def prepare(
         services: (address, port) of TCP services of ours at the network's gateway (`services.mode: tcp`).
         published_udp: UDP ports that the container publishes.
         audit_group: NFLOG group of the audit sidecar.
+        in_airlock: the container has the airlock's network; names keep the addresses that they had there before.
 
     Returns:
         The `shield` object of the sidecar JSON.
@@ -125,17 +160,41 @@ def prepare(
         audit_group=audit_group,
     )
     check_size(model)
-    state = with_addresses(with_lines(State(tuple(profiles), base, model, {}, features)))
+    addresses = _addresses_before(bundle) if in_airlock else None
+    state = with_addresses(with_lines(State(tuple(profiles), base, model, {}, features, addresses=addresses)))
     write(bundle, state)
     notes = [note for each in base for note in check_allowed(each)]
     if notes:
         audit.append(bundle.audit, "shield", "profiles", profiles=list(profiles), notes=notes)
+    shield = shield_of(bundle, state)
+    loopback = {"loopback": shield.loopback} if shield.loopback else {}
     return {
-        "ruleset": bundle.ruleset,
-        "expected": bundle.expected,
-        "dnsmasq_conf": bundle.dnsmasq_conf if state.model.forwarder and features.usable else None,
-        "probe": dnsmasq.marker(state.generation),
+        "ruleset": shield.ruleset,
+        "expected": shield.expected,
+        "dnsmasq_conf": shield.dnsmasq_conf,
+        "probe": shield.probe,
+        **loopback,
     }
+
+
+def shield_of(bundle: Bundle, state: State) -> Shield:
+    """The files that the supervisor and the verbs put in force."""
+    return Shield(
+        ruleset=bundle.ruleset,
+        expected=bundle.expected,
+        dnsmasq_conf=bundle.dnsmasq_conf if state.has_dnsmasq else None,
+        probe=dnsmasq.marker(state.generation),
+        loopback=bundle.loopback if state.addresses is not None else None,
+    )
+
+
+def _addresses_before(bundle: Bundle) -> dict[str, str]:
+    """The synthetic addresses that an earlier launch of the container gave out."""
+    try:
+        with open(bundle.shield, encoding="utf-8") as file:
+            return decode(file.read()).addresses or {}
+    except (FileNotFoundError, TerokError):
+        return {}
 
 
 def check_size(model: Model) -> None:
@@ -156,7 +215,9 @@ def with_lines(state: State) -> State:
 
 
 def with_addresses(state: State) -> State:
-    """The state with the present addresses of its names, where no dnsmasq teaches them; else as it is."""
+    """The state with the addresses of its names, where no dnsmasq teaches them: synthetic or present ones."""
+    if state.addresses is not None:
+        return replace(state, addresses=airlock.allocate(state.addresses, state.model))
     if state.features.usable or state.model.forwarder is None:
         return state
     model, found = static.resolve(state.model, static.lookup)
@@ -182,6 +243,8 @@ def write(bundle: Bundle, state: State) -> Rendered:
     """
     now = render(state, bundle)
     start = now if at_start(state) == state else render(at_start(state), bundle)
+    if now.policy is not None:
+        _write_airlock(bundle, now, start)
     write_file(bundle.ruleset, start.ruleset)
     write_file(bundle.expected, start.expected)
     differs = now.ruleset != start.ruleset
@@ -189,21 +252,37 @@ def write(bundle: Bundle, state: State) -> Rendered:
     _beside(bundle.expected + firewall.NOW, now.expected if differs else None)
     write_file(bundle.resolv_conf, now.resolv_conf, mode=0o644)
     if now.dnsmasq_conf is None:
-        _write_in_place(bundle.hosts, static.hosts(state.hosts))
-    write_dns(bundle, state)
+        _write_in_place(bundle.hosts, now.dnsmasq_hosts if now.policy is not None else static.hosts(state.hosts))
+    write_dns(bundle, now, start)
     if now.dnsmasq_conf is not None:
         write_file(bundle.dnsmasq_conf, now.dnsmasq_conf)
     write_file(bundle.shield, encode(state))
     return now
 
 
-def write_dns(bundle: Bundle, state: State) -> None:
+def write_dns(bundle: Bundle, now: Rendered, start: Rendered) -> None:
     """Write what dnsmasq reads on SIGHUP."""
-    now = dnsmasq.servers(state.model)
-    start = now if at_start(state) == state else dnsmasq.servers(at_start(state).model)
-    _beside(bundle.dnsmasq_servers + firewall.START, start if now != start else None)
-    write_file(bundle.dnsmasq_servers, now)
-    write_file(bundle.dnsmasq_hosts, dnsmasq.hosts(state.generation))
+    _beside(
+        bundle.dnsmasq_servers + firewall.START,
+        start.dnsmasq_servers if now.dnsmasq_servers != start.dnsmasq_servers else None,
+    )
+    write_file(bundle.dnsmasq_servers, now.dnsmasq_servers)
+    write_file(bundle.dnsmasq_hosts, now.dnsmasq_hosts)
+
+
+def _write_airlock(bundle: Bundle, now: Rendered, start: Rendered) -> None:
+    """Write what only the airlock has: routes, the relay's policy, and what dnsmasq answers at a start."""
+    assert now.policy is not None and now.loopback is not None and start.policy is not None and start.loopback
+    os.makedirs(bundle.airlock, 0o700, exist_ok=True)
+    write_file(bundle.loopback, start.loopback)
+    _beside(bundle.loopback + firewall.NOW, now.loopback if now.loopback != start.loopback else None)
+    for path, content, at_next in (
+        (bundle.airlock_policy, now.policy, start.policy),
+        (bundle.dnsmasq_hosts, now.dnsmasq_hosts, start.dnsmasq_hosts),
+        (bundle.dnsmasq_conf, now.dnsmasq_conf, start.dnsmasq_conf),
+    ):
+        _beside(path + firewall.START, at_next if at_next != content else None)
+    write_file(bundle.airlock_policy, now.policy)
 
 
 def _write_in_place(path: str, content: str) -> None:
@@ -289,6 +368,7 @@ def encode(state: State) -> str:
         "hosts": state.hosts,
         "until": state.until,
         "passing": [[str(target), until] for target, until in state.passing],
+        "addresses": state.addresses,
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -325,6 +405,7 @@ def decode(text: str) -> State:
             hosts=data["hosts"],
             until=data["until"],
             passing=tuple((parse(each), until) for each, until in data.get("passing", ())),
+            addresses=data.get("addresses"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise TerokError(
@@ -341,7 +422,11 @@ def read_state(bundle: Bundle) -> State:
     try:
         with open(bundle.shield, encoding="utf-8") as file:
             state = decode(file.read())
-        beside = (bundle.ruleset + firewall.NOW, bundle.dnsmasq_servers + firewall.START)
+        beside = (
+            bundle.ruleset + firewall.NOW,
+            bundle.dnsmasq_servers + firewall.START,
+            bundle.airlock_policy + firewall.START,
+        )
         return state if any(map(os.path.exists, beside)) else at_start(state)
     except FileNotFoundError:
         raise TerokError(f"Container {bundle.name} has no shield.", fix=f"terok run {bundle.name} ...") from None

@@ -73,9 +73,7 @@ def config(model: Model, servers_path: str, hosts_path: str, available: Features
     Raises:
         TerokError: a path holds a character that the format cannot carry.
     """
-    for path in (servers_path, hosts_path):
-        if any(character in path for character in '\n"#,'):
-            raise TerokError(f"dnsmasq cannot be given the path {path!r}.", fix="move XDG_DATA_HOME to a plainer path")
+    check_paths(servers_path, hosts_path)
     options = [
         "port=53",
         "listen-address=127.0.0.1",
@@ -85,7 +83,7 @@ def config(model: Model, servers_path: str, hosts_path: str, available: Features
         "no-poll",
         "conntrack",
         "cache-size=0",  # an answer from the cache would not renew the sets
-        *_log_options(model),
+        *log_options(model),
         "edns-packet-max=1232",
         f"max-ttl={model.period}",
         f"servers-file={servers_path}",
@@ -98,7 +96,14 @@ def config(model: Model, servers_path: str, hosts_path: str, available: Features
     return "\n".join(options) + "\n"
 
 
-def _log_options(model: Model) -> list[str]:
+def check_paths(*paths: str) -> None:
+    """Raises TerokError for a path that dnsmasq's configuration cannot carry."""
+    for path in paths:
+        if any(character in path for character in '\n"#,'):
+            raise TerokError(f"dnsmasq cannot be given the path {path!r}.", fix="move XDG_DATA_HOME to a plainer path")
+
+
+def log_options(model: Model) -> list[str]:
     """The log goes to the audit reader's pipe, never to a file: the container decides how often it asks.
 
     With log-async lines are dropped when the pipe is full; without it dnsmasq would wait for the reader.

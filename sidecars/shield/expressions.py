@@ -74,6 +74,12 @@ def address(family: int, where: str, value: str, *, unequal: bool = False) -> St
     return Statement(text, _match(_payload(protocol, where), value, op))
 
 
+def address_outside(family: int, network: str) -> Statement:
+    """The destination does not lie in the network."""
+    protocol = protocol_of(family)
+    return Statement(f"{protocol} daddr != {network}", _match(_payload(protocol, "daddr"), _prefix(network), "!="))
+
+
 def _prefix(each: str) -> Any:
     base, _, length = each.partition("/")
     if not length or int(length) == (128 if ":" in each else 32):
@@ -171,6 +177,11 @@ def verdict(name: str) -> Statement:
 ACCEPT, DROP = verdict("accept"), verdict("drop")
 RESET = Statement("reject with tcp reset", {"reject": {"type": "tcp reset"}})
 PROHIBIT = Statement("reject with icmpx admin-prohibited", {"reject": {"type": "icmpx", "expr": "admin-prohibited"}})
+
+
+def redirect(port_: int) -> Statement:
+    """Hand the connection to this machine's own port `port_`; its first destination stays known (SO_ORIGINAL_DST)."""
+    return Statement(f"redirect to :{port_}", {"redirect": {"port": port_}})
 
 
 def jump(chain: str) -> Statement:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,14 +39,19 @@ class Running:
 
     Args:
         namespaces: its network namespace, and the user namespace that owns it.
+        relay: the airlock's relay, when it runs.
         dns: dnsmasq's process; None without dnsmasq.
         restart_dns: makes dnsmasq start again with its new configuration.
     """
 
     def __init__(
-        self, namespaces: process.Namespaces, dns: record.Process | None, restart_dns: Callable[[], None]
+        self,
+        namespaces: process.Namespaces,
+        dns: record.Process | None,
+        restart_dns: Callable[[], None],
+        relay: record.Process | None = None,
     ) -> None:
-        self.namespaces, self.dns, self.restart_dns = namespaces, dns, restart_dns
+        self.namespaces, self.dns, self.restart_dns, self.relay = namespaces, dns, restart_dns, relay
 
     @classmethod
     def find(cls, bundle: Bundle) -> Running | None:
@@ -64,18 +70,13 @@ class Running:
             signal.pidfd_send_signal(supervisor, signal.SIGHUP)
 
         namespaces = _namespaces(known.supervisor.pid, known.container.pid)
-        return cls(namespaces, known.service("dnsmasq").process, restart)
+        return cls(namespaces, known.service("dnsmasq").process, restart, known.service("airlock").process)
 
     def reload_dns(self) -> None:
         """Make dnsmasq read its lists again; when it is dead, its successor reads them anyway."""
         fd = self.dns.open() if self.dns else None
-        if fd is None:
-            return
-        try:
-            signal.pidfd_send_signal(fd, signal.SIGHUP)
-        except ProcessLookupError:
-            pass
-        finally:
+        if fd is not None:
+            _hang_up(fd)
             os.close(fd)
 
     def wait_for_dns(self, generation: int) -> None:
@@ -87,6 +88,14 @@ class Running:
             resolver.probe(fd, dnsmasq.marker(generation), _ANSWER_TIMEOUT, present=True)
         finally:
             os.close(fd)
+
+
+def _hang_up(process_fd: int) -> None:
+    """Send SIGHUP to a process that may have ended."""
+    try:
+        signal.pidfd_send_signal(process_fd, signal.SIGHUP)
+    except ProcessLookupError:
+        pass
 
 
 def _namespaces(supervisor: int, container: int) -> process.Namespaces:
@@ -258,13 +267,68 @@ def _note(
     )
 
 
+def _carry_out_in_airlock(bundle: Bundle, running: Running, old: files.State, step: policy.Step) -> None:
+    """Files, relay, rules and routes, names: the relay decides about every connection, so it comes first."""
+    state = step.state
+    before = files.render(old, bundle)
+    after = files.write(bundle, state)
+    _tell_relay(bundle, running, state.generation)
+    change = ruleset.change(files.table(old), files.table(state))
+    firewall.load(running.namespaces, _LOOK + change.encode())
+    firewall.settle(running.namespaces, files.shield_of(bundle, state))
+    if after.dnsmasq_conf is not None:
+        _tell_dns(running, replace(step, restart=before.dnsmasq_conf != after.dnsmasq_conf))
+
+
+def _tell_relay(bundle: Bundle, running: Running, generation: int) -> None:
+    """Wait until the relay follows the policy of `generation`; one that starts later reads it anyway.
+
+    Raises:
+        TerokError: it did not within five seconds.
+    """
+    relay = running.relay.open() if running.relay else None
+    if relay is None:
+        return
+    try:
+        told = os.open(bundle.airlock_told, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        os.close(relay)
+        return  # it has not got so far: it will read the policy when it does
+    try:
+        _read_generations(told)
+        _hang_up(relay)
+        waiting = select.poll()
+        for fd in (told, relay):
+            waiting.register(fd, select.POLLIN)
+        deadline = time.monotonic() + _ANSWER_TIMEOUT
+        while left := max(0.0, deadline - time.monotonic()):
+            ready = dict(waiting.poll(left * 1000))
+            if relay in ready or generation in _read_generations(told):
+                return
+    finally:
+        os.close(told)
+        os.close(relay)
+    raise TerokError(f"The relay of {bundle.name} did not take the new policy within {_ANSWER_TIMEOUT:g} s.")
+
+
+def _read_generations(told: int) -> list[int]:
+    try:
+        data = os.read(told, 1 << 16)
+    except BlockingIOError:
+        return []
+    return [int.from_bytes(data[at : at + 8], "big") for at in range(0, len(data), 8)]
+
+
 def _carry_out(bundle: Bundle, running: Running, old: files.State, step: policy.Step) -> None:
+    if old.addresses is not None:
+        _carry_out_in_airlock(bundle, running, old, step)
+        return
     # A change that only opens: rules, file, names. It may be interrupted anywhere, since nothing is open that is not
     # allowed by the new policy. A change that closes: first rules that grant only what both policies allow, then
     # dnsmasq, then what dnsmasq taught under the old policy; a name that is answered meanwhile must not open an
     # address for good.
     before, after = ruleset.build(old.model), ruleset.build(step.state.model)
-    dns = old.model.forwarder is not None and old.features.usable
+    dns = old.has_dnsmasq
     if not step.restrictive:
         if step.state.model.mode == BYPASS:
             firewall.load(running.namespaces, _bypass(step.state.until))

@@ -39,11 +39,13 @@ _LOG_RATE, _LOG_BURST = 20, 50
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain: `hook` is (hook, policy) for one that the kernel calls by itself."""
+    """A chain: `hook` is (hook, policy) for one that the kernel calls by itself, in order of `priority`."""
 
     name: str
     rules: tuple[Rule, ...]
     hook: tuple[str, str] | None = None
+    kind: str = "filter"
+    priority: int = 0
 
 
 @dataclass(frozen=True)
@@ -353,7 +355,7 @@ def text(table: Table) -> str:
     for chain in sorted(table.chains, key=lambda each: each.hook is not None):  # what is jumped to comes first
         out.append(f"  chain {chain.name} {{")
         if chain.hook:
-            out.append(f"    type filter hook {chain.hook[0]} priority 0; policy {chain.hook[1]};")
+            out.append(f"    type {chain.kind} hook {chain.hook[0]} priority {chain.priority}; policy {chain.hook[1]};")
         out += [f"    {each.text}" for each in chain.rules]
         out.append("  }")
     return "\n".join([*out, "}", ""])
@@ -400,7 +402,7 @@ def structure(table: Table) -> dict[str, Any]:
     return {
         "chains": {
             chain.name: {
-                "hook": ["filter", chain.hook[0], 0, chain.hook[1]] if chain.hook else None,
+                "hook": [chain.kind, chain.hook[0], chain.priority, chain.hook[1]] if chain.hook else None,
                 "rules": [each.json for each in chain.rules],
             }
             for chain in table.chains

@@ -5,6 +5,11 @@ from __future__ import annotations
 from ..kit import addresses
 from .targets import RANGE, Target, TargetError
 
+SYNTHETIC = "198.18.0.0/15"
+"""Where names have their addresses inside a container of the airlock."""
+UNKNOWN = "198.18.0.2"
+"""What every name answers there that is not allowed, in the modes that let everything out."""
+
 LARGE = {4: 16, 6: 32}
 """A range with a shorter prefix than this is worth a notice."""
 

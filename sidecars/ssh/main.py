@@ -7,13 +7,15 @@ import signal
 import sys
 
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit import limits
 from ..kit.confine import confine
+from ..kit.reactor import Reactor
 from ..store import keys as vault_keys
 from ..store.store import Store
 from .agent import Agent
 from .confirm import Desk
 from .keyring import Keyring, Unavailable
-from .server import Server
+from .server import STREAM_LIMITS, Server
 from .settings import Settings, parse
 
 TYPE_CHECKING = False
@@ -30,6 +32,7 @@ def main(context: Context) -> int:
     """Serve `context`'s listeners; returns 0 when idle."""
     signal.signal(signal.SIGTERM, _leave)
     settings = parse(context.settings)
+    limits.change(STREAM_LIMITS, {})
     vault_keys.prepare(settings.key_files)
     store = _open(settings)
     keyring = Keyring(store, settings.key_files, context.scope, settings.policy)
@@ -42,7 +45,8 @@ def main(context: Context) -> int:
     )
     idle = context.idle_seconds if store is not None else min(context.idle_seconds or 1.0, NO_VAULT_SECONDS)
     agent = Agent(keyring, context.audit)
-    server = Server([each for _, each in context.listeners], agent, desk, idle)
+    listeners = [listener for _, listener in context.listeners]
+    server = Server(Reactor(strict=True), listeners, agent, desk, idle)
     try:
         return server.run()
     finally:

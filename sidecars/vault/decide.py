@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from hashlib import sha256
-from typing import NamedTuple
 
 from ..kit.codec import Request
 from ..kit.refusal import Refusal
-from .headers import candidates, request_lines
+from .canonical import canonical, methods
+from .headers import nominated, request_lines
 from .routes import Route, Target
-
-_DOTS = re.compile(rb"(?i)(?:^|/|%2f|%5c)(?:\.|%2e){1,2}(?:$|/|;|%2f|%5c|%3b)")
-_BAD_ESCAPE = re.compile(rb"(?i)%(?![0-9a-f]{2})|%0[0ad]")
-
-
-class Grant(NamedTuple):
-    """What a phantom token stands for in this container."""
-
-    scope: str
-    provider: str
+from .tokens import Grant, Lookup, Places, find, refused_header, refused_parameter, strip_query
 
 
 class Plan:
@@ -46,15 +35,6 @@ class Plan:
         return f"<Plan {self.request!r} to {self.route!r}>"
 
 
-class Places(NamedTuple):
-    """Where clients may put a token: header names in lower case, query parameters."""
-
-    headers: frozenset[bytes]
-    query: frozenset[bytes]
-
-
-Lookup = Callable[[bytes], Grant | None]
-"""From the SHA-256 of a token to what it stands for."""
 RouteOf = Callable[[Grant], Route | Refusal]
 
 
@@ -68,60 +48,45 @@ def decide(request: Request, places: Places, lookup: Lookup, route_of: RouteOf) 
         route_of: the route for a grant, or why there is none.
     """
     path, mark, query = request.target.partition(b"?")
-    grant = _find(request, places, query, lookup)
-    if isinstance(grant, Refusal):
-        return grant
+    found = find(request, query, places, lookup)
+    if isinstance(found, Refusal):
+        return found
+    grant = found.grant
     route = route_of(grant)
     if isinstance(route, Refusal):
         return route
-    return _by_path(request, places, route, grant, path, mark + strip_query(query, places.query) if mark else b"")
-
-
-def _find(request: Request, places: Places, query: bytes, lookup: Lookup) -> Grant | Refusal:
-    tokens = list(candidates(request.headers, places.headers))
-    if query and places.query:
-        tokens += [value for name, value in _parameters(query) if name in places.query and value]
-    grant: Grant | None = None
-    for token in tokens:
-        found = lookup(sha256(token).digest())
-        if found is not None:
-            if grant is not None and found != grant:
-                why = "The request carries tokens of two providers."
-                return Refusal(401, "two-tokens", why, "send one token", grant.provider, grant.scope)
-            grant = found
-    if grant is not None:
-        return grant
-    if tokens:
-        return Refusal(
-            401,
-            "unknown-token",
-            "The token is not one of this container's.",
-            "use the phantom token that terok gave this container; real keys are not accepted here",
-        )
-    return Refusal(401, "no-token", "The request carries no token.", "send the container's phantom token")
-
-
-def _parameters(query: bytes) -> list[tuple[bytes, bytes]]:
-    pairs = (parameter.partition(b"=") for parameter in query.split(b"&"))
-    return [(name, value) for name, _, value in pairs]
-
-
-def strip_query(query: bytes, names: frozenset[bytes]) -> bytes:
-    """The query without the parameters that carry tokens; untouched when there is none of them."""
-    if not names:
-        return query
-    return b"&".join(each for each in query.split(b"&") if each.partition(b"=")[0] not in names)
+    query = strip_query(query, places.query)
+    foreign = found.foreign[0] if found.foreign else ""
+    if not foreign and (name := refused_header(request.headers, route.foreign_headers)):
+        foreign = f"the header {name}"
+    if not foreign and (name := refused_parameter(query, route.foreign_query)):
+        foreign = f"the query parameter {name}"
+    if foreign:
+        why = f"Beside the phantom token, {foreign} carries a credential, an account or a method of its own."
+        allow = f"remove {foreign}; the vault adds what the provider needs"
+        return Refusal(403, "foreign-credential", why, allow, grant.provider, grant.scope)
+    return _by_path(request, places, route, grant, path, mark + query)
 
 
 def _by_path(request: Request, places: Places, route: Route, grant: Grant, path: bytes, query: bytes) -> Plan | Refusal:
     def refuse(rule: str, why: str, allow: str, status: int = 403) -> Refusal:
         return Refusal(status, rule, why, allow, grant.provider, grant.scope)
 
-    if (b"/." in path or b"%" in path) and (_DOTS.search(path) or _BAD_ESCAPE.search(path)):
+    if not route.knows(request.method):
+        name = request.method.decode("ascii")
+        return refuse("method", f"The method {name} is not a usual one.", f"a rule for {route.name} that names it", 405)
+    form = canonical(path)
+    if form is None:
+        why = "The path has dot segments, broken or double escapes, or escapes that are no text."
+        return refuse("path-form", why, "send the path in its plain form", 400)
+    target = route.target(form, host_of(request))
+    if target is None:
         return refuse(
-            "path-form", "The path has dot segments or broken escapes.", "send the path in its plain form", 400
+            "upstream", f"The route {route.name} has no upstream for this path.", "add an upstream with this prefix"
         )
-    rule = route.rule(request.method, path)
+    sent = target.rewrite(form)
+    types = [value for lower, _, value, _ in request.headers if lower == b"content-type"]
+    rule = route.rule(methods(request.method, types, body=bool(request.length)), sent)
     if rule is None or not rule.allow:
         name = "default" if rule is None else rule.name
         what = request.method.decode("ascii")
@@ -129,19 +94,18 @@ def _by_path(request: Request, places: Places, route: Route, grant: Grant, path:
         return refuse(
             f"rule:{name}", why, f"a rule for {route.name} in the roster that allows it, then `terok vault routes`"
         )
+    named = nominated(request.headers) & (target.auth.names | target.auth.merge.keys())
+    if named:
+        why = f"Connection names {min(named).decode('ascii')}, which the vault sets."
+        return refuse("connection-names", why, "remove it from the Connection header", 400)
     if request.upgrade and (request.upgrade != b"websocket" or not route.websocket):
         return refuse("upgrade", f"The route {route.name} does not switch protocols.", "set the route's `websocket`")
     if route.body_max is not None and request.length > route.body_max:
         return refuse(
             "body-max", f"The body is longer than {route.body_max} bytes.", "raise the route's `body_max`", 413
         )
-    target = route.target(path, host_of(request))
-    if target is None:
-        return refuse(
-            "upstream", f"The route {route.name} has no upstream for this path.", "add an upstream with this prefix"
-        )
     lines = request_lines(request, places.headers, target.auth)
-    return Plan(request, grant, route, target, target.rewrite(path) + query, lines)
+    return Plan(request, grant, route, target, target.base + sent + query, lines)
 
 
 def host_of(request: Request) -> bytes:

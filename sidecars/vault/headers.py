@@ -1,4 +1,4 @@
-"""Which headers cross the vault, and where a client may have put its phantom token.
+"""Which headers cross the vault.
 
 Rules of this file:
 - nothing that a client sent as a credential goes upstream, whatever it was;
@@ -8,9 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from binascii import Error as Base64Error
-from binascii import a2b_base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..kit.codec import Answer, Header, Request, connection_options
@@ -21,31 +19,22 @@ if TYPE_CHECKING:
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
 )
-CLIENT_AUTH = frozenset(
-    (
-        b"authorization",
-        b"proxy-authorization",
-        b"x-api-key",
-        b"api-key",
-        b"x-goog-api-key",
-        b"private-token",
-        b"job-token",
-        b"deploy-token",
-        b"x-auth-token",
-        b"x-access-token",
-        b"x-amz-security-token",
-        b"cookie",
-        b"cookie2",
-    )
+COOKIES = frozenset((b"cookie", b"cookie2"))
+CLIENT_AUTH = COOKIES | frozenset(
+    (b"authorization", b"proxy-authorization", b"x-authorization", b"x-forwarded-authorization", b"authentication")
+    + (b"x-api-key", b"api-key", b"apikey", b"x-apikey", b"x-api-token", b"x-goog-api-key", b"x-auth-key", b"x-auth")
+    + (b"private-token", b"job-token", b"deploy-token", b"x-auth-token", b"x-access-token", b"x-gitlab-token")
+    + (b"x-amz-security-token", b"x-token", b"x-private-token", b"x-github-token", b"x-original-authorization")
 )
 """Headers in which clients carry credentials; none of them goes upstream as the client wrote it."""
 
-NO_TOKENS = frozenset((b"cookie", b"cookie2", b"x-amz-security-token"))
-"""Headers of `CLIENT_AUTH` that are taken out without being looked into."""
-_SCHEMES = (b"bearer", b"token")
-
+OVERRIDES = frozenset(
+    (b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-method")
+    + (b"x-original-url", b"x-rewrite-url", b"x-original-uri", b"x-forwarded-uri", b"x-forwarded-prefix")
+)
+"""Headers by which some servers take another method or path than the request line's, which is what was judged."""
 _ALSO_OURS = frozenset((b"host", b"content-length", b"forwarded", b"via", b"x-real-ip"))
-_REQUEST_DROPS = HOP_BY_HOP | CLIENT_AUTH | _ALSO_OURS | {b"sec-websocket-extensions", b"accept-encoding"}
+_REQUEST_DROPS = HOP_BY_HOP | CLIENT_AUTH | _ALSO_OURS | OVERRIDES | {b"sec-websocket-extensions", b"accept-encoding"}
 _ANSWER_DROPS = HOP_BY_HOP | {b"content-length", b"proxy-authenticate", b"set-cookie", b"set-cookie2", b"alt-svc"}
 _TRAILER_DROPS = (
     HOP_BY_HOP
@@ -58,25 +47,9 @@ _CODINGS = (b"gzip", b"x-gzip", b"deflate", b"identity")
 """Content codings that the echo guard and the usage counter can read (RFC 9110, section 8.4.1)."""
 
 
-def candidates(headers: Iterable[Header], places: frozenset[bytes]) -> Iterator[bytes]:
-    """Everything in a request head that may be a token, in order of appearance; `places`: lower-case header names."""
-    for lower, _, value, _ in headers:
-        if lower in places and value:
-            scheme, space, rest = value.partition(b" ")
-            if not space:
-                yield value
-            elif scheme.lower() in _SCHEMES:
-                yield rest.strip(b" ")
-            elif scheme.lower() == b"basic":
-                yield from _basic(rest)
-
-
-def _basic(value: bytes) -> Iterator[bytes]:
-    try:
-        user, _, password = a2b_base64(value).partition(b":")
-    except Base64Error:
-        return
-    yield from (part for part in (password, user) if part)
+def plain_name(lower: bytes) -> bytes:
+    """A lower-case header name as CGI and its heirs read it, which take `_` for `-` (RFC 3875, section 4.1.18)."""
+    return lower.replace(b"_", b"-") if b"_" in lower else lower
 
 
 def nominated(headers: Iterable[Header]) -> frozenset[bytes]:
@@ -101,7 +74,7 @@ def request_lines(request: Request, places: frozenset[bytes], auth: Auth) -> byt
     lines: list[bytes] = []
     named: frozenset[bytes] = frozenset()
     for lower, name, value, line in request.headers:
-        if lower in drops:
+        if plain_name(lower) in drops:
             if lower == b"accept-encoding":
                 lines.append(b"%b: %b\r\n" % (name, readable_codings(value)))
             elif lower == b"connection" and value.lower() not in _PLAIN_CONNECTION:

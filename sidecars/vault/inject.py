@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..store.credential import Credential
+from .headers import plain_name
 
 Pair = tuple[bytes, bytes]
 
@@ -31,7 +32,7 @@ class Auth:
         self.user: str = auth.get("user") or ""
         self.headers = _pairs({**headers, **(auth.get("headers") or {})})
         self.merge = {name.lower(): (name, value) for name, value in _pairs({**merge, **(auth.get("merge") or {})})}
-        self.names = frozenset(name.lower() for name, _ in (*self.headers, (self.header, b"")))
+        self.names = frozenset(plain_name(name.lower()) for name, _ in (*self.headers, (self.header, b"")))
 
     def __repr__(self) -> str:
         return f"<Auth {self.scheme} {self.header.decode()}>"

@@ -19,9 +19,9 @@ from ..store.keys import ensure_unlocked
 from ..store.records import LockedError
 from ..store.store import Store
 from . import headers
-from .decide import Grant, Places
 from .inject import Loaded
 from .routes import Route
+from .tokens import Grant, Places
 
 
 class Reach(NamedTuple):
@@ -60,7 +60,7 @@ class Keeper:
         self._grants: dict[bytes, Grant] = {}
         self._routes: dict[Grant, Route] = {}
         self._loaded: dict[Grant, Loaded] = {}
-        self.places = Places(headers.CLIENT_AUTH - headers.NO_TOKENS, frozenset())
+        self.places = Places(headers.CLIENT_AUTH - headers.COOKIES, frozenset())
         self.trouble = ""
         """Why the routes could not be read; the ones before stay in use."""
 
@@ -105,17 +105,18 @@ class Keeper:
 
     def _set_places(self) -> None:
         """Where clients put tokens: what the catalogue says, and the headers that credentials bring themselves."""
-        named = {name.lower().encode("ascii") for name in self._catalog.get("token_headers", ())}
+        named = {str(name) for name in self._catalog.get("token_headers", ())}
         for scope in {grant.scope for grant in self._grants.values()}:
             for entry in self._store.describe(credential.KIND, scope):
                 if entry.meta.get("auth_header"):
-                    named.add(str(entry.meta["auth_header"]).lower().encode("ascii"))
+                    named.add(str(entry.meta["auth_header"]))
         query = {
-            name.encode("ascii")
+            name.lower().encode("ascii")
             for each in self._catalog.get("providers", {}).values()
             for name in each.get("token_query") or ()
         }
-        self.places = Places((headers.CLIENT_AUTH | named) - headers.NO_TOKENS, frozenset(query))
+        names = {headers.plain_name(name.lower().encode("ascii")) for name in named}
+        self.places = Places((headers.CLIENT_AUTH | names) - headers.COOKIES, frozenset(query))
 
     def lookup(self, digest: bytes) -> Grant | None:
         """What a token stands for, by its SHA-256."""

@@ -11,7 +11,7 @@ import ssl
 import sys
 
 from ...supervisor.ground.errors import Exit, TerokError
-from ..kit.confine import confine
+from ..kit.confine import RESOLVER_FILES, confine
 from ..kit.context import Context
 from ..kit.dial import Dialer, trust_stores
 from ..kit.reactor import Reactor
@@ -27,15 +27,6 @@ from .keeper import Keeper
 from .renew import Renewer
 from .service import Service
 
-RESOLVER_FILES = (
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/host.conf",
-    "/etc/gai.conf",
-    "/etc/services",
-    "/etc/localtime",
-)
 DNS_PORT = 53
 GC_THRESHOLDS = (20_000, 20, 50)
 

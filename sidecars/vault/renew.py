@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..kit.reactor import READ, Reactor
 from ..kit.refusal import Refusal
 from . import limits
-from .decide import Grant
+from .tokens import Grant
 
 if TYPE_CHECKING:
     from ..login.helper import Helper

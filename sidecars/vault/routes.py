@@ -6,13 +6,18 @@ Rules of this file: bytes that a request is compared with stand ready as bytes; 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...supervisor.ground.errors import TerokError
 from ..kit.dial import Endpoint
+from .canonical import canonical, readings, separated
+from .headers import plain_name
 from .inject import Auth
+
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+"""Methods that a route need not name. TRACE is none of them: its answer repeats the request's head."""
 
 
 class Target:
@@ -28,14 +33,12 @@ class Target:
         self.origin = endpoint.authority.encode("ascii")
 
     def matches(self, path: bytes, host: bytes) -> bool:
-        """Whether this upstream serves the raw path, asked for under this Host (without port, lower case)."""
+        """Whether this upstream serves the path, asked for under this Host (without port, lower case)."""
         return path.startswith(self.prefix) and (self.host is None or self.host == host)
 
     def rewrite(self, path: bytes) -> bytes:
-        """The path as the upstream gets it."""
-        if self.strip:
-            path = b"/" + path[len(self.prefix) :].lstrip(b"/")
-        return self.base + path
+        """The path as the upstream gets it behind its own (`base`); in canonical form when `path` is."""
+        return b"/" + path[len(self.prefix) :].lstrip(b"/") if self.strip else path
 
 
 class Rule:
@@ -49,21 +52,26 @@ class Rule:
         methods = rule.get("methods") or ["*"]
         self.methods = None if "*" in methods else frozenset(method.encode("ascii") for method in methods)
         paths = rule.get("paths") or ["**"]
-        self.paths = None if "**" in paths or "/**" in paths else re.compile(b"|".join(pattern(each) for each in paths))
+        # servers differ on case: a denial counts for every spelling, a permission for the one that it names
+        flags = re.NOFLAG if self.allow else re.IGNORECASE
+        everything = "**" in paths or "/**" in paths
+        self.paths = None if everything else re.compile(b"|".join(map(pattern, paths)), flags)
 
-    def matches(self, method: bytes, path: bytes) -> bool:
-        """Whether this rule decides about the request."""
-        return (self.methods is None or method in self.methods) and (
-            self.paths is None or self.paths.fullmatch(path) is not None
-        )
+    def __repr__(self) -> str:
+        return f"<Rule {self.name} allow={self.allow}>"
+
+    def matches(self, methods: Iterable[bytes], paths: Iterable[bytes]) -> bool:
+        """Whether this rule speaks of one of the methods on one of the paths."""
+        if self.methods is not None and self.methods.isdisjoint(methods):
+            return False
+        return self.paths is None or any(self.paths.fullmatch(path) is not None for path in paths)
 
 
 def pattern(text: str) -> bytes:
     """A path pattern as a regular expression: `*` is anything but `/`, `**` is anything."""
-    parts = re.split(r"(\*\*?)", text)
-    return b"".join(
-        b".*" if part == "**" else b"[^/]*" if part == "*" else re.escape(part.encode("ascii")) for part in parts
-    )
+    form = canonical(text.encode("ascii")) or text.encode("ascii")
+    parts = re.split(rb"(\*\*?)", form)
+    return b"".join(b".*" if part == b"**" else b"[^/]*" if part == b"*" else re.escape(part) for part in parts)
 
 
 class Route:
@@ -89,10 +97,14 @@ class Route:
         self.per_minute: int | None = rate.get("per_minute")
         self.concurrent: int | None = rate.get("concurrent")
         self.body_max: int | None = provider.get("body_max")
+        self.encoded_slash = bool(provider.get("encoded_slash"))
         self.websocket = bool(provider.get("websocket"))
         self.usage: str | None = provider.get("usage")
         self.refresh: dict[str, Any] | None = provider.get("refresh")
-        self.token_query = frozenset(each.encode("ascii") for each in provider.get("token_query") or ())
+        # a header that the route sets itself replaces the client's and selects nothing
+        ours = frozenset().union(*(target.auth.names for target in self.targets))
+        self.foreign_headers = frozenset(map(plain_name, _lower(provider.get("foreign_headers")))) - ours
+        self.foreign_query = _lower(provider.get("foreign_query")) - _lower(provider.get("token_query"))
 
     def __repr__(self) -> str:
         return f"<Route {self.name} {self.kind} targets={len(self.targets)}>"
@@ -101,9 +113,34 @@ class Route:
         """The first upstream that serves the path."""
         return next((target for target in self.targets if target.matches(path, host)), None)
 
-    def rule(self, method: bytes, path: bytes) -> Rule | None:
-        """The rule that decides about the request."""
-        return next((rule for rule in self.rules if rule.matches(method, path)), None)
+    def knows(self, method: bytes) -> bool:
+        """Whether a method is a usual one, or named by one of the rules."""
+        return method in METHODS or any(rule.methods is not None and method in rule.methods for rule in self.rules)
+
+    def rule(self, methods: tuple[bytes, ...], path: bytes) -> Rule | None:
+        """The rule that decides about a request; None: no rule speaks of it.
+
+        Args:
+            methods: the method, and those that a server may take it for (`canonical.methods`).
+            path: in its canonical form, as the upstream gets it behind its own path.
+        """
+        rule = self._first(methods, path)
+        if rule is not None and rule.allow and not self.encoded_slash and b"%2F" in path:
+            # unless the provider says that its servers keep %2F inside a segment, both readings must be allowed
+            return self._first(methods, separated(path))
+        return rule
+
+    def _first(self, methods: tuple[bytes, ...], path: bytes) -> Rule | None:
+        ways = readings(path)
+        for rule in self.rules:
+            # a rule that denies counts for every reading, one that allows only for what is sent
+            if rule.matches(methods[:1], (path,)) if rule.allow else rule.matches(methods, ways):
+                return rule
+        return None
+
+
+def _lower(names: Iterable[str] | None) -> frozenset[bytes]:
+    return frozenset(name.lower().encode("ascii") for name in names or ())
 
 
 def _target(

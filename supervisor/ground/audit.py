@@ -34,6 +34,7 @@ class Audit:
         self._fd = _open(path, os.O_APPEND)
         self._old = -1
         self._left = 0
+        self._second, self._stamp = -1, ""
 
     def open_old(self) -> None:
         """Open `<name>.1` too; before a process confines itself, since it opens no file by its path afterwards."""
@@ -49,7 +50,10 @@ class Audit:
             OSError: the disk is full or gone; whether to serve without an audit is the caller's decision.
         """
         now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+        second = int(now)
+        if second != self._second:
+            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        stamp = f"{self._stamp}.{int((now - second) * 1000):03d}Z"
         line = dumps({"time": stamp, "source": self.source, "event": event, **fields}, None)
         self.append(line.encode() + b"\n")
 

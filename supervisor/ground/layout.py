@@ -24,6 +24,14 @@ ANNOTATION_SCOPE = "terok.scope"
 ANNOTATION_PROFILES = "terok.shield.profiles"
 ANNOTATION_UDP_PORTS = "terok.shield.udp_ports"
 ANNOTATION_STATE_DIR = "terok.shield.state_dir"
+ANNOTATIONS = (
+    ANNOTATION_SIDECAR,
+    ANNOTATION_SCOPE,
+    ANNOTATION_PROFILES,
+    ANNOTATION_UDP_PORTS,
+    ANNOTATION_STATE_DIR,
+)
+"""Every annotation key that has a meaning. A key that only resembles one of these refuses the container's start."""
 
 SOCKETS = {"vault": "vault.sock", "ssh": "ssh-agent.sock", "gate": "gate.sock"}
 """Each service's socket in the runtime directory."""
@@ -31,6 +39,7 @@ SOCKETS = {"vault": "vault.sock", "ssh": "ssh-agent.sock", "gate": "gate.sock"}
 VAULT_PORT = 9419
 GATE_PORT = 9418
 DNS_PORT = 53
+AIRLOCK_PORT = 9440
 
 
 def check_name(name: str) -> str:
@@ -120,6 +129,10 @@ class Bundle:
     dnsmasq_conf = _Below("root", "dnsmasq.conf")
     dnsmasq_servers = _Below("root", "dnsmasq.servers")
     dnsmasq_hosts = _Below("root", "dnsmasq.hosts")
+    loopback = _Below("root", "loopback.json")
+    airlock = _Below("root", "airlock")
+    airlock_policy = _Below("root", "airlock", "policy.json")
+    airlock_told = _Below("root", "airlock", "told")
     hosts = _Below("root", "hosts")
     resolv_conf = _Below("root", "resolv.conf")
     live_allowed = _Below("root", "live.allowed")
@@ -129,7 +142,6 @@ class Bundle:
     log = _Below("root", "supervisor.log")
     hook_error = _Below("root", "hook-error.log")
     lock = _Below("root", "supervisor.lock")
-    heal_lock = _Below("root", "heal.lock")
     confirm = _Below("root", "confirm")
     tokens = _Below("root", "tokens.json")
     home = _Below("root", "home")
@@ -285,14 +297,20 @@ def outer_uid(uid_map: str = "/proc/self/uid_map") -> int:
     return euid
 
 
-def containers_conf_dropin(environ: Mapping[str, str], *, uid: int | None = None) -> str:
+DROPIN = "99-terok.conf"
+"""The last file that sets hooks_dir wins (containers.conf(5)), and Podman 6 sorts the files of all folders by name."""
+OLD_DROPIN = "50-terok.conf"
+"""The name that earlier versions used."""
+
+
+def containers_conf_dropin(environ: Mapping[str, str], *, uid: int | None = None, name: str = DROPIN) -> str:
     """The containers.conf drop-in that announces our hooks (containers.conf(5)): per user, or /etc for root."""
     uid = outer_uid() if uid is None else uid
     if uid == 0:
-        return "/etc/containers/containers.conf.d/50-terok.conf"
+        return f"/etc/containers/containers.conf.d/{name}"
     config = environ.get("XDG_CONFIG_HOME", "")
     base = config if config.startswith("/") else os.path.join(environ.get("HOME") or "/root", ".config")
-    return os.path.join(base, "containers", "containers.conf.d", "50-terok.conf")
+    return os.path.join(base, "containers", "containers.conf.d", name)
 
 
 def socket_path(runtime_dir: str, service: str) -> str:

@@ -17,7 +17,7 @@ from ..ground import within
 from ..ground.errors import TerokError
 from ..ground.layout import Bundle
 from ..ground.quick import dumps, loads
-from . import nft
+from . import loopback, nft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,19 +57,27 @@ def apply(namespaces: Namespaces, shield: Shield) -> None:
     _inside(namespaces, body)
 
 
-def put(shield: Shield) -> None:
-    """The first half of `apply`, for a caller that is in the namespaces itself."""
-    for path in (shield.ruleset + NOW, shield.expected + NOW):
+def begin_closed(shield: Shield) -> None:
+    """End what was in force for the previous start only; before dnsmasq or the relay reads a file."""
+    for path in (shield.ruleset + NOW, shield.expected + NOW, (shield.loopback or shield.ruleset) + NOW):
         try:
             os.unlink(path)
         except FileNotFoundError:
             pass
-    servers = Bundle(os.path.dirname(shield.ruleset)).dnsmasq_servers
-    try:
-        os.replace(servers + START, servers)
-    except FileNotFoundError:
-        pass
+    bundle = Bundle(os.path.dirname(shield.ruleset))
+    for path in (bundle.dnsmasq_servers, bundle.dnsmasq_hosts, bundle.dnsmasq_conf, bundle.airlock_policy):
+        try:
+            os.replace(path + START, path)
+        except FileNotFoundError:
+            pass
+
+
+def put(shield: Shield) -> None:
+    """The first half of `apply`, for a caller that is in the namespaces itself."""
+    begin_closed(shield)
     _load_new(_read(shield.ruleset))
+    if shield.loopback is not None:
+        loopback.put(shield.loopback)
 
 
 def check(shield: Shield) -> None:
@@ -78,8 +86,7 @@ def check(shield: Shield) -> None:
     Raises:
         TerokError: naming the first difference.
     """
-    now = shield.expected + NOW
-    path = now if os.path.exists(now) else shield.expected
+    path = _in_force(shield.expected)
     try:
         expected = loads(_read(path))
     except (ValueError, RecursionError) as error:
@@ -87,6 +94,8 @@ def check(shield: Shield) -> None:
     found = difference(expected, structure(loads(_list())["nftables"]))
     if found:
         raise TerokError(f"The firewall in force is not the expected one: {found}.")
+    if shield.loopback is not None:
+        loopback.check(_in_force(shield.loopback))
 
 
 def restore(namespaces: Namespaces, shield: Shield) -> None:
@@ -97,8 +106,29 @@ def restore(namespaces: Namespaces, shield: Shield) -> None:
     """
 
     def body() -> None:
-        now = shield.ruleset + NOW
-        _load(_read(now if os.path.exists(now) else shield.ruleset))
+        _load(_read(_in_force(shield.ruleset)))
+        if shield.loopback is not None:
+            loopback.put(_in_force(shield.loopback))
+        check(shield)
+
+    _inside(namespaces, body)
+
+
+def _in_force(path: str) -> str:
+    """The file that counts now: the one beside it, while something differs from what a start begins with."""
+    return path + NOW if os.path.exists(path + NOW) else path
+
+
+def settle(namespaces: Namespaces, shield: Shield) -> None:
+    """Make the airlock's routes what they should be now, and check everything.
+
+    Raises:
+        TerokError: as `apply`.
+    """
+
+    def body() -> None:
+        if shield.loopback is not None:
+            loopback.put(_in_force(shield.loopback))
         check(shield)
 
     _inside(namespaces, body)
@@ -181,7 +211,8 @@ def rotate(namespaces: Namespaces, shield: Shield, turn: int) -> None:
     generation = ("_a", "_b")[turn % 2]
     names = loads(_read(shield.expected))["sets"]
     sets = [name for name in names if name.startswith("learned") and name.endswith(generation)]
-    load(namespaces, "".join(f"flush set {TABLE} {name}\n" for name in sets).encode())
+    if sets:
+        load(namespaces, "".join(f"flush set {TABLE} {name}\n" for name in sets).encode())
 
 
 def structure(listing: list[dict[str, Any]]) -> dict[str, Any]:

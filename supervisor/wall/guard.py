@@ -1,8 +1,8 @@
-"""Notices when somebody else changes a container's firewall, and puts it back.
+"""Notices when another program changes a container's firewall or its loopback network, and restores it.
 
-The kernel tells of every change of nftables over netlink (NFNLGRP_NFTABLES). Only the type of each message is
-looked at: elements come and go with every DNS answer and say nothing, anything else leads to a comparison with what
-should be in force. Idle, this costs one descriptor.
+The kernel reports every change of nftables (NFNLGRP_NFTABLES), and in the airlock every change of addresses and routes,
+over netlink. Only the type of each message is looked at: elements come and go with every DNS answer and say nothing,
+anything else leads to a comparison with what should be in force. Idle, this costs one or two descriptors.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from _socket import SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, socket
 
 from ..ground import audit
 from ..ground.errors import TerokError
-from ..ground.log import say
 from . import firewall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..container.container import Container
     from ..schema import Wiring
 
 _AF_NETLINK, _NETLINK_NETFILTER = 16, 12
 _NFNLGRP_NFTABLES = 7
-_SUBSYS_NFTABLES = 10
+_SUBSYS_ROUTES, _SUBSYS_NFTABLES = 0, 10
+_FIRST_ROUTE_MESSAGE = 16
 _ELEMENTS = {12, 13, 14, 15, 16}  # NEW-, GET-, DELSETELEM, NEW-, GETGEN (linux/netfilter/nf_tables.h)
 _HEADER = struct.Struct("=IHHII")
 _AGAIN = 0.1
@@ -40,18 +40,24 @@ def listen() -> int:
 
 
 def matters(data: bytes) -> bool:
-    """True when a batch of netlink messages (netlink(7)) holds one that is about more than set elements."""
+    """True when a batch of netlink messages (netlink(7)) has one about rules, sets, links, addresses or routes."""
     at = 0
     while at + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, at)
         if kind >> 8 == _SUBSYS_NFTABLES and kind & 0xFF not in _ELEMENTS:
             return True
+        if kind >> 8 == _SUBSYS_ROUTES and kind >= _FIRST_ROUTE_MESSAGE:
+            return True
         at += max(_HEADER.size, (length + 3) & ~3)
     return False
 
 
-def drain(fd: int) -> bool:
-    """Take in what the kernel has said so far on a socket of `listen`; True when something changed that matters."""
+def drain(fds: Sequence[int]) -> bool:
+    """Take in what the kernel has reported so far on these netlink sockets; True when something relevant changed."""
+    return sum(_drain(fd) for fd in fds) > 0  # each is read, whatever another one said
+
+
+def _drain(fd: int) -> bool:
     changed = False
     for _ in range(64):  # the rest waits for the next round: a flood must not keep the loop
         try:
@@ -68,39 +74,28 @@ class Guard:
     """Keeps the firewall of one container as it should be.
 
     Args:
-        fd: what `listen` returned in the container's network namespace.
-
-    Attributes:
-        checking: `check`, with its failures handled.
-        lost: True when the kernel's messages of some time went to a process that is gone.
+        fds: what `listen` returned in the container's network namespace, and in the airlock `netlink.listen` too.
     """
 
-    def __init__(self, fd: int, container: Container, wiring: Wiring) -> None:
-        self.fd, self._container, self._wiring = fd, container, wiring
-        self.checking: Callable[[], None] = self.check
+    def __init__(self, fds: Sequence[int], container: Container, wiring: Wiring) -> None:
+        self.fds, self._container, self._wiring = fds, container, wiring
         self.later: Callable[[float, Callable[[], None]], None] = lambda _seconds, _check: None
-        self.lost = False
-        self._told = ""
 
     def on_news(self) -> None:
-        """Read what the kernel has to say; compare and restore when it matters."""
-        if drain(self.fd):
-            self.checking()
+        """Read what the kernel reports; compare and restore when it matters."""
+        if drain(self.fds):
+            self.check()
 
     def check(self) -> None:
         """Compare the firewall in force with the expected one; restore it when it differs, and write it down.
 
         While `terok shield` changes both, which it does under a lock, the comparison waits.
-
-        Raises:
-            TerokError: it could not be restored; `checking` tries again.
         """
         shield = self._wiring.shield
         assert shield is not None
-        self.lost = False
         # A live change loads rules and writes the file that says what they are: between the two they differ by right.
         if self._being_changed():
-            self.later(_AGAIN, self.checking)
+            self.later(_AGAIN, self.check)
             return
         try:
             firewall.verify(self._container.network, shield)
@@ -109,11 +104,9 @@ class Guard:
             reason = error.what
         try:
             firewall.restore(self._container.network, shield)
+            self._tell("restored", reason)
         except TerokError as error:
             self._tell("restore_failed", f"{reason} {error.what}")
-            raise
-        self._tell("restored", reason)
-        self._told = ""
 
     def _being_changed(self) -> bool:
         from fcntl import LOCK_NB, LOCK_SH, flock
@@ -132,11 +125,8 @@ class Guard:
             os.close(fd)
 
     def _tell(self, event: str, reason: str) -> None:
-        if self._told == reason:
-            return  # the same failure again
-        self._told = reason
-        say(f"shield: {event}: {reason}")
+        os.write(2, f"shield: {event}: {reason}\n".encode(errors="replace"))
         try:
             audit.append(self._wiring.bundle.audit, "shield", event, reason=reason)
         except OSError as error:
-            say(f"shield: the audit line could not be written: {error.strerror}")
+            os.write(2, f"shield: the audit line could not be written: {error.strerror}\n".encode())

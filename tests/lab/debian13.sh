@@ -1,10 +1,11 @@
 #!/bin/bash
-# tests/lab/debian13.sh [COMMAND...]: the built wheel and the tests inside Debian 13 (podman 5, pasta, Python 3.13), as root.
+# tests/lab/debian13.sh [TEST... | -- COMMAND...]: the built wheel and the tests inside Debian 13 (podman 5, pasta,
+# Python 3.13), as root.
 #
 # The system lies in a directory (TEROK_DEBIAN13, default /var/tmp/terok-debian13; about 700 MB), made once by mmdebstrap from
 # this machine's own package source. The checkout is copied into it, and the wheel is installed in a virtual environment
-# there, so nothing of this machine's Python takes part. COMMAND runs in the copy, inside the lab; default: every test.
-# Everything runs in namespaces of its own and ends with the command.
+# there, so nothing of this machine's Python takes part; the kernel is this machine's. Default: every test, as `make test`
+# runs them. COMMAND runs in the copy, in one lab. Everything runs in namespaces of its own and ends with the command.
 set -euo pipefail
 [[ $(id -u) == 0 ]] || { echo "tests/lab/debian13.sh needs root, to make a system in a directory." >&2; exit 1; }
 cd "$(dirname "$0")/../.."
@@ -42,9 +43,13 @@ mkdir -p "$root$source_"
 tar -cf - --exclude=./.git --exclude=./.venv --exclude=./build --exclude=./dist --exclude=__pycache__ . | tar -C "$root$source_" -xf -
 chmod -R a+rX "$root$source_"
 
-export root source_ CMD
-CMD=$(printf '%q ' "${@:-/opt/venv/bin/python -m pytest -q -p no:cacheprovider tests}")
-[[ $# -gt 0 ]] || CMD="/opt/venv/bin/python -m pytest -q -p no:cacheprovider tests"
+export root source_
+if [[ ${1-} == -- ]]; then
+  shift
+  run=(bash tests/lab/lab.sh -- "$@")
+else
+  run=(bash tests/lab/suite.sh /opt/venv/bin/python "${@:-tests}")
+fi
 exec unshare --mount --pid --fork --kill-child --propagation private -- /bin/bash -ec '
   mount --bind "$root" "$root"
   mount -t proc proc "$root/proc"; mount -t sysfs sysfs "$root/sys"; mount --rbind /dev "$root/dev"
@@ -54,8 +59,9 @@ exec unshare --mount --pid --fork --kill-child --propagation private -- /bin/bas
   export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   [[ -x /opt/venv/bin/python ]] || python3 -m venv /opt/venv
   rm -rf dist
-  /opt/venv/bin/python -m pip install --quiet --disable-pip-version-check build setuptools wheel 2>/dev/null
-  /opt/venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . 2>/dev/null
-  /opt/venv/bin/python -m pip uninstall --quiet --yes terok-host 2>/dev/null || true
-  /opt/venv/bin/python -m pip install --quiet --disable-pip-version-check "$(echo dist/*.whl)[dev]" 2>/dev/null
-  exec bash tests/lab/lab.sh -- /bin/bash -c "$CMD"'
+  pip() { /opt/venv/bin/python -m pip --quiet --disable-pip-version-check "$@" 2>/tmp/pip.log || { cat /tmp/pip.log >&2; exit 1; }; }
+  pip install build setuptools wheel
+  pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+  pip uninstall --yes terok-host
+  pip install "$(echo dist/*.whl)[dev]"
+  exec "$@"' debian13 "${run[@]}"

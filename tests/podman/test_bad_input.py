@@ -227,6 +227,12 @@ def test_annotations_alone_with_a_scope_that_cannot_be(house: House, name: str, 
     assert "could not be composed from the annotations" in reason
 
 
+@pytest.mark.parametrize("annotation", ["terok.scope=", "Terok.scope=work", "terok.shield.profile=base"])
+def test_an_annotation_that_only_resembles_ours(house: House, name: str, annotation: str) -> None:
+    reason = refused(house, name, f"--annotation={annotation}")
+    assert "has no value" in reason or "is unknown" in reason
+
+
 def test_a_mount_source_that_is_missing(house: House, name: str) -> None:
     document = wiring.with_signer(house, name)
     document["mounts"].append({"source": "/no/such/file", "target": "/etc/resolv.conf", "read_only": True})
@@ -256,7 +262,9 @@ def test_a_second_supervisor_for_one_container(house: House, name: str) -> None:
         read: dict[str, Any] = json.loads(Path(house.bundle(name).record).read_text())
         return read
 
-    until(lambda: record()["standby"])  # written after the container was let go
+    # what goes on after `podman run` has returned: the record's last writing, and crun becoming the container's program
+    until(lambda: record()["standby"])
+    until(lambda: leaks.read(Path(f"/proc/{record()['container_pid']}/cmdline")).startswith("sleep\0"))
     served, before = record(), leaks.take(house)
     identity, bundle = house.podman("inspect", "--format", "{{.Id}} {{.OCIConfigPath}}", name).stdout.split()
     state = {

@@ -305,7 +305,7 @@ def test_launches_at_the_same_time_do_not_mix(house: House, nothing_left: None) 
 
 API = """
 import json, os, sys
-from terok_host.runtime.config import load
+from terok_host.runtime.kit.config import load
 from terok_host.runtime import launch
 cfg = load(os.environ)
 flags, plan = launch.compose(sys.argv[1], cfg=cfg, shield=True, gate=False, broker=True, scope=sys.argv[2] or None)

@@ -46,7 +46,7 @@ def tree(house: House) -> dict[str, str]:
 
 
 def dropin(house: House) -> Path:
-    return house.home / ".config/containers/containers.conf.d/50-terok.conf"
+    return house.home / ".config/containers/containers.conf.d/99-terok.conf"
 
 
 def test_uninstall_reverses_setup_exactly(house: House) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime.shield import views
+from terok_host.sidecars.shield import bundle as shield_bundle
 from terok_host.sidecars.shield import live
 from terok_host.supervisor.ground.layout import package_root
 from terok_host.supervisor.wall import firewall
@@ -83,7 +83,7 @@ def test_status_waits_for_a_change_under_way(house: House, box: str) -> None:
             )
             with pytest.raises(subprocess.TimeoutExpired):
                 status.wait(0.7)
-            firewall.restore(running.namespaces, views.expected(bundle))
+            firewall.restore(running.namespaces, shield_bundle.shield_of(bundle, shield_bundle.read_state(bundle)))
         said, _ = status.communicate(timeout=10)
     assert status.returncode == 0, said
 

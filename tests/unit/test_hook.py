@@ -123,3 +123,30 @@ def test_the_hook_imports_nothing_heavy() -> None:
     out = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True).stdout
     heavy = {"asyncio", "dataclasses", "inspect", "pathlib", "subprocess", "typing", "socket", "ssl", "httpx", "yaml"}
     assert not heavy & set(eval(out.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"terok.shield.profile": "dev"},
+        {"Terok.scope": "work"},
+        {"TEROK.SCOPE": "work"},
+        {"terok.scopes": "work"},
+        {"com.terok.scope": "work"},
+        {"terok": "work"},
+        {"terok.scope": ""},
+        {"terok.scope": " "},
+        {"terok.scope": "work", "terok.shield.profile": "dev"},
+    ],
+    ids=lambda annotations: "&".join(f"{key}={value}" for key, value in annotations.items()),
+)
+def test_an_annotation_that_only_resembles_ours_refuses_the_start(tmp_path: Path, annotations: dict[str, str]) -> None:
+    done = hook("createRuntime", state(pid=os.getpid(), bundle="/tmp", annotations=annotations), tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert b"is unknown" in done.stderr or b"has no value" in done.stderr
+
+
+def test_keys_of_podman_may_hold_a_container_name(tmp_path: Path) -> None:
+    annotations = {"io.podman.annotations.apparmor/terok-box": "x", "io.kubernetes.cri-o.Name": "terok"}
+    done = hook("createRuntime", state(pid=os.getpid(), bundle="/tmp", annotations=annotations), tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")

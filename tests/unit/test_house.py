@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS = ("supervisor", "sidecars", "hookbin", "runtime", "selinux")
 SHARED_SIDECARS = ("sidecars.kit", "sidecars.store", "sidecars.roster", "sidecars.login")
+NEIGHBOURS = {"sidecars.airlock": ("sidecars.shield",)}
+"""Services that may import another one: the relay carries out the shield's policy."""
 LINES_MAX = 450
 MODULES_MAX = 16
 WAREHOUSES: dict[str, int] = {}
@@ -92,7 +94,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 PROGRAMS: dict[str, frozenset[str]] = {
     "supervisor.service": frozenset({"sidecars.boot"}),
-    "supervisor.names": frozenset({"sidecars.shield.refresh"}),
+    "supervisor.supervise": frozenset({"sidecars.shield.refresh"}),
     "hookbin.stages": frozenset({"runtime.launch.annotated"}),
     "runtime.ssh.agent": frozenset({"sidecars.boot"}),
     "runtime.host.hooks": frozenset({"hookbin.entry"}),
@@ -144,7 +146,7 @@ def may_import(module: str, target: str) -> bool:
     if floor == "sidecars" and below == "sidecars":
         if module == "sidecars.boot":
             return service(target) in SHARED_SIDECARS
-        return service(target) in (service(module), *SHARED_SIDECARS)
+        return service(target) in (service(module), *SHARED_SIDECARS, *NEIGHBOURS.get(service(module), ()))
     allowed = {"supervisor": (), "sidecars": ("supervisor",), "hookbin": ("supervisor",)}
     return floor == "runtime" or below in allowed[floor]
 

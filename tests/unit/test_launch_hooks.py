@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -67,11 +68,34 @@ def test_a_launch_is_refused_when_the_environment_hides_the_hooks(home: Path) ->
     Path(layout.hooks).mkdir(parents=True)
     for stage in hooks.STAGES:
         Path(hooks.descriptor_path(layout, stage)).write_text(hooks.descriptor_text(layout, stage))
-    write(home, "containers.conf.d/50-terok.conf", hooks.dropin_text(layout, SYSTEM))
+    write(home, "containers.conf.d/99-terok.conf", hooks.dropin_text(layout, SYSTEM))
     environ = {"HOME": str(home)}
     assert hooks.problem(layout, environ, uid=1000) is None
     for variable in ("CONTAINERS_CONF", "CONTAINERS_CONF_OVERRIDE"):
         other = write(home, "other.conf", '[engine]\nhooks_dir = ["/x"]\n')
         hidden = {**environ, variable: str(other)}
         assert "hides it" in (hooks.problem(layout, hidden, uid=1000) or "")
-        assert variable in hooks.mend(layout, hidden, uid=1000)
+        assert variable in hooks.how_to_fix(layout, hidden, uid=1000)
+
+
+def test_podman_6_sorts_the_drop_ins_of_all_folders_by_name(home: Path) -> None:
+    layout = Layout(str(home / "data"), str(home / "run"), str(home / "config"))
+    Path(layout.hooks).mkdir(parents=True)
+    for stage in hooks.STAGES:
+        Path(hooks.descriptor_path(layout, stage)).write_text(hooks.descriptor_text(layout, stage))
+    write(home, "containers.conf.d/50-terok.conf", hooks.dropin_text(layout, SYSTEM))
+    write(home, "containers.conf", '[engine]\nhooks_dir = ["/main"]\n')
+    order = hooks.config_files({"HOME": str(home)}, uid=1000, by_name=True)
+    names = [Path(path).name for path in order if ".conf.d/" in path]
+    assert names == sorted(names)
+    assert all(".conf.d/" not in path for path in order[: len(order) - len(names)])
+
+
+@pytest.mark.parametrize(
+    ("key", "runs"),
+    [("terok.scope", True), ("Terok.Shield.profile", True), ("x.terok", True), ("org.example.title", False)],
+)
+def test_the_descriptor_matches_every_key_that_resembles_ours(tmp_path: Path, key: str, runs: bool) -> None:
+    layout = Layout(str(tmp_path), str(tmp_path), str(tmp_path))
+    patterns = hooks.descriptor(layout, "createRuntime")["when"]["annotations"]
+    assert any(bool(re.search(pattern, key) and re.search(value, "")) for pattern, value in patterns.items()) is runs

@@ -7,9 +7,9 @@ from pathlib import Path
 from terok_host.sidecars.roster import files
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
-from terok_host.sidecars.vault.decide import Grant
 from terok_host.sidecars.vault.keeper import Keeper
 from terok_host.sidecars.vault.routes import Route
+from terok_host.sidecars.vault.tokens import Grant
 from terok_host.supervisor.ground.layout import Layout
 
 

@@ -20,7 +20,7 @@ def providers() -> dict[str, Any]:
 def allowed(providers: dict[str, Any], name: str, method: str, path: str) -> bool:
     kind = next(iter(providers[name]["auth"]))
     route = Route(name, catalog.effective(providers[name], {}), kind)
-    rule = route.rule(method.encode(), path.encode())
+    rule = route.rule((method.encode(),), path.encode())
     return rule is not None and rule.allow
 
 

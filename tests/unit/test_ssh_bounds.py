@@ -279,3 +279,14 @@ def test_nothing_secret_in_command_line_or_environment(signer: Signer) -> None:
     )
     assert shown.stdout.split()[1:3] == ["-I", "-S"]
     assert len(shown.stdout.split()) == 6
+
+
+def test_what_cannot_be_audited_is_not_signed(signer: Signer, blobs: dict[str, bytes]) -> None:
+    with Client(signer) as client:
+        assert client.ask(sign(blobs["plain"], SSHSIG))[0] == wire.SIGN_RESPONSE
+        size = (signer.bundle / "audit.jsonl").stat().st_size
+        resource.prlimit(signer.pid, resource.RLIMIT_FSIZE, (size + 10, resource.RLIM_INFINITY))
+        client.send(sign(blobs["plain"], SSHSIG))
+        assert client.receive() == b""
+    assert signer.wait(5) not in (0, None)
+    (signer.bundle / "supervisor.log").write_text("")

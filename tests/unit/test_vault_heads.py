@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from terok_host.sidecars.kit import codec, limits
 from terok_host.sidecars.kit.codec import parse_request, read_answer
-from terok_host.sidecars.vault.decide import Grant, Plan
+from terok_host.sidecars.vault.decide import Plan
 from terok_host.sidecars.vault.heads import Heads
 from terok_host.sidecars.vault.routes import Route
+from terok_host.sidecars.vault.tokens import Grant
 from tests.standins.upstream import Upstream
 from tests.standins.vault import SECRET, Vault, provider, read_all
 

@@ -1,0 +1,100 @@
+"""Makes sure that a scope has a credential for an agent: asks once at a terminal, or says what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from ...sidecars.roster import agents as needs
+from ...sidecars.roster import files as roster
+from ...supervisor.ground.errors import Exit, TerokError
+from ..kit.env import Env
+from ..launch import services
+
+KEY, IMPORT, VENDOR, NONE = WAYS = ("key", "import", "vendor", "none")
+"""What `--login` takes: type a key, take the vendor's own file of this host, run the vendor's login, go without."""
+
+_LETTERS = {"k": KEY, "i": IMPORT, "v": VENDOR, "n": NONE}
+
+
+def ensure(env: Env, agent: str, scope: str, way: str | None, image: Callable[[], str]) -> None:
+    """Return when the scope can serve the agent, or the operator wants to go without.
+
+    Args:
+        env: the surroundings.
+        agent: the agent, as in the roster.
+        scope: the scope; it comes into being with its first credential.
+        way: one of `WAYS`; None: ask at a terminal.
+        image: gives the agent's image, in which the vendor's login runs.
+
+    Raises:
+        TerokError: NOT_FOUND when there is no credential and no terminal to ask at; else what storing one raises.
+    """
+    providers = _missing(env, agent, scope)
+    if not providers or way == NONE:
+        return
+    chosen = way or _ask(env, agent, scope, providers)
+    if chosen != NONE:
+        _store(env, agent, scope, chosen, image)
+
+
+def _missing(env: Env, agent: str, scope: str) -> list[str]:
+    """The providers of which one credential would do; empty when the scope has one, or the roster has no such agent."""
+    catalogue, warning = roster.load(env.layout)
+    if warning:
+        env.note(warning)
+    known = catalogue["agents"].get(agent)
+    if known is None:
+        return []
+    store = services.open_store(env.layout)
+    if store is None:
+        return list(known["providers"])
+    with store:
+        held = needs.credentials(store.describe("credential", scope), scope)
+    return [] if needs.choose(known, held) else list(known["providers"])
+
+
+def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
+    from ..vault.transfer import captures
+
+    if not sys.stdin.isatty():
+        raise TerokError(
+            f"The scope {scope} has no credential for {agent}.",
+            fix=f"terok vault add {scope} {providers[0]}, or --login key (read from standard input), import, none",
+            code=Exit.NOT_FOUND,
+        )
+    found = captures(env, agent)
+    home = env.environ.get("HOME", "/")
+    own = next((each["file"] for each in found if os.path.exists(os.path.join(home, each["file"]))), None)
+    env.note(
+        f"The scope {scope} has no credential for {agent} yet. It stays on this host; the container never sees it."
+    )
+    env.note(f"  k  type a key of {' or '.join(providers)}")
+    if own:
+        env.note(
+            f"  i  take over ~/{own}. If the login renews itself, the copy in your home ends with the first renewal."
+        )
+    if any(each["command"] for each in found):
+        env.note("  v  log in with the vendor's program, in a container of its own")
+    env.note("  n  go on without")
+    while True:
+        print("Which one? [k] ", end="", file=sys.stderr, flush=True)
+        answer = (sys.stdin.readline() or "n\n").strip().lower() or "k"
+        if answer[0] in _LETTERS:
+            return _LETTERS[answer[0]]
+
+
+def _store(env: Env, agent: str, scope: str, way: str, image: Callable[[], str]) -> None:
+    from ..vault import auth
+
+    words = argparse.Namespace(
+        agent=agent,
+        scope=scope,
+        provider=None,
+        file="" if way == IMPORT else None,
+        login=image() if way == VENDOR else None,
+        replace=False,
+    )
+    auth.run(words, env)

@@ -1,0 +1,419 @@
+"""One connection of the container: what it shows, where it may go, and the bytes both ways.
+
+Rules of this file:
+- nothing goes upstream, and nothing is dialled, before the policy has allowed it;
+- a name that the connection shows is compared with the one that its address stands for;
+- every connection leaves a line when it begins and one when it ends, and a refused one a line with the reason.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ..kit.addresses import own_addresses
+from ..kit.dial import Endpoint
+from ..kit.reactor import ERROR, HANGUP, READ, WRITE, Timer
+from ..kit.refusal import Refused
+from . import hello
+from .duct import AGAIN, DONE, PIPE, READ_SIZE, Duct
+from .duct import READ as SOURCE
+from .duct import WRITE as TARGET
+from .heads import SWITCHED, Requests
+from .policy import HOST_NAME, Proof, Route, Verdict, covers
+
+if TYPE_CHECKING:
+    from ..kit.refusal import Refusal
+    from ..kit.stream import Stream
+    from .service import Service
+
+SHOW_SECONDS = 10.0
+"""How long a client may take to show the name that it wants."""
+LINGER_SECONDS = 1.0
+"""How long a refused client may take to read why."""
+_ABORT = struct.pack("ii", 1, 0)
+_METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI ")
+
+
+class State(Enum):
+    """SHOWING: its first bytes are awaited. DIALLING: allowed, and being connected. OPEN: bytes go both ways.
+    LINGERING: refused, and told so. CLOSED: gone.
+    """
+
+    SHOWING = "showing"
+    DIALLING = "dialling"
+    OPEN = "open"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+class Flow:
+    """One accepted connection.
+
+    Args:
+        service: the relay.
+        client: the container's end, non-blocking.
+        route: where its address leads.
+    """
+
+    __slots__ = (
+        "_service", "_client", "_server", "_route", "_state", "_seen", "_timer", "_requests", "_masks", "_up", "_down",
+        "_began", "_again", "_number", "name", "address", "verdict", "_reply",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, client: socket.socket, route: Route) -> None:
+        self._service, self._client, self._route = service, client, route
+        self._server: socket.socket | None = None
+        self._state = State.SHOWING
+        self._seen = b""
+        self._timer: Timer | None = None
+        self._requests: Requests | None = None
+        self._masks: dict[int, int] = {}
+        self._up: Duct | None = None
+        self._down: Duct | None = None
+        self._began = service.reactor.now
+        self._again = False
+        self._number = 0
+        self._reply = b""
+        self.name = route.name
+        self.address = route.address
+        self.verdict = Verdict(False, "")
+
+    def __repr__(self) -> str:
+        return f"<Flow {self._state.value} {self.name or self.address or self._route.pattern}:{self._route.port}>"
+
+    def start(self) -> None:
+        """Wait for what the connection has to show, or connect at once."""
+        if self._route.proof in (Proof.NONE, Proof.TLS_IF_ANY):
+            self._dial()
+            return
+        self._timer = self._service.reactor.later(SHOW_SECONDS, self._late)
+        self._watch(self._client, READ)
+
+    # --- showing ---------------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        """More of the first bytes."""
+        try:
+            data = self._client.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close()
+            return
+        self._seen += data
+        try:
+            self._judge_first()
+        except hello.Incomplete:
+            if len(self._seen) > hello.BUFFER_MAX:
+                self._refuse(Verdict(False, "the ClientHello is too long"))
+        except hello.Malformed as error:
+            self._refuse(Verdict(False, error.why))
+        except Refused as refused:
+            self._refuse(Verdict(False, refused.refusal.why, refused.refusal.allow))
+
+    def _judge_first(self) -> None:
+        proof = self._route.proof
+        if hello.looks_like_tls(self._seen) and proof is not Proof.HTTP:
+            self._judge_hello()
+        elif proof is Proof.TLS:
+            self._refuse(Verdict(False, f"port {self._route.port} carries TLS only"))
+        elif proof is Proof.HTTP or self._seen.startswith(_METHODS):
+            self._judge_requests()
+        elif len(self._seen) >= max(map(len, _METHODS)) or not any(each.startswith(self._seen) for each in _METHODS):
+            what = self._route.pattern or "a name that is not allowed"
+            why = f"only TLS and HTTP show which name of {what} is meant"
+            self._refuse(Verdict(False, why, "allow the exact name with its port"))
+
+    def _judge_hello(self) -> None:
+        """Raises what `hello.server_name` raises, and Refused for a name that may not be."""
+        name = hello.server_name(self._seen)
+        if name is not None:
+            self._accept(name)
+        elif self.name and self._service.policy.allows_without_name(self.name, self._route.port, self._service.clock()):
+            self._accept(self.name)
+        else:
+            raise Refused(403, "no-name", "The TLS client sends no server name.", self._hint_without_name())
+        if self._state is State.SHOWING:
+            self._dial()
+
+    def _hint_without_name(self) -> str:
+        policy = self._service.policy
+        return policy.hint_exactly(self.name, self._route.port) if self.name else ""
+
+    def _judge_requests(self) -> None:
+        requests = self._requests or Requests(self._accept, self._route.port)
+        self._requests = requests
+        seen, self._seen = self._seen, b""
+        self._seen = requests.feed(seen)
+        if requests.started:
+            self._dial()
+
+    def _accept(self, name: str) -> None:
+        """Take the name that the connection shows; raises Refused when it may not have it."""
+        policy, port = self._service.policy, self._route.port
+        if self.name and name != self.name:
+            why = f"The connection leads to {self.name}, and asks for {name[:100]}."
+            raise Refused(403, "other-name", why, policy.judge_name(name, port, self._service.clock()).allow)
+        if not covers(self._route.pattern, name) or not _is_name(name):
+            why = f"The connection leads to {self._route.pattern or 'a name'}, and asks for {name[:100]}."
+            raise Refused(403, "other-name", why, policy.judge_name(name, port, self._service.clock()).allow)
+        verdict = policy.judge_name(name, port, self._service.clock())
+        if not verdict.allowed:
+            raise Refused(403, "not-allowed", f"{name} is {verdict.why}.", verdict.allow)
+        self.name = name
+
+    def _late(self) -> None:
+        self._refuse(Verdict(False, f"the client showed no name within {SHOW_SECONDS:g} s"))
+
+    # --- dialling ----------------------------------------------------------------------------------------
+
+    def _dial(self) -> None:
+        service, port = self._service, self._route.port
+        verdict = self._verdict()
+        if not verdict.allowed:  # it may have been denied meanwhile
+            self._refuse(verdict)
+            return
+        self.verdict = verdict
+        self._stop_timer()
+        self._watch(self._client, 0)
+        self._state = State.DIALLING
+        host = self.name or self.address
+        if host == HOST_NAME:
+            endpoint = Endpoint("127.0.0.1", port, tls=False, judge=lambda _address: "")
+        else:
+            endpoint = Endpoint(host, port, tls=False, judge=self._judge_address)
+        service.dialer.dial(endpoint, self._dialled)
+
+    def _verdict(self) -> Verdict:
+        """What the policy says now."""
+        policy, now, port = self._service.policy, self._service.clock(), self._route.port
+        return policy.judge_name(self.name, port, now) if self.name else policy.judge_address(self.address, port, now)
+
+    def _judge_address(self, address: str) -> str:
+        service = self._service
+        return service.policy.dialable(address, self._route.port, service.clock(), own_addresses())
+
+    def _dialled(self, stream: Stream | None, refusal: Refusal | None) -> None:
+        if self._state is not State.DIALLING:
+            if stream is not None:
+                stream.abort()
+            return
+        if stream is None:
+            assert refusal is not None
+            self._service.failed(self, refusal.why)
+            self._close(abort=True)
+            return
+        self._server = stream.hand_over()
+        self.address = str(self._server.getpeername()[0])
+        self._open(self._server)
+
+    def _open(self, server: socket.socket) -> None:
+        self._state = State.OPEN
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._up = Duct(self._client, server, self._service.pipes)
+        self._down = Duct(server, self._client, self._service.pipes)
+        seen, self._seen = self._seen, b""
+        self._up.push(seen)
+        if self._requests is not None:
+            self._up.gate = self._requests.feed
+            if self._requests.switching:
+                self._down.gate = self._answered
+        elif self._route.proof is Proof.TLS_IF_ANY:
+            self._up.gate = self._sniff
+        self._number = self._service.opened(self)
+        self._move()
+
+    # --- open ------------------------------------------------------------------------------------------------
+
+    def _sniff(self, data: bytes) -> bytes:
+        """The first bytes of a connection to one exact name: a ClientHello has to name it, anything else passes."""
+        assert self._up is not None
+        self._seen += data
+        if hello.looks_like_tls(self._seen):
+            try:
+                name = hello.server_name(self._seen)
+            except hello.Incomplete:
+                return b""
+            if name is not None:
+                self._accept(name)
+            elif not self._service.policy.allows_without_name(self.name, self._route.port, self._service.clock()):
+                raise Refused(403, "no-name", "The TLS client sends no server name.", self._hint_without_name())
+        self._up.gate = None
+        seen, self._seen = self._seen, b""
+        return seen
+
+    def _answered(self, data: bytes) -> bytes:
+        """The beginning of the answer to a request to switch protocols."""
+        assert self._requests is not None and self._down is not None and self._up is not None
+        self._reply += data
+        if len(self._reply) < len(SWITCHED) and SWITCHED.startswith(self._reply):
+            return b""
+        self._down.gate = None
+        if self._reply.startswith(SWITCHED):
+            self._up.push(self._requests.switched())
+            self._up.gate = None
+        else:
+            self._up.push(self._requests.stayed())
+        reply, self._reply = self._reply, b""
+        self._service.reactor.soon(self._move)
+        return reply
+
+    def _move(self) -> None:
+        """Let both directions do what they can, then wait for what they need."""
+        if self._state is not State.OPEN:
+            return
+        assert self._up is not None and self._down is not None and self._server is not None
+        self._again = False
+        try:
+            self._up.step()
+            self._down.step()
+        except hello.Malformed as error:
+            self._refuse(Verdict(False, error.why))
+            return
+        except Refused as refused:
+            self._refuse(Verdict(False, refused.refusal.why, refused.refusal.allow))
+            return
+        up, down = self._up, self._down
+        if up.waits == DONE and down.waits == DONE:
+            self._close(abort=up.broken or down.broken)
+            return
+        if up.broken and down.waits == SOURCE and not down.moved:
+            self._close(abort=True)  # nothing was ever answered, and nothing can be asked any more
+            return
+        for duct in (up, down):
+            if duct.waits == PIPE:
+                self._service.pipes.wait(self._move)
+            elif duct.waits == AGAIN and not self._again:
+                self._again = True
+                self._service.reactor.soon(self._move)
+        self._watch(self._client, (READ if up.waits == SOURCE else 0) | (WRITE if down.waits == TARGET else 0))
+        self._watch(self._server, (READ if down.waits == SOURCE else 0) | (WRITE if up.waits == TARGET else 0))
+
+    def judge_again(self) -> None:
+        """After a change of policy: end the connection when it is not allowed any more."""
+        if self._state not in (State.OPEN, State.DIALLING):
+            return
+        policy, now, port = self._service.policy, self._service.clock(), self._route.port
+        if self.name:
+            verdict = policy.judge_name(self.name, port, now)
+            address = self.address if self.name != HOST_NAME else ""
+            if verdict.allowed and address and policy.dialable(address, port, now, own_addresses()):
+                verdict = Verdict(False, f"its address {address} is not allowed")
+        else:
+            verdict = policy.judge_address(self.address, port, now)
+        if not verdict.allowed or policy.mode == "quarantine":
+            self.cut(verdict.why if not verdict.allowed else "quarantine")
+
+    # --- end ---------------------------------------------------------------------------------------------------
+
+    def _refuse(self, verdict: Verdict) -> None:
+        """Say no in the client's protocol, write it down, and close."""
+        self._service.refused(self.name, self._route, verdict)
+        if hello.looks_like_tls(self._seen):
+            answer = hello.ALERT
+        elif self._requests is not None:
+            text = f"terok: {verdict.why}\n" + (f"{verdict.allow}\n" if verdict.allow else "")
+            head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}"
+            answer = f"{head}\r\nConnection: close\r\n\r\n{text}".encode("ascii", "replace")
+        else:
+            self._close(abort=True, why="refused")
+            return
+        self._end_server("refused")
+        try:
+            self._client.send(answer)
+            self._client.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(abort=True)
+            return
+        self._state = State.LINGERING
+        self._timer = self._service.reactor.later(LINGER_SECONDS, self._close)
+        self._watch(self._client, READ)
+
+    def _linger(self) -> None:
+        try:
+            if self._client.recv(READ_SIZE):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close()
+
+    def cut(self, why: str) -> None:
+        """End it at once; both sides see a reset."""
+        self._close(abort=True, why=why)
+
+    def _end_server(self, why: str) -> None:
+        """Write the last line of an open connection, and close what leads out."""
+        self._stop_timer()
+        if self._state is State.OPEN:
+            assert self._up is not None and self._down is not None
+            seconds = round(self._service.reactor.now - self._began, 3)
+            self._service.closed(self, self._number, self._up.moved, self._down.moved, seconds, why)
+            self._up.close()
+            self._down.close()
+        if self._server is not None:
+            self._watch(self._server, 0)
+            self._server.close()
+            self._server = None
+
+    def _close(self, *, abort: bool = False, why: str = "") -> None:
+        if self._state is State.CLOSED:
+            return
+        if abort:
+            for sock in (self._client, self._server):
+                if sock is not None:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        self._end_server(why)
+        self._state = State.CLOSED
+        self._watch(self._client, 0)
+        self._client.close()
+        self._up = self._down = None
+        self._service.left(self)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- events ----------------------------------------------------------------------------------------------
+
+    def _watch(self, sock: socket.socket, mask: int) -> None:
+        """Wait for these events; a socket without any is not watched at all, or its hang-up would come for ever."""
+        fd, reactor = sock.fileno(), self._service.reactor
+        before = self._masks.get(fd, 0)
+        if before == mask:
+            return
+        self._masks[fd] = mask
+        if not before:
+            reactor.watch(fd, mask, self._ready)
+        elif mask:
+            reactor.modify(fd, mask)
+        else:
+            del self._masks[fd]
+            reactor.forget(fd)
+
+    def _ready(self, events: int) -> None:
+        if self._state is State.OPEN:
+            self._move()
+        elif self._state is State.SHOWING:
+            self._show()
+        elif self._state is State.LINGERING:
+            self._linger()
+        elif events & (HANGUP | ERROR):
+            self._close(abort=True)
+
+    @property
+    def route(self) -> Route:
+        """Where its address leads."""
+        return self._route
+
+
+def _is_name(name: str) -> bool:
+    """Whether the text is a host name and no address: those are judged as addresses, elsewhere."""
+    return not name.replace(".", "").isdigit() and ":" not in name and not name.startswith("[") and "." in name

@@ -1,0 +1,139 @@
+"""Reads the server name out of a TLS ClientHello (RFC 8446 section 4.1.2, RFC 6066 section 3). Pure; hostile input.
+
+The hello may come in several segments and be split over several records. What two programs could read differently is
+refused: the relay and the server must see the same name.
+"""
+
+from __future__ import annotations
+
+HELLO_MAX = 64 << 10
+"""Bytes of a handshake message that is still read; real ones have 200 to 2,000."""
+BUFFER_MAX = HELLO_MAX + (5 << 10)
+"""The same with the headers of its records, of at least `_RECORD_MIN` bytes each but the last."""
+
+_HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
+_RECORD_MAX = 16 << 10
+_RECORD_MIN = 64
+_NAME = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_NAME_MAX = 253
+_UNRECOGNIZED_NAME = 112
+
+ALERT = bytes((21, 3, 3, 0, 2, 2, _UNRECOGNIZED_NAME))
+"""What a client is told: a fatal alert, `unrecognized_name` (RFC 6066 section 3)."""
+
+
+class Malformed(Exception):
+    """This is no ClientHello, or one that could be read in two ways. `why` is one sentence."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Incomplete(Exception):
+    """More bytes are needed."""
+
+
+def looks_like_tls(data: bytes) -> bool:
+    """Whether a connection that begins so is a TLS handshake."""
+    return data[:1] == b"\x16" and data[1:2] in (b"", b"\x03")
+
+
+def server_name(data: bytes) -> str | None:
+    """The name that a client asks for, in lower case; None when its hello has none.
+
+    Args:
+        data: everything that the client has sent so far.
+
+    Raises:
+        Incomplete: the hello has not arrived as a whole.
+        Malformed: there is none, or it breaks a rule.
+    """
+    hello = _handshake(data)
+    fields = _Reader(hello)
+    fields.skip(2 + 32)  # version and random
+    fields.skip(fields.number(1))  # session
+    fields.skip(fields.number(2))  # cipher suites
+    fields.skip(fields.number(1))  # compression
+    if fields.left == 0:
+        return None
+    extensions = _Reader(fields.take(fields.number(2)))
+    if fields.left:
+        raise Malformed("Bytes follow the extensions of the ClientHello.")
+    name: str | None = None
+    seen: set[int] = set()
+    while extensions.left:
+        kind = extensions.number(2)
+        content = extensions.take(extensions.number(2))
+        if kind in seen:
+            raise Malformed("The ClientHello has an extension twice.")
+        seen.add(kind)
+        if kind == _SERVER_NAME:
+            name = _read_name(content)
+    return name
+
+
+def _handshake(data: bytes) -> bytes:
+    """The body of the ClientHello, put together from its records."""
+    message, at = bytearray(), 0
+    wanted = 4
+    while len(message) < wanted:
+        header = data[at : at + 5]
+        if header[:1] not in (b"", b"\x16") or header[1:2] not in (b"", b"\x03"):
+            raise Malformed("The connection does not begin with a TLS handshake.")
+        if len(header) < 5:
+            raise Incomplete
+        length = int.from_bytes(header[3:5], "big")
+        if not 0 < length <= _RECORD_MAX:
+            raise Malformed("A TLS record is empty or too long.")
+        piece = data[at + 5 : at + 5 + length]
+        message += piece
+        at += 5 + length
+        if len(message) >= 4:
+            if message[0] != _CLIENT_HELLO:
+                raise Malformed("The first TLS message is not a ClientHello.")
+            wanted = 4 + int.from_bytes(message[1:4], "big")
+            if wanted > HELLO_MAX:
+                raise Malformed(f"The ClientHello has more than {HELLO_MAX >> 10} KiB.")
+        if len(piece) < length:
+            raise Incomplete
+        if length < _RECORD_MIN and len(message) < wanted and at > BUFFER_MAX:
+            raise Malformed("The ClientHello is cut into too many records.")
+    if len(message) > wanted:
+        raise Malformed("A record holds more than the ClientHello.")
+    return bytes(message[4:])
+
+
+def _read_name(content: bytes) -> str:
+    fields = _Reader(content)
+    names = _Reader(fields.take(fields.number(2)))
+    kind, name = names.number(1), names.take(names.number(2))
+    if fields.left or names.left or kind != _HOST_NAME:
+        raise Malformed("The ClientHello does not name exactly one host.")
+    lower = name.lower()
+    if not 0 < len(name) <= _NAME_MAX or not _NAME.issuperset(lower) or lower[:1] == b"." or lower[-1:] == b".":
+        raise Malformed("The server name in the ClientHello is not a host name.")
+    return lower.decode("ascii")
+
+
+class _Reader:
+    """Takes lengths and bytes off the front; Malformed where there are too few."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._at
+
+    def take(self, count: int) -> bytes:
+        if count > self.left:
+            raise Malformed("A length in the ClientHello does not fit.")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def skip(self, count: int) -> None:
+        self.take(count)
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "big")

@@ -1,0 +1,60 @@
+"""The relay's process: reads its policy, confines itself, serves until it is idle or stopped."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+
+from ..kit.audit import Audit
+from ..kit.confine import RESOLVER_FILES, confine
+from ..kit.context import Context
+from ..kit.reactor import Reactor
+from .service import Service
+
+
+def main(context: Context) -> int:
+    """Serve the container's connections; returns the process's exit code."""
+    reactor = Reactor()
+    audit = Audit(context.bundle.audit, "shield")
+    audit.open_old()
+    service = Service(
+        reactor,
+        [sock for _, sock in context.listeners],
+        context.bundle.airlock_policy,
+        audit,
+        container=context.container,
+        told=open_told(context.bundle.airlock_told),
+        idle_seconds=context.idle_seconds,
+    )
+    warm()
+    # the ports that may be connected to change with the policy, and Landlock cannot be loosened: none is named here
+    confine(read=[*RESOLVER_FILES, context.bundle.airlock], connect_ports=None)
+    gc.collect()
+    gc.freeze()
+    reactor.on_signal(signal.SIGTERM, reactor.stop)
+    reactor.on_signal(signal.SIGHUP, service.changed)
+    service.start()
+    reactor.run()
+    return 0
+
+
+def open_told(path: str) -> int:
+    """The pipe in which verbs hear that their change is in force (fifo(7)); -1 when it cannot be made."""
+    try:
+        try:
+            os.mkfifo(path, 0o600)
+        except FileExistsError:
+            pass
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return -1
+
+
+def warm() -> None:
+    """Load what the first look-up loads, the resolver's modules (nsswitch.conf(5)): Landlock hides them afterwards."""
+    try:
+        socket.getaddrinfo(b"localhost", 443, type=socket.SOCK_STREAM)
+    except OSError:
+        pass

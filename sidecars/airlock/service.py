@@ -1,0 +1,265 @@
+"""The relay of one container: accepts, keeps the policy up to date, writes the audit log."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..kit import limits
+from ..kit.audit import Audit
+from ..kit.dial import Dialer
+from ..kit.reactor import READ, Reactor, Timer
+from ..shield.reader.window import Window
+from .flow import Flow
+from .pipes import Pipes
+from .policy import Policy, Proof, Route, Verdict, decode
+
+CONNECTIONS_MAX = 4000
+"""Open connections; lowered by RLIMIT_NOFILE. More wait in the kernel's queue."""
+_DESCRIPTORS_EACH = 2
+_DESCRIPTORS_RESERVED = 64
+_SOL_IPV6, _ORIGINAL_DST = 41, 80
+_NOTE_SECONDS = 10.0
+
+
+class Service:
+    """Serves the listeners until it is idle.
+
+    Args:
+        reactor: the loop.
+        listeners: where the redirect rules lead, IPv4 and IPv6.
+        policy_path: `policy.json`; read again when it has changed.
+        audit: the container's log.
+        told: descriptor that gets one byte after each policy that is in force; -1: nobody waits.
+        idle_seconds: leave after this long without a connection; 0: stay.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        listeners: Sequence[socket.socket],
+        policy_path: str,
+        audit: Audit,
+        *,
+        container: str,
+        told: int = -1,
+        idle_seconds: int = 0,
+        dialer: Dialer | None = None,
+    ) -> None:
+        self.reactor, self.dialer, self.pipes = reactor, dialer or Dialer(reactor), Pipes(reactor)
+        self.policy = Policy(container)  # nothing is allowed until a policy has been read
+        self._listeners = list(listeners)
+        self._path, self._audit, self._told, self._idle_seconds = policy_path, audit, told, idle_seconds
+        self._flows: set[Flow] = set()
+        self._accepting = False
+        self._count = 0
+        self._version: tuple[int, int] | None = None
+        self._refusals: Window[tuple[str, str, int, Verdict]] = Window()
+        self._ender: Timer | None = None
+        self._idle_since = reactor.now
+        self._complained = 0.0
+        self._max = connections_max()
+
+    @staticmethod
+    def clock() -> float:
+        """Seconds since the epoch: allowances for a time are written so."""
+        return time.time()
+
+    # --- the policy ------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Read the policy again if its file is another one; a damaged one allows nothing."""
+        try:
+            info = os.stat(self._path)
+            version = (info.st_ino, info.st_mtime_ns)
+            if version == self._version:
+                return
+            with open(self._path, "rb") as file:
+                self.policy = decode(file.read())
+            self._version = version
+        except (OSError, ValueError) as error:
+            self.policy, self._version = Policy(self.policy.container), None
+            print(f"airlock: no policy, so nothing is allowed: {error}", file=sys.stderr)
+        for flow in list(self._flows):
+            flow.judge_again()
+        self._time_next_end()
+
+    def changed(self) -> None:
+        """A verb has changed the policy and waits for it to be in force."""
+        self.look()
+        if self._told >= 0:
+            try:
+                os.write(self._told, self.policy.generation.to_bytes(8, "big"))
+            except BlockingIOError:
+                pass  # full: nobody reads what is said
+
+    def _time_next_end(self) -> None:
+        if self._ender is not None:
+            self._ender.cancel()
+            self._ender = None
+        end = self.policy.next_end(self.clock())
+        if end is not None:
+            self._ender = self.reactor.later(max(0.0, end - self.clock()) + 0.01, self._something_ended)
+
+    def _something_ended(self) -> None:
+        for flow in list(self._flows):
+            flow.judge_again()
+        self._time_next_end()
+
+    # --- connections ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self.look()
+        self._accept_on()
+        if self._idle_seconds:
+            self.reactor.later(self._idle_seconds, self._idle)
+
+    def _accept_on(self) -> None:
+        if not self._accepting:
+            self._accepting = True
+            for listener in self._listeners:
+                self.reactor.watch(listener.fileno(), READ, self._acceptor(listener))
+
+    def _accept_off(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for listener in self._listeners:
+                self.reactor.forget(listener.fileno())
+
+    def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
+        own = listener.getsockname()[:2]
+
+        def accept(_events: int) -> None:
+            self.look()
+            for _ in range(limits.ACCEPTS_A_TURN):
+                if len(self._flows) >= self._max:
+                    self._accept_off()
+                    return
+                try:
+                    client, _ = listener.accept()
+                except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                    return
+                except OSError:
+                    # out of descriptors: clients wait in the kernel's queue until something is closed
+                    self._accept_off()
+                    self.reactor.later(limits.ACCEPT_RETRY_SECONDS, self._accept_on)
+                    return
+                client.setblocking(False)
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._begin(client, original_destination(client), own)
+
+        return accept
+
+    def _begin(self, client: socket.socket, destination: tuple[str, int], own: tuple[str, int]) -> None:
+        if destination in (own, ("", 0)):
+            found: Route | Verdict = Verdict(False, "the relay's own port is no destination")
+        else:
+            found = self.policy.route(*destination, self.clock())
+        if isinstance(found, Verdict):
+            route = Route(destination[1], Proof.NONE, address=destination[0])
+            self.refused(self.policy.names.get(destination[0], ""), route, found)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            return
+        flow = Flow(self, client, found)
+        self._flows.add(flow)
+        flow.start()
+
+    def left(self, flow: Flow) -> None:
+        """A connection is gone."""
+        self._flows.discard(flow)
+        if not self._flows:
+            self._idle_since = self.reactor.now
+        if not self._accepting and len(self._flows) < self._max:
+            self._accept_on()
+
+    def _idle(self) -> None:
+        left = self._idle_since + self._idle_seconds - self.reactor.now
+        if self._flows:
+            self.reactor.later(self._idle_seconds, self._idle)
+        elif left > 0:
+            self.reactor.later(left, self._idle)
+        else:
+            self.reactor.stop()
+
+    # --- the log --------------------------------------------------------------------------------------------
+
+    def opened(self, flow: Flow) -> int:
+        """Write that a connection begins; returns its number."""
+        self._count += 1
+        verdict = flow.verdict
+        self._write("connection", verdict=verdict.word, **self._place(flow), id=self._count, by=verdict.why)
+        return self._count
+
+    def closed(self, flow: Flow, number: int, sent: int, received: int, seconds: float, why: str) -> None:
+        """Write that a connection has ended."""
+        fields: dict[str, Any] = {"reason": why} if why else {}
+        self._write("closed", **self._place(flow), id=number, sent=sent, received=received, seconds=seconds, **fields)
+
+    def failed(self, flow: Flow, why: str) -> None:
+        """Write that an allowed connection could not be made."""
+        self._write("connection", verdict="failed", **self._place(flow), reason=why)
+
+    def refused(self, name: str, route: Route, verdict: Verdict) -> None:
+        """Write a refusal; repeats within some seconds are counted."""
+        key = (name or route.pattern, route.address, route.port, verdict)
+        if self._refusals.add(key, self.reactor.now):
+            self._write_refusal(key, 1)
+            self.reactor.later(_NOTE_SECONDS, self._write_repeats)
+
+    def _write_repeats(self) -> None:
+        for key, count in self._refusals.due(self.reactor.now):
+            self._write_refusal(key, count)
+        missed = self._refusals.take_overflow()
+        if missed:
+            self._write("overflow", count=missed, reason="more different refusals at once than are told apart")
+
+    def _write_refusal(self, key: tuple[str, str, int, Verdict], count: int) -> None:
+        name, address, port, verdict = key
+        place = {"name": name or None, "address": address, "port": port, "proto": "tcp"}
+        allow = {"allow": verdict.allow} if verdict.allow else {}
+        self._write("connection", verdict="refused", **place, reason=verdict.why, count=count, **allow)
+
+    @staticmethod
+    def _place(flow: Flow) -> dict[str, Any]:
+        return {"name": flow.name or None, "address": flow.address, "port": flow.route.port, "proto": "tcp"}
+
+    def _write(self, event: str, **fields: Any) -> None:
+        try:
+            self._audit.write(event, **fields)
+        except OSError as error:  # a full disk must not cut the container off
+            if self.reactor.now - self._complained > _NOTE_SECONDS:
+                self._complained = self.reactor.now
+                print(f"airlock: the audit log could not be written: {error.strerror}", file=sys.stderr)
+
+
+def original_destination(client: socket.socket) -> tuple[str, int]:
+    """Where the client wanted to go before the redirect rule (SO_ORIGINAL_DST); ("", 0): the kernel does not know."""
+    try:
+        if client.family == socket.AF_INET6:
+            raw = client.getsockopt(_SOL_IPV6, _ORIGINAL_DST, 28)
+            return socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack_from("!H", raw, 2)[0]
+        raw = client.getsockopt(socket.SOL_IP, _ORIGINAL_DST, 16)
+        return socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack_from("!H", raw, 2)[0]
+    except OSError:
+        return "", 0
+
+
+def connections_max() -> int:
+    """How many connections fit, after the limit of descriptors was raised as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX * _DESCRIPTORS_EACH + _DESCRIPTORS_RESERVED
+    try:
+        top = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, top), hard))
+        soft = max(soft, top)
+    except (OSError, ValueError):
+        pass
+    return max(1, min(CONNECTIONS_MAX, (soft - _DESCRIPTORS_RESERVED) // _DESCRIPTORS_EACH))

@@ -1,0 +1,207 @@
+"""The airlock on real containers: names, TLS, HTTP, refusals, the shield's verbs, capabilities, crashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trustme
+
+from terok_host.sidecars.shield import bundle as shield_bundle
+from terok_host.sidecars.shield import live
+from terok_host.supervisor import record
+from terok_host.supervisor.wall import firewall
+from tests.lab.house import House
+from tests.lab.waiting import until
+from tests.standins.dns import Resolver
+from tests.standins.listening import Listening
+from tests.standins.upstream import Upstream
+
+PATIENT = "trap exit TERM; sleep 1000 & wait"
+PROFILE = """\
+allowed.test
+upstream.test:7000
+*.wild.test
+203.0.113.0/24
+2001:db8:1::/48
+"""
+
+
+class Echo(Listening):
+    """A server that speaks first, then sends everything back."""
+
+    def drop_connections(self) -> None:
+        """Nothing is left open: the clients are gone."""
+
+    def _serve(self, raw: socket.socket) -> None:
+        with raw, suppress(ConnectionResetError):
+            raw.sendall(b"hello\n")
+            while data := raw.recv(65536):
+                raw.sendall(data)
+
+
+@pytest.fixture(scope="module")
+def web(resolver: Resolver) -> Iterator[None]:
+    """Web servers at the addresses of allowed.test and of the names below wild.test."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("allowed.test", "*.wild.test", "denied.test").configure_cert(context)
+    with (
+        Upstream(context, "192.88.99.10", 443),
+        Upstream(None, "192.88.99.10", 80),
+        Upstream(context, "192.88.99.30", 443),
+        Upstream(context, "192.88.99.66", 443),
+        Upstream(None, "203.0.113.7", 80),
+        Echo("198.51.100.20", 7000),
+    ):
+        yield
+
+
+@pytest.fixture
+def box(house: House, name: str, web: None) -> str:
+    """A running container in the airlock."""
+    start(house, name)
+    return name
+
+
+def start(house: House, name: str, *words: str) -> None:
+    """Start a patient container with the profile of this file."""
+    os.makedirs(house.layout.profiles, exist_ok=True)
+    (Path(house.layout.profiles) / "airlocktest.txt").write_text(PROFILE)
+    house.terok(
+        "run", name, "--network", "airlock", "--profiles", "airlocktest",
+        "--", "--detach", *words, house.image, "sh", "-c", PATIENT,
+    )  # fmt: skip
+
+
+def curl(house: House, box: str, *words: str) -> tuple[int, str]:
+    """curl in the container: its exit code, and what it printed."""
+    done = house.podman("exec", box, "curl", "-sS", "-k", "--max-time", "20", *words, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def log(house: House, box: str) -> list[dict[str, object]]:
+    path = Path(house.bundle(box).audit)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_allowed_names(house: House, box: str) -> None:
+    assert house.podman("exec", box, "ls", "/sys/class/net").stdout.split() == ["lo"]
+    assert curl(house, box, "https://allowed.test/x")[0] == 0
+    assert curl(house, box, "http://allowed.test/x")[0] == 0
+    assert curl(house, box, "http://203.0.113.7/x")[0] == 0
+    assert curl(house, box, "https://one.wild.test/")[0] == 0
+    echo = house.podman("exec", "-i", box, "sh", "-c", "echo ping | nc -w 3 upstream.test 7000")
+    assert echo.stdout == "hello\nping\n"
+    lines = [line for line in log(house, box) if line["event"] in ("connection", "closed")]
+    assert [line["verdict"] for line in lines if line["event"] == "connection"] == ["allowed"] * 5
+    ended = next(line for line in lines if line["event"] == "closed" and line["port"] == 7000)
+    assert (ended["name"], ended["sent"], ended["received"]) == ("upstream.test", 5, 11)
+
+
+def test_refusals(house: House, box: str) -> None:
+    code, said = curl(house, box, "https://denied.test/")
+    assert code == 6, said  # no such name
+    for place in ("https://1.1.1.1/", "https://[2606:4700::1111]/"):
+        before = time.monotonic()
+        code, said = curl(house, box, place)
+        assert code == 7 and time.monotonic() - before < 5, said
+    # a name that is allowed at an address, and another one asked for there
+    code, said = curl(house, box, "--connect-to", "denied.test:443:allowed.test:443", "https://denied.test/")
+    assert code == 35, said
+    code, said = curl(house, box, "--connect-to", "denied.test:80:allowed.test:80", "http://denied.test/")
+    assert code == 0 and "terok shield allow" in said
+    code, said = curl(house, box, "http://allowed.test/1", "--next", "-H", "Host: denied.test", "http://allowed.test/2")
+    assert "asks for denied.test" in said
+    assert curl(house, box, "https://allowed.test:8443/")[0] == 7
+    assert curl(house, box, "https://inside.wild.test/")[0] != 0  # rebinding
+    assert curl(house, box, "http://127.0.0.1:9440/")[0] != 0
+    refused = [line for line in log(house, box) if line.get("verdict") == "refused"]
+    hints = [line["allow"] for line in refused if "allow" in line]
+    assert f"terok shield allow {box} denied.test" in hints
+    assert f"terok shield allow {box} allowed.test:8443" in hints
+    assert any(line.get("name") == "denied.test" and line["event"] == "dns" for line in refused)
+
+
+def test_verbs(house: House, box: str) -> None:
+    https = "https://denied.test/"
+    house.terok("shield", "allow", box, "denied.test")
+    assert curl(house, box, https)[0] == 0
+    with held_open(house, box) as ended:
+        house.terok("shield", "deny", box, "upstream.test:7000")
+        until(ended)
+    house.terok("shield", "deny", box, "denied.test")
+    assert curl(house, box, https)[0] != 0
+    house.terok("shield", "forget", box, "denied.test", "upstream.test:7000")
+    assert curl(house, box, https)[0] != 0
+    house.terok("shield", "down", box)
+    assert curl(house, box, https)[0] == 0
+    assert curl(house, box, "-o", "/dev/null", "https://192.88.99.66/")[0] == 0
+    house.terok("shield", "up", box)
+    assert curl(house, box, https)[0] != 0
+    assert curl(house, box, "https://192.88.99.66/")[0] == 7
+    house.terok("shield", "learn", box)
+    assert curl(house, box, https)[0] == 0
+    house.terok("shield", "up", box)
+    assert json.loads(house.terok("shield", "learn", box, "--print", "--json").stdout)["profile"] == ["denied.test"]
+    house.terok("shield", "quarantine", box)
+    assert curl(house, box, "https://allowed.test/")[0] != 0
+    house.terok("shield", "reset", box)
+    assert curl(house, box, "https://allowed.test/")[0] == 0
+    house.terok("shield", "rules", box)
+    resolved = json.loads(house.terok("shield", "resolve", box, "--json").stdout)
+    assert resolved["synthetic"]["allowed.test"].startswith("198.18.")
+    status = json.loads(house.terok("shield", "status", box, "--json").stdout)
+    assert status["enforced"] is True and status["names"] == "airlock"
+
+
+def test_restart_begins_closed_with_the_same_addresses(house: House, box: str) -> None:
+    state = shield_bundle.read_state(house.bundle(box))
+    house.terok("shield", "down", box)
+    house.podman("stop", "-t", "0", box)
+    house.podman("start", box)
+    assert curl(house, box, "https://denied.test/")[0] == 6
+    assert curl(house, box, "https://allowed.test/")[0] == 0
+    after = shield_bundle.read_state(house.bundle(box))
+    assert after.addresses == state.addresses and after.model.mode == "up"
+
+
+def test_changes_from_outside_are_undone(house: House, box: str) -> None:
+    bundle = house.bundle(box)
+    running = live.Running.find(bundle)
+    assert running is not None
+    firewall.load(running.namespaces, b"flush table inet terok\n")
+    until(lambda: "restored" in [line["event"] for line in log(house, box)])
+    assert curl(house, box, "https://allowed.test/")[0] == 0
+
+
+def test_a_killed_relay_is_back_at_once(house: House, box: str) -> None:
+    assert curl(house, box, "https://allowed.test/")[0] == 0
+    known = record.read(house.bundle(box).record)
+    assert known is not None
+    relay = known.service("airlock").process
+    assert relay is not None
+    os.kill(relay.pid, signal.SIGKILL)
+    before = time.monotonic()
+    assert curl(house, box, "https://allowed.test/")[0] == 0
+    assert time.monotonic() - before < 3
+
+
+@contextmanager
+def held_open(house: House, box: str) -> Iterator[Callable[[], bool]]:
+    """A connection that stays open in the container; what it yields tells whether it has ended."""
+    script = "mkfifo /tmp/in; sleep 600 >/tmp/in & nc upstream.test 7000 </tmp/in >/tmp/said; echo over >/tmp/over"
+    house.podman("exec", "-d", box, "sh", "-c", script)
+
+    def holds(test: str) -> bool:
+        return house.podman("exec", box, "sh", "-c", test, check=False).returncode == 0
+
+    until(lambda: holds("test -s /tmp/said"))
+    yield lambda: holds("test -e /tmp/over")
