@@ -66,15 +66,16 @@ def _profiles(env: Env, words: Sequence[str]) -> Iterable[str]:
     return available(env.layout.profiles)
 
 
-def _roster(part: str) -> Callable[[Env, Sequence[str]], Iterable[str]]:
-    def names(env: Env, words: Sequence[str]) -> Iterable[str]:
-        from ..sidecars.roster import files
+def _providers(env: Env, words: Sequence[str]) -> Iterable[str]:
+    from ..sidecars.roster import files
 
-        catalogue, _ = files.load(env.layout)
-        listed: Iterable[str] = catalogue[part]
-        return listed
+    return files.load(env.layout)[0].providers
 
-    return names
+
+def _agents(env: Env, words: Sequence[str]) -> Iterable[str]:
+    from ..sidecars.roster import files
+
+    return files.load(env.layout)[0].agents
 
 
 def _recipes(env: Env, words: Sequence[str]) -> Iterable[str]:
@@ -132,14 +133,14 @@ def _signatures(env: Env, words: Sequence[str]) -> Iterable[str]:
 
 
 KINDS: dict[str, Callable[[Env, Sequence[str]], Iterable[str]]] = {
-    "agents": _roster("agents"),
+    "agents": _agents,
     "config-keys": _config_keys,
     "containers": _containers,
     "gates": _gates,
     "networks": _networks,
     "profiles": _profiles,
     "proposals": _proposals,
-    "providers": _roster("providers"),
+    "providers": _providers,
     "recipes": _recipes,
     "scopes": _scopes,
     "signatures": _signatures,

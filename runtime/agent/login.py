@@ -45,15 +45,15 @@ def _missing(env: Env, agent: str, scope: str) -> list[str]:
     catalogue, warning = roster.load(env.layout)
     if warning:
         env.note(warning)
-    known = catalogue["agents"].get(agent)
+    known = catalogue.agents.get(agent)
     if known is None:
         return []
     store = services.open_store(env.layout)
     if store is None:
-        return list(known["providers"])
+        return list(known.providers)
     with store:
         held = needs.credentials(store.describe("credential", scope), scope)
-    return [] if needs.choose(known, held) else list(known["providers"])
+    return [] if needs.choose(known, held) else list(known.providers)
 
 
 def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
@@ -67,7 +67,7 @@ def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
         )
     found = captures(env, agent)
     home = env.environ.get("HOME", "/")
-    own = next((each["file"] for each in found if os.path.exists(os.path.join(home, each["file"]))), None)
+    own = next((each.file for each in found if os.path.exists(os.path.join(home, each.file))), None)
     env.note(
         f"The scope {scope} has no credential for {agent} yet. It stays on this host; the container never sees it."
     )
@@ -76,7 +76,7 @@ def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
         env.note(
             f"  i  take over ~/{own}. If the login renews itself, the copy in your home ends with the first renewal."
         )
-    if any(each["command"] for each in found):
+    if any(each.command for each in found):
         env.note("  v  log in with the vendor's program, in a container of its own")
     env.note("  n  go on without")
     while True:

@@ -25,10 +25,10 @@ def run(args: argparse.Namespace, env: Env) -> int:
         env.note(warning)
     rows = []
     held = _held(env)
-    for name, agent in catalogue["agents"].items():
+    for name, agent in catalogue.agents.items():
         scopes = sorted(scope for scope, providers in held.items() if needs.choose(agent, providers))
         if args.scope is None or args.scope in scopes:
-            rows.append({"agent": name, "title": agent["title"], "providers": agent["providers"], "scopes": scopes})
+            rows.append({"agent": name, "title": agent.title, "providers": list(agent.providers), "scopes": scopes})
     lines = [("AGENT", "WHAT", "PROVIDERS", "SCOPES")]
     lines += [
         (str(row["agent"]), str(row["title"]), ", ".join(row["providers"]), ", ".join(row["scopes"]) or "-")

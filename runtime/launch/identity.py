@@ -9,6 +9,7 @@ from typing import Any
 from ...sidecars.gate import config as gate_config
 from ...sidecars.roster import agents
 from ...sidecars.roster import files as roster
+from ...sidecars.roster.model import AgentFile, Catalog
 from ...sidecars.store import tokens as shapes
 from ...sidecars.store.store import Store
 from ...supervisor.ground.errors import Exit, TerokError
@@ -31,7 +32,7 @@ class Identity:
 
     tokens: dict[str, str] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    files: dict[str, agents.AgentFile] = field(default_factory=dict)
+    files: dict[str, AgentFile] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -69,7 +70,7 @@ def make(plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundl
     return found
 
 
-def _held(store: Store, plan: WiringPlan, catalogue: Mapping[str, Any], found: Identity) -> dict[str, dict[str, Any]]:
+def _held(store: Store, plan: WiringPlan, catalogue: Catalog, found: Identity) -> dict[str, dict[str, Any]]:
     """The scope's credentials, by provider, that the roster knows."""
     assert plan.scope is not None
     if not plan.broker:
@@ -77,7 +78,7 @@ def _held(store: Store, plan: WiringPlan, catalogue: Mapping[str, Any], found: I
     held = agents.credentials(store.describe("credential", plan.scope), plan.scope)
     if not held:
         found.notes.append(f"Scope {plan.scope} has no credential: `terok vault add {plan.scope} PROVIDER` adds one.")
-    unknown = [name for name in held if name not in catalogue["providers"]]
+    unknown = [name for name in held if name not in catalogue.providers]
     if unknown:
         found.notes.append(f"The roster does not know {', '.join(unknown)}: no token was made for it.")
     return {name: meta for name, meta in held.items() if name not in unknown}
@@ -86,7 +87,7 @@ def _held(store: Store, plan: WiringPlan, catalogue: Mapping[str, Any], found: I
 def _mint(
     store: Store,
     plan: WiringPlan,
-    catalogue: Mapping[str, Any],
+    catalogue: Catalog,
     held: Mapping[str, dict[str, Any]],
     bundle: Bundle,
     found: Identity,
@@ -96,7 +97,7 @@ def _mint(
     def mint(provider: str) -> str:
         if provider == tokens.GATE:
             return shapes.mint()
-        return agents.phantom(catalogue["providers"][provider], held[provider])
+        return agents.phantom(catalogue.providers[provider], held[provider])
 
     providers = [*held, *([tokens.GATE] if plan.gate else [])]
     found.tokens = tokens.ensure(store, bundle, scope=plan.scope, providers=providers, mint=mint)
@@ -104,7 +105,7 @@ def _mint(
 
 def _point_agents(
     wanted: tuple[str, ...] | None,
-    catalogue: Mapping[str, Any],
+    catalogue: Catalog,
     held: Mapping[str, dict[str, Any]],
     scope: str,
     found: Identity,
@@ -114,7 +115,7 @@ def _point_agents(
         check_agent(name, catalogue)
         need = agents.wanted(catalogue, name, tokens=found.tokens, held=held)
         if need is None:
-            providers = " or ".join(catalogue["agents"][name]["providers"])
+            providers = " or ".join(catalogue.agents[name].providers)
             found.notes.append(
                 f"Agent {name} has no credential in scope {scope}: `terok vault add {scope} {providers}`."
             )
@@ -127,12 +128,12 @@ def _point_agents(
         pairs += [pair for pair in need.git if pair not in pairs]
 
 
-def check_agent(name: str, catalogue: Mapping[str, Any]) -> None:
+def check_agent(name: str, catalogue: Catalog) -> None:
     """Raise TerokError (USAGE), with the nearest known name, when the roster has no such agent."""
-    if name not in catalogue["agents"]:
+    if name not in catalogue.agents:
         from difflib import get_close_matches
 
-        close = get_close_matches(name, catalogue["agents"], n=1)
+        close = get_close_matches(name, catalogue.agents, n=1)
         raise TerokError(
             f"The roster has no agent {name[:60]!r}.",
             fix=f"write {close[0]}" if close else "terok agents lists them",

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
@@ -20,6 +20,9 @@ from ...supervisor.ground.layout import check_name
 from ..kit.verb import argument, one_of, scope_option, switch, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ...sidecars.roster.model import Agent
     from ..kit.env import Env
 
 HOME = "/terok-home"
@@ -65,33 +68,33 @@ def _typed(args: argparse.Namespace, env: Env) -> list[str]:
     from . import opening
     from .items import provider_of, put
 
-    name = args.provider or _agent(env, args.agent)["providers"][0]
+    name = args.provider or _agent(env, args.agent).providers[0]
     provider = provider_of(env, name)
-    kind = next((each for each in ("api-key", "basic") if each in provider["auth"]), None)
+    kind = next((each for each in ("api-key", "basic") if each in provider.auth), None)
     if kind is None:
         raise TerokError(f"{name} has no keys, only logins.", fix="use --login IMAGE or --import", code=Exit.USAGE)
-    if provider["custom"]:
+    if provider.custom:
         raise TerokError(
             f"{name} needs an upstream.", fix=f"terok vault add {args.scope} {name} --upstream URL", code=Exit.USAGE
         )
-    if provider["site"] and sys.stdin.isatty():
-        env.note(f"Make a key at {provider['site']}")
-    found = Credential(kind, secret_input.read(f"Key for {provider['title']}"))
+    if provider.site and sys.stdin.isatty():
+        env.note(f"Make a key at {provider.site}")
+    found = Credential(kind, secret_input.read(f"Key for {provider.title}"))
     with opening.unlocked(env, create=True) as store:
         put(store, args.scope, name, found, {"source": "typed"}, replace=args.replace)
     return [f"{args.scope}/{name}"]
 
 
-def _agent(env: Env, name: str) -> dict[str, Any]:
+def _agent(env: Env, name: str) -> Agent:
     from ...sidecars.roster import files
 
     catalogue, warning = files.load(env.layout)
     if warning:
         env.note(warning)
-    if name not in catalogue["agents"]:
-        known = ", ".join(catalogue["agents"])
+    if name not in catalogue.agents:
+        known = ", ".join(catalogue.agents)
         raise TerokError(f"There is no agent {name!r}.", fix=f"use one of: {known}", code=Exit.NOT_FOUND)
-    return dict(catalogue["agents"][name])
+    return catalogue.agents[name]
 
 
 def _import(args: argparse.Namespace, env: Env) -> list[str]:
@@ -100,7 +103,7 @@ def _import(args: argparse.Namespace, env: Env) -> list[str]:
     from .transfer import captures, store_captured
 
     home = env.environ.get("HOME", "/")
-    paths = [args.file] if args.file else [os.path.join(home, each["file"]) for each in captures(env, args.agent)]
+    paths = [args.file] if args.file else [os.path.join(home, each.file) for each in captures(env, args.agent)]
     failure: TerokError | None = None
     for path in dict.fromkeys(paths):
         try:
@@ -120,7 +123,7 @@ def _login(args: argparse.Namespace, env: Env) -> list[str]:
     from . import capture
     from .transfer import captures, store_captured
 
-    known = [each for each in captures(env, args.agent) if each["command"]]
+    known = [each for each in captures(env, args.agent) if each.command]
     if not known:
         raise TerokError(
             f"The roster has no login command for {args.agent}.", fix="type a key instead", code=Exit.USAGE
@@ -129,14 +132,14 @@ def _login(args: argparse.Namespace, env: Env) -> list[str]:
     home = env.layout.login_home(secrets.token_hex(8))
     os.makedirs(home, mode=0o700)
     try:
-        if chosen["hint"]:
-            env.note(chosen["hint"])
-        code = _run_container(env, args.login, chosen["command"], chosen["environ"], home)
+        if chosen.hint:
+            env.note(chosen.hint)
+        code = _run_container(env, args.login, chosen.command, chosen.environ, home)
         try:
-            text = capture.read_file(chosen["file"], beneath=home)
+            text = capture.read_file(chosen.file, beneath=home)
         except TerokError:
-            raise TerokError(f"The login ended with exit code {code} and left no ~/{chosen['file']}.") from None
-        return store_captured(env, args.agent, args.scope, text, f"~/{chosen['file']}", replace=args.replace)
+            raise TerokError(f"The login ended with exit code {code} and left no ~/{chosen.file}.") from None
+        return store_captured(env, args.agent, args.scope, text, f"~/{chosen.file}", replace=args.replace)
     finally:
         shutil.rmtree(home)
         try:
@@ -145,7 +148,9 @@ def _login(args: argparse.Namespace, env: Env) -> list[str]:
             pass  # another login runs
 
 
-def login_argv(podman: str, name: str, image: str, command: list[str], environ: dict[str, str], home: str) -> list[str]:
+def login_argv(
+    podman: str, name: str, image: str, command: Sequence[str], environ: Mapping[str, str], home: str
+) -> list[str]:
     """The podman command of a login: nothing of the host but an empty home directory.
 
     It runs as the container's root, which is the operator outside of it: the file must be theirs to read.
@@ -160,7 +165,7 @@ def login_argv(podman: str, name: str, image: str, command: list[str], environ: 
     return [*argv, image, *command]
 
 
-def _run_container(env: Env, image: str, command: list[str], environ: dict[str, str], home: str) -> int:
+def _run_container(env: Env, image: str, command: Sequence[str], environ: Mapping[str, str], home: str) -> int:
     """Run the login on this terminal; returns its exit code."""
     from ..host import podman
 

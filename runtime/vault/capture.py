@@ -21,6 +21,8 @@ from .leaks import open_parent
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ...sidecars.roster.model import Capture
+
 SIZE_MAX = 1 << 20
 
 
@@ -60,7 +62,7 @@ def read_file(path: str, *, beneath: str | None = None) -> str:
         raise TerokError(f"{path} is not text.") from None
 
 
-def read(capture: Mapping[str, Any], text: str, source: str) -> tuple[Credential, dict[str, Any]]:
+def read(capture: Capture, text: str, source: str) -> tuple[Credential, dict[str, Any]]:
     """The credential in a vendor's file, and its meta.
 
     Args:
@@ -72,16 +74,16 @@ def read(capture: Mapping[str, Any], text: str, source: str) -> tuple[Credential
         TerokError: the file does not hold such a credential. The message shows nothing of its content.
     """
     try:
-        tree = _PARSERS[capture["format"]](text)
+        tree = _PARSERS[capture.format](text)
     except Exception:  # noqa: BLE001 - each format's parser has errors of its own, and their texts quote the file
-        raise TerokError(f"{source} is not the {capture['format']} file that was expected.") from None
-    found = {name: _find(tree, path, capture["format"]) for name, path in capture["fields"].items()}
-    secret = found.get("access_token") if capture["auth"] == "oauth" else found.get("secret")
+        raise TerokError(f"{source} is not the {capture.format} file that was expected.") from None
+    found = {name: _find(tree, path, capture.format) for name, path in capture.fields.items()}
+    secret = found.get("access_token") if capture.auth == "oauth" else found.get("secret")
     if not isinstance(secret, str) or not secret:
-        raise TerokError(f"{source} holds no credential for {capture['provider']}.", code=Exit.NOT_FOUND)
-    login = _login(found) if capture["auth"] == "oauth" else {}
-    made = Credential(capture["auth"], check_secret(secret), **login)
-    variables = {name: _find(tree, path, capture["format"]) for name, path in capture["variables"].items()}
+        raise TerokError(f"{source} holds no credential for {capture.provider}.", code=Exit.NOT_FOUND)
+    login = _login(found) if capture.auth == "oauth" else {}
+    made = Credential(capture.auth, check_secret(secret), **login)
+    variables = {name: _find(tree, path, capture.format) for name, path in capture.variables.items()}
     meta: dict[str, Any] = {"source": source}
     kept = {name: value for name, value in variables.items() if isinstance(value, str) and value}
     if kept:

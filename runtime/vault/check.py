@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...sidecars.kit.dial import make_context
 from ...sidecars.login import refresh
 from ...sidecars.roster import catalog
+from ...sidecars.roster.model import Check, Provider
 from ...sidecars.store.credential import KIND, Credential, parse
 from ...sidecars.vault.routes import Route
 from ...supervisor.ground.errors import Exit, TerokError
@@ -44,9 +45,9 @@ def run_check(args: argparse.Namespace, env: Env) -> int:
         route = catalog.effective(provider, item.meta)
         item = _fresh(env, store, item, route)
     found = parse(item)
-    check = provider["check"] or {"path": "/", "headers": {}}
-    url, headers, ca = request(args.provider, route, found, args.path or check["path"])
-    headers.update(check["headers"])
+    check = provider.check or Check()
+    url, headers, ca = request(args.provider, route, found, args.path or check.path)
+    headers.update(check.headers)
     began = time.monotonic()
     status, reason = _get(url, headers, ca)
     duration = time.monotonic() - began
@@ -65,7 +66,7 @@ def run_check(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK if good else Exit.FAILURE
 
 
-def request(name: str, provider: dict[str, Any], found: Credential, path: str) -> tuple[str, dict[str, str], str]:
+def request(name: str, provider: Provider, found: Credential, path: str) -> tuple[str, dict[str, str], str]:
     """URL and headers of a GET that carries the credential as the vault's own requests do, and its CA bundle.
 
     Raises:
@@ -84,9 +85,9 @@ def request(name: str, provider: dict[str, Any], found: Credential, path: str) -
     return url, {"User-Agent": "terok", "Accept": "*/*", **headers}, endpoint.ca
 
 
-def _fresh(env: Env, store: Store, item: Item, route: dict[str, Any]) -> Item:
+def _fresh(env: Env, store: Store, item: Item, route: Provider) -> Item:
     """The credential, refreshed first when it is a login that has ended."""
-    if route["refresh"] is None or not refresh.due(item, time.time(), 0):
+    if route.refresh is None or not refresh.due(item, time.time(), 0):
         return item
     from ...sidecars.login.exchange import send
     from ...sidecars.login.slot import Slot

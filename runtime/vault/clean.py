@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...sidecars.roster import files
 from ...sidecars.store.credential import KIND, secrets_of
@@ -23,8 +23,9 @@ from .transfer import store_captured
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from ...sidecars.roster.model import Agent
     from ..kit.env import Env
 
 _WORD = re.compile(r"[A-Za-z0-9_.~+/-]{20,512}")
@@ -41,7 +42,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.~+/-]{20,512}")
 def run_clean(args: argparse.Namespace, env: Env) -> int:
     """Find credentials that leaked into mounted directories."""
     catalogue, _ = files.load(env.layout)
-    agents: dict[str, Any] = catalogue["agents"]
+    agents = catalogue.agents
     roots = [os.path.abspath(path) for path in args.paths] or mounted(env)
     for path in args.paths:
         if not os.path.isdir(path):
@@ -84,10 +85,10 @@ def _outermost(roots: Iterable[str]) -> list[str]:
     return kept
 
 
-def _names(agents: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+def _names(agents: Mapping[str, Agent]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for name, agent in agents.items():
-        for path in {*agent["leaks"], *(each["file"] for each in agent["capture"])}:
+        for path in {*agent.leaks, *(place.file for place in agent.capture)}:
             found[path] = (*found.get(path, ()), name)
     return found
 
@@ -112,9 +113,9 @@ def _phantoms(env: Env) -> Callable[[str], bool]:
     return opening.closed(env).is_phantom
 
 
-def _only_phantoms(phantom: Callable[[str], bool], agents: dict[str, Any], found: Found) -> bool:
+def _only_phantoms(phantom: Callable[[str], bool], agents: Mapping[str, Agent], found: Found) -> bool:
     """Whether a credential file holds no credential, or one of our phantom tokens."""
-    captures = [each for name in found.agents for each in agents[name]["capture"] if found.path.endswith(each["file"])]
+    captures = [each for name in found.agents for each in agents[name].capture if found.path.endswith(each.file)]
     if not captures:
         return any(phantom(word) for word in _WORD.findall(found.text))
     for each in captures:

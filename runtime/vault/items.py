@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...sidecars.roster import catalog, files
+from ...sidecars.roster.model import Provider
 from ...sidecars.roster.providers import url_problem
 from ...sidecars.store import credential
 from ...sidecars.store.credential import KIND, Credential
@@ -84,7 +85,7 @@ def _line(entry: Entry) -> str:
     return "  ".join(words + ([note] if note else []))
 
 
-def provider_of(env: Env, name: str) -> dict[str, Any]:
+def provider_of(env: Env, name: str) -> Provider:
     """A provider of the roster.
 
     Raises:
@@ -93,11 +94,11 @@ def provider_of(env: Env, name: str) -> dict[str, Any]:
     catalogue, warning = files.load(env.layout)
     if warning:
         env.note(warning)
-    found = catalogue["providers"].get(name)
+    found = catalogue.providers.get(name)
     if found is None:
-        known = ", ".join(catalogue["providers"])
+        known = ", ".join(catalogue.providers)
         raise TerokError(f"There is no provider {name!r}.", fix=f"use one of: {known}", code=Exit.NOT_FOUND)
-    return dict(found)
+    return found
 
 
 @verb(*NAMES, *SECRET, *ROUTE, examples=("terok vault add work github <token.txt",))
@@ -181,13 +182,13 @@ def show(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def route_meta(args: argparse.Namespace, provider: dict[str, Any]) -> dict[str, Any]:
+def route_meta(args: argparse.Namespace, provider: Provider) -> dict[str, Any]:
     """The meta that the options of `add` ask for.
 
     Raises:
         TerokError: an option does not fit the provider.
     """
-    kinds = list(provider["auth"])
+    kinds = list(provider.auth)
     kind = args.auth or ("basic" if args.user and "basic" in kinds else kinds[0])
     if kind not in kinds:
         raise TerokError(f"{args.provider} takes {' or '.join(kinds)}, not {kind}.", code=Exit.USAGE)
@@ -197,7 +198,7 @@ def route_meta(args: argparse.Namespace, provider: dict[str, Any]) -> dict[str, 
         meta["variables"] = variables
     if args.upstream:
         meta["upstream"] = _upstream(args)
-    elif provider["custom"]:
+    elif provider.custom:
         raise TerokError(
             f"{args.provider} has no upstream of its own.", fix="add --upstream https://...", code=Exit.USAGE
         )
@@ -227,12 +228,12 @@ def _common_meta(args: argparse.Namespace) -> dict[str, Any]:
     return meta
 
 
-def _variables(args: argparse.Namespace, provider: dict[str, Any]) -> dict[str, str]:
+def _variables(args: argparse.Namespace, provider: Provider) -> dict[str, str]:
     found = {}
     for word in args.set:
         name, equals, value = word.partition("=")
-        if not equals or name not in provider["variables"]:
-            known = ", ".join(provider["variables"]) or "none"
+        if not equals or name not in provider.variables:
+            known = ", ".join(provider.variables) or "none"
             raise TerokError(f"--set {word}: {args.provider} has these values: {known}.", code=Exit.USAGE)
         found[name] = value
     return found

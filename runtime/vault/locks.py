@@ -57,7 +57,7 @@ def report(env: Env) -> dict[str, Any]:
     }  # fmt: skip
     try:
         catalogue, warning = files.load(env.layout)
-        found["routes"] = f"{len(catalogue['providers'])} providers, {len(catalogue['agents'])} agents"
+        found["routes"] = f"{len(catalogue.providers)} providers, {len(catalogue.agents)} agents"
         found["attention"] += [warning] if warning else []
     except TerokError as error:
         found["routes"] = f"wrong: {error}"

@@ -20,10 +20,10 @@ def run_routes(args: argparse.Namespace, env: Env) -> int:
     if args.check:
         from ...sidecars.roster.compile import compile_files
 
-        catalogue = compile_files([path for path, _, _ in files.sources(env.layout)])
+        catalogue = compile_files([source.path for source in files.sources(env.layout)])
     else:
         catalogue = files.write_routes(env.layout)
-    providers, agents = catalogue["providers"], catalogue["agents"]
+    providers, agents = catalogue.providers, catalogue.agents
     done = "The roster is right" if args.check else f"Wrote {env.layout.vault_routes}"
     text = f"{done}: {len(providers)} providers, {len(agents)} agents."
     env.out.emit({"path": env.layout.vault_routes, "providers": list(providers), "agents": list(agents)}, text)

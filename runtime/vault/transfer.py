@@ -23,7 +23,9 @@ from .items import provider_of, put
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from ...sidecars.roster.model import Capture
     from ...sidecars.store.store import Store
     from ..kit.env import Env
 
@@ -183,15 +185,15 @@ def store_captured(env: Env, agent: str, scope: str, text: str, source: str, *, 
         except TerokError as error:
             failure = failure or error
             continue
-        provider_of(env, each["provider"])
+        provider_of(env, each.provider)
         with opening.unlocked(env, create=True) as store:
-            put(store, scope, each["provider"], found, meta, replace=replace)
-        return [f"{scope}/{each['provider']}"]
+            put(store, scope, each.provider, found, meta, replace=replace)
+        return [f"{scope}/{each.provider}"]
     assert failure is not None
     raise failure
 
 
-def captures(env: Env, agent: str) -> list[dict[str, Any]]:
+def captures(env: Env, agent: str) -> Sequence[Capture]:
     """How the vendor's credential of an agent is read.
 
     Raises:
@@ -200,10 +202,10 @@ def captures(env: Env, agent: str) -> list[dict[str, Any]]:
     from ...sidecars.roster import files
 
     catalogue, _ = files.load(env.layout)
-    if agent not in catalogue["agents"]:
-        known = ", ".join(catalogue["agents"])
+    if agent not in catalogue.agents:
+        known = ", ".join(catalogue.agents)
         raise TerokError(f"There is no agent {agent!r}.", fix=f"use one of: {known}", code=Exit.NOT_FOUND)
-    found: list[dict[str, Any]] = catalogue["agents"][agent]["capture"]
+    found = catalogue.agents[agent].capture
     if not found:
         raise TerokError(
             f"The roster does not say where {agent} keeps its credential.",

@@ -22,7 +22,7 @@ import socket
 import sqlite3
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from ...supervisor.ground import process
@@ -34,10 +34,20 @@ from ..roster import catalog
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ..roster.model import Provider
+
 _MESSAGE_MAX = 8192
 _TEXT_MAX = 1000
 _DNS_PORT = 53
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev/urandom", "/proc/self/uid_map")
+
+
+class Question(NamedTuple):
+    """Whose login to refresh: when it is due, or, with a version, because that version was refused."""
+
+    scope: str
+    name: str
+    version: int | None
 
 
 class Answer(NamedTuple):
@@ -99,7 +109,7 @@ class Helper:
         Returns:
             False when the helper is gone or has too many questions waiting.
         """
-        question = json.dumps({"scope": scope, "name": name, "version": version}).encode()
+        question = json.dumps(Question(scope, name, version)._asdict()).encode()
         try:
             return self._socket.send(question) == len(question)
         except OSError:
@@ -134,8 +144,8 @@ class _Work:
         """Give up everything that an exchange does not need."""
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         os.makedirs(os.path.dirname(self.key_files[0]), mode=0o700, exist_ok=True)
-        providers = catalog.load(self.routes)["providers"].values()
-        bundles = [each["ca_bundle"] for each in providers if each["ca_bundle"]]
+        providers = catalog.load(self.routes).providers.values()
+        bundles = [provider.ca_bundle for provider in providers if provider.ca_bundle]
         confine(
             read=[
                 *_SYSTEM,
@@ -155,7 +165,7 @@ class _Work:
     def _keys(self) -> list[str]:
         return [os.path.dirname(path) for path in self.key_files]
 
-    def answer(self, question: dict[str, Any]) -> Answer:
+    def answer(self, question: Question) -> Answer:
         """Refresh one credential."""
         from ..store import keys
         from ..store.store import Store
@@ -163,16 +173,16 @@ class _Work:
         from .refresh import refresh
         from .slot import Slot
 
-        scope, name = str(question["scope"]), str(question["name"])
+        scope, name, version = question
         try:
             with Store.open(self.store) as store, Slot(self.directory, scope, name) as slot:
                 keys.ensure_unlocked(store, self.key_files)
                 meta = next((entry.meta for entry in store.describe("credential", scope) if entry.name == name), {})
-                providers = catalog.load(self.routes)["providers"]
+                providers = catalog.load(self.routes).providers
                 if name not in providers:
                     return _failed(question, f"There is no provider {name}.", "terok vault routes")
                 provider = catalog.effective(providers[name], meta)
-                item = refresh(store, slot, provider, send, stale=question["version"], clock=time.time)
+                item = refresh(store, slot, provider, send, stale=version, clock=time.time)
                 return Answer(scope, name, item.version, "", "")
         except TerokError as error:
             return _failed(question, error.what, error.fix)
@@ -184,7 +194,7 @@ def _serve(connection: socket.socket, work: _Work) -> int:
     """Answer questions until the vault's process is gone. A child that dies without an answer is answered for."""
     waiting = select.poll()
     waiting.register(connection, select.POLLIN)
-    children: dict[int, tuple[int, dict[str, Any]]] = {}
+    children: dict[int, tuple[int, Question]] = {}
     while True:
         for fd, _ in waiting.poll():
             if fd in children:
@@ -197,14 +207,14 @@ def _serve(connection: socket.socket, work: _Work) -> int:
             data = connection.recv(_MESSAGE_MAX)
             if not data:
                 return 0
-            question = json.loads(data)
+            question = Question(**json.loads(data))
             pid = _start(connection, work, question)
             child = process.pidfd(pid)
             children[child] = (pid, question)
             waiting.register(child, select.POLLIN)
 
 
-def _start(connection: socket.socket, work: _Work, question: dict[str, Any]) -> int:
+def _start(connection: socket.socket, work: _Work, question: Question) -> int:
     """Answer one question in a child; returns its pid."""
     return process.fork(lambda: _send(connection, work.answer(question)))
 
@@ -218,8 +228,8 @@ def _send(connection: socket.socket, answer: Answer) -> int:
     return 0
 
 
-def _failed(question: dict[str, Any], error: str, fix: str = "") -> Answer:
-    return Answer(str(question["scope"]), str(question["name"]), None, error[:_TEXT_MAX], fix[:_TEXT_MAX])
+def _failed(question: Question, error: str, fix: str = "") -> Answer:
+    return Answer(question.scope, question.name, None, error[:_TEXT_MAX], fix[:_TEXT_MAX])
 
 
 def _close_others(keep: int) -> None:
@@ -238,6 +248,6 @@ def _resolver() -> list[str]:
     return [os.path.dirname(os.path.realpath("/etc/resolv.conf"))]
 
 
-def _ports(providers: Iterable[dict[str, Any]]) -> set[int]:
-    urls = [urlsplit(each["refresh"]["url"]) for each in providers if each["refresh"]]
+def _ports(providers: Iterable[Provider]) -> set[int]:
+    urls = [urlsplit(provider.refresh.url) for provider in providers if provider.refresh]
     return {_DNS_PORT, 443} | {url.port or (443 if url.scheme == "https" else 80) for url in urls}

@@ -22,8 +22,9 @@ from ...supervisor.ground.errors import Exit, TerokError
 from ..store.credential import KIND, Credential, check_secret, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from ..roster import model
     from ..store.records import Entry, Item
     from ..store.store import Store
     from .slot import Slot
@@ -87,7 +88,7 @@ def needed(store: Store, scope: str) -> bool:
     return any(entry.meta.get("auth") == "oauth" for entry in store.describe(KIND, scope))
 
 
-def request(credential: Credential, spec: Mapping[str, Any], ca_bundle: str | None = None) -> Exchange:
+def request(credential: Credential, spec: model.Refresh, ca_bundle: str | None = None) -> Exchange:
     """The POST that asks for new tokens (RFC 6749, 6).
 
     Args:
@@ -102,19 +103,19 @@ def request(credential: Credential, spec: Mapping[str, Any], ca_bundle: str | No
     fields = {
         "grant_type": "refresh_token",
         "refresh_token": credential.refresh_token,
-        "client_id": spec["client_id"],
+        "client_id": spec.client_id,
     }
-    scopes = credential.scopes or tuple(spec["scopes"])
+    scopes = credential.scopes or spec.scopes
     if scopes:
         fields["scope"] = " ".join(scopes)
     headers = {"Accept": "application/json", "Content-Type": "application/json"}
     body = json.dumps(fields)
-    if spec["format"] == "form":
+    if spec.format == "form":
         from urllib.parse import urlencode
 
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         body = urlencode(fields)
-    return Exchange(spec["url"], headers, body.encode(), ca_bundle)
+    return Exchange(spec.url, headers, body.encode(), ca_bundle)
 
 
 def read_answer(old: Credential, status: int, body: bytes, now: float) -> Credential:
@@ -183,7 +184,7 @@ def record_failure(store: Store, item: Item, error: TerokError, now: float, *, l
 def refresh(
     store: Store,
     slot: Slot,
-    provider: Mapping[str, Any],
+    provider: model.Provider,
     send: Callable[[Exchange], tuple[int, bytes]],
     *,
     stale: int | None = None,
@@ -210,15 +211,15 @@ def refresh(
     kept = slot.answer(store, item)
     if kept is not None:
         item = _apply_kept(store, slot, item, kept, clock())
-    spec = provider["refresh"]
+    spec = provider.refresh
     if spec is None:
         raise RefreshError(f"The provider {slot.name} has no token endpoint, and the access token has ended.")
-    if not due(item, clock(), spec["margin"]) and item.version != stale:
+    if not due(item, clock(), spec.margin) and item.version != stale:
         return item
     reason = blocked(item, clock())
     if reason:
         raise RefreshError(reason, fix=login_command(item))
-    exchange = request(parse(item), spec, provider["ca_bundle"])
+    exchange = request(parse(item), spec, provider.ca_bundle)
     slot.mark_sent()
     try:
         status, body = send(exchange)

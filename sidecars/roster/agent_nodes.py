@@ -1,18 +1,22 @@
-"""Compiling the `agents:` of a roster file into what `routes.json` holds (`agents.py` says what each member means)."""
+"""Compiling the `agents:` of a roster file (`model.py` says what each member means)."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..store.credential import AUTH_KINDS
 from .agents import unknown_placeholders
+from .model import Agent, AgentFile, Capture, Needs, Provider, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from typing import TypeAlias
 
     from .nodes import Node
+
+    Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | bool | None"
 
 _KEYS = frozenset(["title", "providers", "every", "env", "files", "git", "variants", "capture", "leaks"])
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
@@ -23,7 +27,7 @@ _NUMBER = re.compile(r'"@number:([a-z_]+)"')
 CAPTURE_FIELDS = ("secret", "access_token", "refresh_token", "expires_at", "expires_at_ms", "scopes", "id_token")
 
 
-def agent(node: Node, providers: Mapping[str, Any]) -> dict[str, Any]:
+def agent(node: Node, providers: Mapping[str, Provider]) -> Agent:
     """One compiled agent.
 
     Args:
@@ -35,39 +39,41 @@ def agent(node: Node, providers: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields = node.fields(_KEYS, ("title", "providers"))
     names = fields["providers"].items()
-    for each in names:
-        each.choice(list(providers))
-    return {
-        "title": fields["title"].text(r".{1,80}", "a title"),
-        "providers": [each.text() for each in names],
-        "every": fields["every"].boolean() if "every" in fields else False,
-        **_needs(fields, providers),
-        "variants": [_variant(each, providers) for each in fields["variants"].items()] if "variants" in fields else [],
-        "capture": [_capture(each, providers) for each in fields["capture"].items()] if "capture" in fields else [],
-        "leaks": [_home(each) for each in fields["leaks"].items()] if "leaks" in fields else [],
-    }
+    return Agent(
+        title=fields["title"].text(r".{1,80}", "a title"),
+        providers=tuple(name.choice(list(providers)) for name in names),
+        every=fields["every"].boolean() if "every" in fields else False,
+        needs=_needs(fields, providers),
+        variants=tuple(_variant(variant, providers) for variant in _items(fields, "variants")),
+        capture=tuple(_capture(capture, providers) for capture in _items(fields, "capture")),
+        leaks=tuple(_home(path) for path in _items(fields, "leaks")),
+    )
 
 
-def _variant(node: Node, providers: Mapping[str, Any]) -> dict[str, Any]:
+def _items(fields: Mapping[str, Node], key: str) -> list[Node]:
+    return fields[key].items() if key in fields else []
+
+
+def _variant(node: Node, providers: Mapping[str, Provider]) -> Variant:
     fields = node.fields(("provider", "auth", "env", "files", "git"))
-    return {
-        "provider": fields["provider"].choice(list(providers)) if "provider" in fields else None,
-        "auth": fields["auth"].choice(AUTH_KINDS) if "auth" in fields else None,
-        **_needs(fields, providers),
-    }
+    return Variant(
+        fields["provider"].choice(list(providers)) if "provider" in fields else None,
+        fields["auth"].choice(AUTH_KINDS) if "auth" in fields else None,
+        _needs(fields, providers),
+    )
 
 
-def _needs(fields: Mapping[str, Node], providers: Collection[str]) -> dict[str, Any]:
+def _needs(fields: Mapping[str, Node], providers: Collection[str]) -> Needs:
     """What stands alike in an agent and in each of its variants."""
     env = _templates(fields["env"], providers) if "env" in fields else {}
     for name in env:
         if name in _FORBIDDEN_VARIABLES:
             fields["env"].members()[name].fail("an agent must not set this variable")
-    return {
-        "env": env,
-        "git": _templates(fields["git"], providers, keys=None) if "git" in fields else {},
-        "files": [_file(each, providers) for each in fields["files"].items()] if "files" in fields else [],
-    }
+    return Needs(
+        env,
+        tuple(_file(file, providers) for file in _items(fields, "files")),
+        _templates(fields["git"], providers, keys=None) if "git" in fields else {},
+    )
 
 
 def _templates(node: Node, providers: Collection[str], keys: str | None = _VARIABLE) -> dict[str, str]:
@@ -86,7 +92,7 @@ def _template(node: Node, providers: Collection[str], pattern: str, key: str = "
     return text
 
 
-def _file(node: Node, providers: Collection[str]) -> dict[str, Any]:
+def _file(node: Node, providers: Collection[str]) -> AgentFile:
     fields = node.fields(("path", "mode", "text", "json"), ("path",))
     if ("text" in fields) == ("json" in fields):
         node.fail("a file has either text or json")
@@ -95,10 +101,10 @@ def _file(node: Node, providers: Collection[str]) -> dict[str, Any]:
     else:
         content = _NUMBER.sub(r"${\1}", json.dumps(_plain(fields["json"], providers), indent=2)) + "\n"
     mode = fields["mode"].choice(("0600", "0644", "0700", "0755")) if "mode" in fields else "0600"
-    return {"path": _home(fields["path"]), "content": content, "mode": int(mode, 8)}
+    return AgentFile(_home(fields["path"]), content, int(mode, 8))
 
 
-def _plain(node: Node, providers: Collection[str]) -> Any:
+def _plain(node: Node, providers: Collection[str]) -> Plain:
     """JSON data out of YAML; `!number expires_ms` stands for the placeholder's value as a number."""
     kind = node.node.tag.rpartition(":")[2]
     if kind == "map":
@@ -124,7 +130,7 @@ def _home(node: Node) -> str:
     return text[2:]
 
 
-def _capture(node: Node, providers: Mapping[str, Any]) -> dict[str, Any]:
+def _capture(node: Node, providers: Mapping[str, Provider]) -> Capture:
     """One place where the vendor's program keeps a credential, or a login that makes one."""
     fields = node.fields(
         ("provider", "auth", "file", "format", "fields", "variables", "command", "environ", "hint"),
@@ -138,16 +144,16 @@ def _capture(node: Node, providers: Mapping[str, Any]) -> dict[str, Any]:
         fields["fields"].fail("secret or access_token is missing")
     provider = fields["provider"].choice(list(providers))
     auth = fields["auth"].choice(AUTH_KINDS)
-    if auth not in providers[provider]["auth"]:
+    if auth not in providers[provider].auth:
         fields["auth"].fail(f"the provider {provider} has no such kind")
-    return {
-        "provider": provider,
-        "auth": auth,
-        "file": _home(fields["file"]),
-        "format": fields["format"].choice(("json", "yaml", "env", "ini", "netrc", "text")),
-        "fields": wanted,
-        "variables": fields["variables"].table(lambda each: each.text(_FIELD)) if "variables" in fields else {},
-        "command": fields["command"].texts(r"[!-~]{1,200}", "a word") if "command" in fields else [],
-        "environ": _templates(fields["environ"], providers) if "environ" in fields else {},
-        "hint": fields["hint"].text(r".{1,300}", "a sentence") if "hint" in fields else "",
-    }
+    return Capture(
+        provider=provider,
+        auth=auth,
+        file=_home(fields["file"]),
+        format=fields["format"].choice(("json", "yaml", "env", "ini", "netrc", "text")),
+        fields=wanted,
+        variables=fields["variables"].table(lambda each: each.text(_FIELD)) if "variables" in fields else {},
+        command=tuple(fields["command"].texts(r"[!-~]{1,200}", "a word")) if "command" in fields else (),
+        environ=_templates(fields["environ"], providers) if "environ" in fields else {},
+        hint=fields["hint"].text(r".{1,300}", "a sentence") if "hint" in fields else "",
+    )

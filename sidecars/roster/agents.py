@@ -1,14 +1,5 @@
 """What an agent needs in a container so that it talks to the vault: environment, files, git configuration. Pure.
 
-An AGENT of the catalogue has:
-
-- `title`, `providers` (those that it can use, best first), `every` (it uses all of them at once, not the best one);
-- `env`, `files`, `git`: what it needs in every case;
-- `variants`: list of `{provider, auth, env, files, git}`. The first whose `provider` and `auth` (each null: any)
-  fit the chosen provider and its credential's kind is added to the above;
-- `capture`: where the vendor's own credential is found (`runtime/vault/capture.py`);
-- `leaks`: credential files that the agent would write, below the home directory, for `terok vault clean`.
-
 Placeholders in every value are `${NAME}`; a value whose placeholder is unknown for this container is left out whole:
 
 - `token`: the phantom token of the chosen provider; `token_PROVIDER` (`-` written `_`): that of another one;
@@ -29,31 +20,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...supervisor.ground.layout import IN_CONTAINER, VAULT_PORT
 from ..store import tokens as shapes
 from ..store.credential import KIND
+from .model import AgentFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ..store.records import Entry
+    from .model import Agent, Catalog, Needs, Provider
 
 NAMES = ("token", "token_tail", "basic", "vault", "vault_host", "vault_socket", "expires_ms", "expires_iso")
 """Placeholders without a parameter."""
 
 _PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
 _YEARS = 10 * 365 * 86400
-
-
-class AgentFile(NamedTuple):
-    """A file that an agent wants to find.
-
-    Attributes:
-        path: relative to the home directory of the container's user, without `..`.
-        content: its text; holds phantom tokens only.
-        mode: permission bits.
-    """
-
-    path: str
-    content: str
-    mode: int
 
 
 class Wanted(NamedTuple):
@@ -74,19 +53,18 @@ class Wanted(NamedTuple):
     git: list[tuple[str, str]]
 
 
-def phantom(provider: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+def phantom(provider: Provider, meta: Mapping[str, Any]) -> str:
     """A new phantom token in the shape that the provider's clients check for.
 
     Args:
-        provider: a PROVIDER of the catalogue.
+        provider: of the catalogue.
         meta: the credential's meta, whose kind of login decides the shape.
     """
-    auth = provider["auth"].get(kind_of(meta)) or next(iter(provider["auth"].values()))
-    claims = auth["claims"]
-    if claims is not None:
-        now = int(time.time())
-        claims = {**claims, "iat": now, "exp": now + _YEARS}
-    return shapes.mint(auth["token"], claims)
+    auth = provider.auth.get(kind_of(meta)) or next(iter(provider.auth.values()))
+    if auth.claims is None:
+        return shapes.mint(auth.token)
+    now = int(time.time())
+    return shapes.mint(auth.token, {**auth.claims, "iat": now, "exp": now + _YEARS})
 
 
 def credentials(entries: Iterable[Entry], scope: str) -> dict[str, dict[str, Any]]:
@@ -94,18 +72,18 @@ def credentials(entries: Iterable[Entry], scope: str) -> dict[str, dict[str, Any
     return {entry.name: entry.meta for entry in entries if entry.kind == KIND and entry.scope == scope}
 
 
-def available(catalogue: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def available(catalogue: Catalog, held: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The agents that a scope's credentials can serve, in the catalogue's order."""
-    return [name for name, agent in catalogue["agents"].items() if choose(agent, held) is not None]
+    return [name for name, agent in catalogue.agents.items() if choose(agent, held) is not None]
 
 
-def choose(agent: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> str | None:
+def choose(agent: Agent, held: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The first provider of the agent for which the scope holds a credential; None when there is none."""
-    return next((name for name in agent["providers"] if name in held), None)
+    return next((name for name in agent.providers if name in held), None)
 
 
 def wanted(
-    catalogue: Mapping[str, Any],
+    catalogue: Catalog,
     name: str,
     *,
     tokens: Mapping[str, str],
@@ -125,24 +103,24 @@ def wanted(
     Returns:
         None when the scope has no credential for any of the agent's providers, or no token was minted for it.
     """
-    agent = catalogue["agents"][name]
-    usable = [each for each in agent["providers"] if each in held and each in tokens]
+    agent = catalogue.agents[name]
+    usable = [each for each in agent.providers if each in held and each in tokens]
     if not usable:
         return None
     found = Wanted(name, usable[0], {}, [], [])
-    for provider in usable if agent["every"] else usable[:1]:
+    for provider in usable if agent.every else usable[:1]:
         values = _values(
             provider,
-            catalogue["providers"][provider],
+            catalogue.providers[provider],
             held[provider],
             tokens,
             vault,
             time.time() if now is None else now,
         )
-        _add(found, agent, values)
-        for variant in agent["variants"]:
-            if variant["provider"] in (None, provider) and variant["auth"] in (None, kind_of(held[provider])):
-                _add(found, variant, values)
+        _add(found, agent.needs, values)
+        for variant in agent.variants:
+            if variant.provider in (None, provider) and variant.auth in (None, kind_of(held[provider])):
+                _add(found, variant.needs, values)
                 break
     return found
 
@@ -152,14 +130,14 @@ def kind_of(meta: Mapping[str, Any]) -> str:
     return str(meta.get("auth", "api-key"))
 
 
-def _add(found: Wanted, part: Mapping[str, Any], values: Mapping[str, str]) -> None:
+def _add(found: Wanted, part: Needs, values: Mapping[str, str]) -> None:
     """Add what an agent or one of its variants says, as far as it can be filled."""
-    found.env.update(_fill_all(part["env"], values))
-    found.git.extend(_fill_all(part["git"], values).items())
-    for file in part["files"]:
-        content = fill(file["content"], values)
-        if content is not None and all(file["path"] != each.path for each in found.files):
-            found.files.append(AgentFile(file["path"], content, file["mode"]))
+    found.env.update(_fill_all(part.env, values))
+    found.git.extend(_fill_all(part.git, values).items())
+    for file in part.files:
+        content = fill(file.content, values)
+        if content is not None and all(file.path != other.path for other in found.files):
+            found.files.append(AgentFile(file.path, content, file.mode))
 
 
 def git_env(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -197,14 +175,15 @@ def _fill_all(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[s
 
 def _values(
     provider: str,
-    route: Mapping[str, Any],
+    route: Provider,
     meta: Mapping[str, Any],
     tokens: Mapping[str, str],
     vault: str,
     now: float,
 ) -> dict[str, str]:
-    user = meta.get("user") or (route["auth"].get("basic") or {}).get("user") or "token"
-    variables = {**route["variables"], **meta.get("variables", {})}
+    basic = route.auth.get("basic")
+    user = meta.get("user") or (basic.user if basic else None) or "token"
+    variables = {**route.variables, **meta.get("variables", {})}
     return {
         **{f"token_{_word(name)}": token for name, token in tokens.items()},
         **{f"credential_{name}": value for name, value in variables.items() if value},

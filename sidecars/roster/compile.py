@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import agent_nodes, nodes
 from . import providers as provider_nodes
+from .model import Agent, Catalog, Provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
-def compile_files(paths: Iterable[str]) -> dict[str, Any]:
-    """The catalogue's `token_headers`, `providers` and `agents`.
+def compile_files(paths: Iterable[str]) -> Catalog:
+    """The catalogue, without its sources.
 
     Args:
         paths: roster files; a later one replaces what an earlier one defined, but not within one directory.
@@ -22,15 +26,15 @@ def compile_files(paths: Iterable[str]) -> dict[str, Any]:
         RosterError: a file is wrong.
     """
     documents = [nodes.read(path).fields(("providers", "agents")) for path in paths]
-    providers: dict[str, Any] = {}
-    agents: dict[str, Any] = {}
+    providers: dict[str, Provider] = {}
+    agents: dict[str, Agent] = {}
     _compile("providers", documents, providers, lambda node: provider_nodes.provider(node, providers))
     _compile("agents", documents, agents, lambda node: agent_nodes.agent(node, providers))
-    return {"token_headers": provider_nodes.token_headers(providers), "providers": providers, "agents": agents}
+    return Catalog(providers, agents, provider_nodes.token_headers(providers))
 
 
 def _compile(
-    key: str, documents: list[dict[str, nodes.Node]], into: dict[str, Any], read: Callable[[nodes.Node], Any]
+    key: str, documents: list[dict[str, nodes.Node]], into: dict[str, T], read: Callable[[nodes.Node], T]
 ) -> None:
     defined: dict[str, nodes.Node] = {}
     for document in documents:

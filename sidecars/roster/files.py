@@ -7,18 +7,18 @@ A file that is wrong changes nothing: the old `routes.json` stays, and the error
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..kit import durable
 from . import catalog
+from .model import Catalog, Source
 
 if TYPE_CHECKING:
     from ...supervisor.ground.layout import Layout
 
 
-def load(layout: Layout) -> tuple[dict[str, Any], str]:
+def load(layout: Layout) -> tuple[Catalog, str]:
     """The current catalogue, compiled first when it is missing or a roster file has changed since.
 
     Returns:
@@ -28,7 +28,7 @@ def load(layout: Layout) -> tuple[dict[str, Any], str]:
         TerokError: the roster is wrong and there are no old routes.
     """
     old = _load_or_none(layout.vault_routes)
-    if old is not None and old["sources"] == sources(layout):
+    if old is not None and old.sources == sources(layout):
         return old, ""
     from .nodes import RosterError
 
@@ -40,7 +40,7 @@ def load(layout: Layout) -> tuple[dict[str, Any], str]:
         return old, f"The old routes are used: {error}"
 
 
-def write_routes(layout: Layout) -> dict[str, Any]:
+def write_routes(layout: Layout) -> Catalog:
     """Compile every roster file and replace `routes.json` in one step.
 
     Raises:
@@ -49,14 +49,14 @@ def write_routes(layout: Layout) -> dict[str, Any]:
     from .compile import compile_files
 
     found = sources(layout)
-    catalogue = {"version": catalog.VERSION, "sources": found, **compile_files([path for path, _, _ in found])}
-    _replace(layout.vault_routes, json.dumps(catalogue, separators=(",", ":")).encode())
+    catalogue = compile_files([source.path for source in found])._replace(sources=found)
+    _replace(layout.vault_routes, catalog.dump(catalogue))
     return catalogue
 
 
-def sources(layout: Layout) -> list[list[Any]]:
-    """Every roster file as [path, mtime in ns, size], bundled ones first, each group in order of name."""
-    found: list[list[Any]] = []
+def sources(layout: Layout) -> tuple[Source, ...]:
+    """Every roster file, bundled ones first, each group in order of name."""
+    found: list[Source] = []
     for directory in (bundled(), layout.roster):
         try:
             names = sorted(name for name in os.listdir(directory) if name.endswith((".yml", ".yaml")))
@@ -65,8 +65,8 @@ def sources(layout: Layout) -> list[list[Any]]:
         for name in names:
             path = f"{directory}/{name}"
             status = os.stat(path)
-            found.append([path, status.st_mtime_ns, status.st_size])
-    return found
+            found.append(Source(path, status.st_mtime_ns, status.st_size))
+    return tuple(found)
 
 
 def bundled() -> str:
@@ -74,7 +74,7 @@ def bundled() -> str:
     return f"{os.path.dirname(os.path.abspath(__file__))}/shipped"
 
 
-def _load_or_none(path: str) -> dict[str, Any] | None:
+def _load_or_none(path: str) -> Catalog | None:
     from ...supervisor.ground.errors import TerokError
 
     try:

@@ -1,18 +1,19 @@
-"""Compiling the `providers:` of a roster file into the members of `routes.json` that `catalog.py` describes."""
+"""Compiling the `providers:` of a roster file (`model.py` says what each member means)."""
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..store.credential import AUTH_KINDS, SECRET_FIELDS
 from ..store.tokens import DEFAULT_TEMPLATE, RANDOM_BITS_MIN, template_bits
 from . import catalog
+from .model import Auth, Check, Provider, Refresh, Rule, Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from .model import Claims
     from .nodes import Node
 
 NAME = r"[a-z][a-z0-9-]{0,39}"
@@ -37,10 +38,8 @@ FOREIGN_QUERY = (
 )
 """Query parameters that carry a credential at one service or another; `foreign.query` adds a provider's own."""
 
-ALLOW_ALL = {"name": "any", "action": "allow", "methods": ["*"], "paths": ["/**"]}
 
-
-def provider(node: Node, known: Mapping[str, Any]) -> dict[str, Any]:
+def provider(node: Node, known: Mapping[str, Provider]) -> Provider:
     """One compiled provider.
 
     Args:
@@ -52,82 +51,53 @@ def provider(node: Node, known: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields = node.fields(_KEYS)
     compiled = _base(fields.get("extends"), known)
-    for name, read in _READERS.items():
-        if name in fields:
-            compiled[name] = read(fields[name])
+    compiled = compiled._replace(**{name: read(fields[name]) for name, read in _READERS.items() if name in fields})
     if "foreign" in fields:
-        compiled["foreign_query"], compiled["foreign_headers"] = _foreign(fields["foreign"])
-    _cover_suffixes(compiled)
+        compiled = _foreign(fields["foreign"], compiled)
     if "limits" in fields:
-        compiled["rate"], compiled["body_max"] = _limits(fields["limits"])
+        compiled = _limits(fields["limits"], compiled)
     for required in ("title", "auth"):
-        if not compiled[required]:
+        if not getattr(compiled, required):
             node.fail(f"the key {required} is missing")
-    if not compiled["upstreams"] and not compiled["custom"]:
+    if not compiled.upstreams and not compiled.custom:
         node.fail("the key upstreams is missing")
-    if compiled["refresh"] and "oauth" not in compiled["auth"]:
+    if compiled.refresh and "oauth" not in compiled.auth:
         fields["refresh"].fail("refresh needs auth.oauth")
     _check_addresses(node, compiled)
-    compiled["upstreams"].sort(key=lambda each: (each["host"] is None, -len(each["prefix"])))
-    return compiled
+    return compiled._replace(
+        rules=_cover_suffixes(compiled),
+        upstreams=tuple(sorted(compiled.upstreams, key=lambda each: (each.host is None, -len(each.prefix)))),
+    )
 
 
-def token_headers(providers: Mapping[str, Any]) -> list[str]:
+def token_headers(providers: Mapping[str, Provider]) -> tuple[str, ...]:
     """Every header in which a client may send a token, lower case: all of them are taken out of each request."""
     found = {"authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "private-token", "job-token"}
-    for each in providers.values():
-        found.update(auth["header"].lower() for auth in each["auth"].values() if auth["header"])
-    return sorted(found)
+    for known in providers.values():
+        found.update(auth.header.lower() for auth in known.auth.values() if auth.header)
+    return tuple(sorted(found))
 
 
-def _base(extends: Node | None, known: Mapping[str, Any]) -> dict[str, Any]:
+def _base(extends: Node | None, known: Mapping[str, Provider]) -> Provider:
     """What a provider has before its own keys are read."""
     if extends is None:
-        return {
-            "title": "",
-            "site": None,
-            "variables": {},
-            "upstreams": [],
-            "auth": {},
-            "headers": {},
-            "merge": {},
-            "token_query": [],
-            "foreign_query": list(FOREIGN_QUERY),
-            "foreign_headers": [],
-            "storage": [],
-            "suffixes": ["/"],
-            "rules": [dict(ALLOW_ALL)],
-            "rate": {"per_minute": None, "concurrent": None},
-            "body_max": None,
-            "allow_private": False,
-            "ca_bundle": None,
-            "encoded_slash": False,
-            "websocket": False,
-            "usage": None,
-            "refresh": None,
-            "check": None,
-            "custom": False,
-            "secret_fields": list(SECRET_FIELDS),
-        }
+        return Provider(foreign_query=FOREIGN_QUERY, secret_fields=tuple(SECRET_FIELDS))
     name = extends.text()
     if name not in known:
         extends.fail(f"there is no provider {name!r} before this one")
-    return copy.deepcopy(dict(known[name]))
+    return known[name]
 
 
-def _upstream(node: Node) -> dict[str, Any]:
+def _upstream(node: Node) -> Upstream:
     fields = node.fields(("url", "prefix", "host", "strip", "auth", "auth_as"), ("url",))
-    url = url_of(fields["url"], placeholders=True)
-    compiled = catalog.upstream(url, fields["prefix"].text(_PATH, "a path") if "prefix" in fields else "/")
-    if "host" in fields:
-        compiled["host"] = fields["host"].text(r"[a-z0-9.{}_-]{1,253}", "a host name in lower case")
-    if "strip" in fields:
-        compiled["strip"] = fields["strip"].boolean()
-    if "auth" in fields:
-        compiled["auth"] = [each.choice(AUTH_KINDS) for each in fields["auth"].items()]
-    if "auth_as" in fields:
-        compiled["auth_as"] = fields["auth_as"].choice(AUTH_KINDS)
-    return compiled
+    return Upstream(
+        url=url_of(fields["url"], placeholders=True),
+        prefix=fields["prefix"].text(_PATH, "a path") if "prefix" in fields else "/",
+        host=fields["host"].text(r"[a-z0-9.{}_-]{1,253}", "a host name in lower case") if "host" in fields else None,
+        strip=fields["strip"].boolean() if "strip" in fields else False,
+        auth=tuple(kind.choice(AUTH_KINDS) for kind in fields["auth"].items()) if "auth" in fields else (),
+        auth_as=fields["auth_as"].choice(AUTH_KINDS) if "auth_as" in fields else None,
+    )
 
 
 def url_of(node: Node, *, placeholders: bool = False) -> str:
@@ -153,7 +123,7 @@ def url_problem(text: str) -> str:
     return ""
 
 
-def _auth(node: Node) -> dict[str, Any]:
+def _auth(node: Node) -> dict[str, Auth]:
     found = {}
     for kind, each in node.members().items():
         if kind not in AUTH_KINDS:
@@ -162,23 +132,23 @@ def _auth(node: Node) -> dict[str, Any]:
     return found
 
 
-def _auth_kind(node: Node, kind: str) -> dict[str, Any]:
+def _auth_kind(node: Node, kind: str) -> Auth:
     fields = node.fields(("header", "prefix", "user", "headers", "merge", "token", "claims"))
     basic = kind == "basic"
     if basic and ("header" in fields or "prefix" in fields):
         node.fail("basic has no header of its own: it is Authorization: Basic")
     if not basic and "header" not in fields:
         node.fail("the key header is missing")
-    return {
-        "scheme": "basic" if basic else "header",
-        "header": "Authorization" if basic else fields["header"].text(_HEADER, "a header's name"),
-        "prefix": fields["prefix"].text(_HEADER_VALUE, "printable ASCII") if "prefix" in fields else "",
-        "user": fields["user"].text(r"[!-9;-~]{1,128}", "a user name") if "user" in fields else None,
-        "headers": _headers(fields["headers"]) if "headers" in fields else {},
-        "merge": _headers(fields["merge"]) if "merge" in fields else {},
-        "token": _template(fields["token"]) if "token" in fields else DEFAULT_TEMPLATE,
-        "claims": _claims(fields["claims"]) if "claims" in fields else None,
-    }
+    return Auth(
+        scheme="basic" if basic else "header",
+        header="Authorization" if basic else fields["header"].text(_HEADER, "a header's name"),
+        prefix=fields["prefix"].text(_HEADER_VALUE, "printable ASCII") if "prefix" in fields else "",
+        user=fields["user"].text(r"[!-9;-~]{1,128}", "a user name") if "user" in fields else None,
+        headers=_headers(fields["headers"]) if "headers" in fields else {},
+        merge=_headers(fields["merge"]) if "merge" in fields else {},
+        token=_template(fields["token"]) if "token" in fields else DEFAULT_TEMPLATE,
+        claims=fields["claims"].table(_claims) if "claims" in fields else None,
+    )
 
 
 def _template(node: Node) -> str:
@@ -192,7 +162,7 @@ def _template(node: Node) -> str:
     return text
 
 
-def _claims(node: Node) -> Any:
+def _claims(node: Node) -> Claims:
     """Plain data: mappings, lists, texts, numbers and truth values."""
     tag = node.node.tag.rpartition(":")[2]
     if tag == "map":
@@ -215,91 +185,107 @@ def _headers(node: Node) -> dict[str, str]:
     return found
 
 
-def _rule(node: Node) -> dict[str, Any]:
+def _rule(node: Node) -> Rule:
     fields = node.fields(("name", "action", "methods", "paths"), ("name", "paths"))
-    return {
-        "name": fields["name"].text(_RULE, "a rule's name (a-z, 0-9, -)"),
-        "action": fields["action"].choice(("allow", "deny")) if "action" in fields else "allow",
-        "methods": fields["methods"].texts(_METHOD, "a method in capitals or *") if "methods" in fields else ["*"],
-        "paths": fields["paths"].texts(_PATH, "a path pattern that begins with /"),
-    }
+    return Rule(
+        fields["name"].text(_RULE, "a rule's name (a-z, 0-9, -)"),
+        fields["action"].choice(("allow", "deny")) if "action" in fields else "allow",
+        tuple(fields["methods"].texts(_METHOD, "a method in capitals or *")) if "methods" in fields else ("*",),
+        tuple(fields["paths"].texts(_PATH, "a path pattern that begins with /")),
+    )
 
 
-def _rules(node: Node) -> list[dict[str, Any]]:
-    found = [_rule(each) for each in node.items()]
-    for index, each in enumerate(found):
-        if each["name"] in [other["name"] for other in found[:index]] or each["name"] == "default":
-            node.items()[index].fail(f"the rule name {each['name']} is taken")
-    return found
+def _rules(node: Node) -> tuple[Rule, ...]:
+    rules = [_rule(item) for item in node.items()]
+    taken = {"default"}
+    for index, rule in enumerate(rules):
+        if rule.name in taken:
+            node.items()[index].fail(f"the rule name {rule.name} is taken")
+        taken.add(rule.name)
+    return tuple(rules)
 
 
-def _foreign(node: Node) -> tuple[list[str], list[str]]:
+def _foreign(node: Node, compiled: Provider) -> Provider:
     """Query parameters and headers, in lower case, that carry another credential or select another account."""
     fields = node.fields(("query", "headers"))
     query = fields["query"].texts(r"[a-z0-9_$-]{1,40}", "a parameter's name in lower case") if "query" in fields else []
     headers = fields["headers"].texts(_HEADER, "a header's name") if "headers" in fields else []
-    return sorted({*FOREIGN_QUERY, *query}), sorted(name.lower() for name in headers)
+    return compiled._replace(
+        foreign_query=tuple(sorted({*FOREIGN_QUERY, *query})),
+        foreign_headers=tuple(sorted(name.lower() for name in headers)),
+    )
 
 
-def _cover_suffixes(compiled: dict[str, Any]) -> None:
+def _cover_suffixes(compiled: Provider) -> tuple[Rule, ...]:
     """Let deny rules cover what else their upstream takes for the same path: `/user/keys.json`, `/user/keys/`."""
-    suffixes = list(dict.fromkeys(["/", *compiled["suffixes"]]))
+    suffixes = list(dict.fromkeys(["/", *compiled.suffixes]))
     suffixes += [f"{suffix}/" for suffix in suffixes if suffix != "/"]
-    for rule in compiled["rules"]:
-        if rule["action"] == "deny":
-            bare = [path.removesuffix("/") for path in rule["paths"] if not path.endswith("**")]
-            rule["paths"] = list(
-                dict.fromkeys([*rule["paths"], *(path + suffix for path in bare for suffix in suffixes)])
-            )
+
+    def covered(rule: Rule) -> Rule:
+        if rule.action != "deny":
+            return rule
+        bare = [path.removesuffix("/") for path in rule.paths if not path.endswith("**")]
+        more = [path + suffix for path in bare for suffix in suffixes]
+        return rule._replace(paths=tuple(dict.fromkeys([*rule.paths, *more])))
+
+    return tuple(covered(rule) for rule in compiled.rules)
 
 
-def _limits(node: Node) -> tuple[dict[str, int | None], int | None]:
+def _limits(node: Node, compiled: Provider) -> Provider:
     fields = node.fields(("per_minute", "concurrent", "body_mb"))
-    rate = {name: fields[name].integer(1, 10**6) if name in fields else None for name in ("per_minute", "concurrent")}
-    return rate, fields["body_mb"].integer(1, 10**6) << 20 if "body_mb" in fields else None
+
+    def limit(name: str) -> int | None:
+        return fields[name].integer(1, 10**6) if name in fields else None
+
+    megabytes = limit("body_mb")
+    return compiled._replace(
+        per_minute=limit("per_minute"),
+        concurrent=limit("concurrent"),
+        body_max=megabytes << 20 if megabytes else None,
+    )
 
 
-def _refresh(node: Node) -> dict[str, Any]:
+def _refresh(node: Node) -> Refresh:
     fields = node.fields(("url", "client_id", "scopes", "format", "margin"), ("url", "client_id"))
-    return {
-        "url": url_of(fields["url"]),
-        "client_id": fields["client_id"].text(r"[!-~]{1,256}", "a client id"),
-        "scopes": fields["scopes"].texts(r"[!-~]{1,128}", "a scope") if "scopes" in fields else [],
-        "format": fields["format"].choice(("json", "form")) if "format" in fields else "json",
-        "margin": fields["margin"].integer(0, 86400) if "margin" in fields else 300,
-    }
+    return Refresh(
+        url=url_of(fields["url"]),
+        client_id=fields["client_id"].text(r"[!-~]{1,256}", "a client id"),
+        scopes=tuple(fields["scopes"].texts(r"[!-~]{1,128}", "a scope")) if "scopes" in fields else (),
+        format=fields["format"].choice(("json", "form")) if "format" in fields else "json",
+        margin=fields["margin"].integer(0, 86400) if "margin" in fields else 300,
+    )
 
 
-def _check(node: Node) -> dict[str, Any]:
+def _check(node: Node) -> Check:
     fields = node.fields(("path", "headers"), ("path",))
     headers = _headers(fields["headers"]) if "headers" in fields else {}
-    return {"path": fields["path"].text(_PATH, "a path"), "headers": headers}
+    return Check(fields["path"].text(_PATH, "a path"), headers)
 
 
-def _check_addresses(node: Node, compiled: Mapping[str, Any]) -> None:
+def _check_addresses(node: Node, compiled: Provider) -> None:
     """Plain http carries the secret in the clear: only for a private upstream that says so."""
-    urls = [each["url"] for each in compiled["upstreams"]]
-    urls += [compiled["refresh"]["url"]] if compiled["refresh"] else []
-    if any(url.startswith("http:") for url in urls) and not compiled["allow_private"]:
+    urls = [upstream.url for upstream in compiled.upstreams]
+    urls += [compiled.refresh.url] if compiled.refresh else []
+    if any(url.startswith("http:") for url in urls) and not compiled.allow_private:
         node.fail("an http:// upstream would carry the secret in the clear; use https, or allow_private: true")
-    for each in compiled["upstreams"]:
-        for name in catalog.placeholders(each["url"] + each["prefix"] + (each["host"] or "")):
-            if name not in compiled["variables"]:
+    for upstream in compiled.upstreams:
+        for name in catalog.placeholders(upstream.url + upstream.prefix + (upstream.host or "")):
+            if name not in compiled.variables:
                 node.fail(f"the placeholder {{{name}}} is not declared under variables")
 
 
-_READERS: dict[str, Any] = {
+_READERS: dict[str, Callable[[Node], Any]] = {
     "title": lambda node: node.text(r".{1,80}", "a title"),
     "site": url_of,
     "variables": lambda node: node.table(lambda each: each.text(r"[!-~]{0,255}", "a value")),
-    "upstreams": lambda node: [_upstream(each) for each in node.items()],
+    "upstreams": lambda node: tuple(_upstream(item) for item in node.items()),
     "auth": _auth,
     "headers": _headers,
     "merge": _headers,
-    "token_query": lambda node: node.texts(r"[A-Za-z0-9_-]{1,40}", "a parameter's name"),
+    "token_query": lambda node: tuple(node.texts(r"[A-Za-z0-9_-]{1,40}", "a parameter's name")),
     "rules": _rules,
-    "storage": lambda node: node.texts(r"[a-z0-9][a-z0-9.-]{2,252}", "a host name in lower case"),
-    "suffixes": lambda node: node.texts(r"/|\.[A-Za-z0-9.*]{1,20}", "/, or an extension such as .json"),
+    "storage": lambda node: tuple(node.texts(r"[a-z0-9][a-z0-9.-]{2,252}", "a host name in lower case")),
+    "suffixes": lambda node: tuple(node.texts(r"/|\.[A-Za-z0-9.*]{1,20}", "/, or an extension such as .json")),
     "allow_private": lambda node: node.boolean(),
     "ca_bundle": lambda node: node.text(r"/.{1,1023}", "an absolute path"),
     "encoded_slash": lambda node: node.boolean(),
@@ -309,4 +295,4 @@ _READERS: dict[str, Any] = {
     "check": _check,
     "custom": lambda node: node.boolean(),
 }
-"""How each key of a provider is read; `limits` and `extends` are read apart."""
+"""How each key of a provider is read; `foreign`, `limits` and `extends` are read apart."""

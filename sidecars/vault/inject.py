@@ -6,8 +6,8 @@ Rules of this file: routes hold an `Auth`, which knows names and prefixes; secre
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from ..roster import model
 from ..store.credential import Credential
 from .headers import plain_name
 
@@ -25,13 +25,13 @@ class Auth:
 
     __slots__ = ("scheme", "header", "prefix", "user", "headers", "merge", "names")
 
-    def __init__(self, auth: Mapping[str, Any], headers: Mapping[str, str], merge: Mapping[str, str]) -> None:
-        self.scheme: str = auth["scheme"]
-        self.header = b"Authorization" if self.scheme == "basic" else _ascii(auth.get("header") or "Authorization")
-        self.prefix = _ascii(auth.get("prefix") or "")
-        self.user: str = auth.get("user") or ""
-        self.headers = _pairs({**headers, **(auth.get("headers") or {})})
-        self.merge = {name.lower(): (name, value) for name, value in _pairs({**merge, **(auth.get("merge") or {})})}
+    def __init__(self, auth: model.Auth, headers: Mapping[str, str], merge: Mapping[str, str]) -> None:
+        self.scheme = auth.scheme
+        self.header = b"Authorization" if self.scheme == "basic" else _ascii(auth.header)
+        self.prefix = _ascii(auth.prefix)
+        self.user = auth.user or ""
+        self.headers = _pairs({**headers, **auth.headers})
+        self.merge = {name.lower(): (name, value) for name, value in _pairs({**merge, **auth.merge})}
         self.names = frozenset(plain_name(name.lower()) for name, _ in (*self.headers, (self.header, b"")))
 
     def __repr__(self) -> str:

@@ -7,13 +7,14 @@ request tells that the database moved, and one stat(2) that the routes did.
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...supervisor.ground.errors import TerokError
 from ..kit.dial import Endpoint
 from ..kit.refusal import Refusal
 from ..login.refresh import needed
 from ..roster import catalog
+from ..roster.model import Catalog
 from ..store import credential
 from ..store.keys import ensure_unlocked
 from ..store.records import LockedError
@@ -56,7 +57,7 @@ class Keeper:
         self.generation = 0
         """Grows whenever tokens, routes or credentials were read again."""
         self._stamp: tuple[int, int, int] | None = None
-        self._catalog: dict[str, Any] = {}
+        self._catalog = Catalog()
         self._grants: dict[bytes, Grant] = {}
         self._routes: dict[Grant, Route] = {}
         self._loaded: dict[Grant, Loaded] = {}
@@ -105,15 +106,15 @@ class Keeper:
 
     def _set_places(self) -> None:
         """Where clients put tokens: what the catalogue says, and the headers that credentials bring themselves."""
-        named = {str(name) for name in self._catalog.get("token_headers", ())}
+        named = set(self._catalog.token_headers)
         for scope in {grant.scope for grant in self._grants.values()}:
             for entry in self._store.describe(credential.KIND, scope):
                 if entry.meta.get("auth_header"):
                     named.add(str(entry.meta["auth_header"]))
         query = {
             name.lower().encode("ascii")
-            for each in self._catalog.get("providers", {}).values()
-            for name in each.get("token_query") or ()
+            for provider in self._catalog.providers.values()
+            for name in provider.token_query
         }
         names = {headers.plain_name(name.lower().encode("ascii")) for name in named}
         self.places = Places((headers.CLIENT_AUTH | names) - headers.COOKIES, frozenset(query))
@@ -138,9 +139,11 @@ class Keeper:
         return Reach(frozenset(ports), frozenset(bundles))
 
     def _default_routes(self, name: str) -> list[Route]:
-        provider = self._catalog.get("providers", {}).get(name)
+        provider = self._catalog.providers.get(name)
+        if provider is None:
+            return []
         routes = []
-        for kind in provider["auth"] if provider else ():
+        for kind in provider.auth:
             try:
                 routes.append(Route(name, catalog.effective(provider, {}), kind))
             except TerokError:
@@ -160,7 +163,7 @@ class Keeper:
         known = self._routes.get(grant)
         if known is not None:
             return known
-        provider = self._catalog.get("providers", {}).get(grant.provider)
+        provider = self._catalog.providers.get(grant.provider)
         if provider is None:
             why = self.trouble or f"There is no route for the provider {grant.provider}."
             allow = "terok vault routes" if self.trouble else "add it to the roster and run `terok vault routes`"

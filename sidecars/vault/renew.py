@@ -55,7 +55,7 @@ class Renewer:
         if expires is None or route.refresh is None or not self.can(route, loaded):
             return False
         left = expires - time()
-        if left > route.refresh["margin"]:
+        if left > route.refresh.margin:
             return False
         if left <= limits.EXPIRY_SECONDS:
             return True

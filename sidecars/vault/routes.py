@@ -6,12 +6,12 @@ Rules of this file: bytes that a request is compared with stand ready as bytes; 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from ...supervisor.ground.errors import TerokError
 from ..kit.dial import Endpoint
+from ..roster import model
 from .canonical import canonical, readings, separated
 from .headers import plain_name
 from .inject import Auth
@@ -25,10 +25,10 @@ class Target:
 
     __slots__ = ("prefix", "host", "strip", "endpoint", "base", "auth", "origin")
 
-    def __init__(self, upstream: Mapping[str, Any], endpoint: Endpoint, base: bytes, auth: Auth) -> None:
-        self.prefix: bytes = (upstream["prefix"] or "/").encode("ascii")
-        self.host: bytes | None = upstream["host"].lower().encode("ascii") if upstream.get("host") else None
-        self.strip: bool = bool(upstream.get("strip"))
+    def __init__(self, upstream: model.Upstream, endpoint: Endpoint, base: bytes, auth: Auth) -> None:
+        self.prefix: bytes = upstream.prefix.encode("ascii")
+        self.host: bytes | None = upstream.host.lower().encode("ascii") if upstream.host else None
+        self.strip = upstream.strip
         self.endpoint, self.base, self.auth = endpoint, base, auth
         self.origin = endpoint.authority.encode("ascii")
 
@@ -46,16 +46,15 @@ class Rule:
 
     __slots__ = ("name", "allow", "methods", "paths")
 
-    def __init__(self, rule: Mapping[str, Any]) -> None:
-        self.name: str = rule["name"]
-        self.allow = rule["action"] == "allow"
-        methods = rule.get("methods") or ["*"]
+    def __init__(self, rule: model.Rule) -> None:
+        self.name = rule.name
+        self.allow = rule.action == "allow"
+        methods = rule.methods
         self.methods = None if "*" in methods else frozenset(method.encode("ascii") for method in methods)
-        paths = rule.get("paths") or ["**"]
         # servers differ on case: a denial counts for every spelling, a permission for the one that it names
         flags = re.NOFLAG if self.allow else re.IGNORECASE
-        everything = "**" in paths or "/**" in paths
-        self.paths = None if everything else re.compile(b"|".join(map(pattern, paths)), flags)
+        everything = "**" in rule.paths or "/**" in rule.paths
+        self.paths = None if everything else re.compile(b"|".join(map(pattern, rule.paths)), flags)
 
     def __repr__(self) -> str:
         return f"<Rule {self.name} allow={self.allow}>"
@@ -83,28 +82,22 @@ class Route:
         kind: the credential's kind (`api-key`, `basic`, `oauth`).
     """
 
-    def __init__(self, name: str, provider: Mapping[str, Any], kind: str) -> None:
+    def __init__(self, name: str, provider: model.Provider, kind: str) -> None:
         self.name, self.kind = name, kind
-        ca = provider.get("ca_bundle") or ""
-        private = bool(provider.get("allow_private"))
         self.targets = [
-            _target(name, each, provider, str(each.get("auth_as") or kind), ca, private)
-            for each in provider["upstreams"]
-            if not each.get("auth") or kind in each["auth"]
+            _target(name, upstream, provider, upstream.auth_as or kind)
+            for upstream in provider.upstreams
+            if not upstream.auth or kind in upstream.auth
         ]
-        self.rules = [Rule(rule) for rule in provider.get("rules") or []]
-        rate = provider.get("rate") or {}
-        self.per_minute: int | None = rate.get("per_minute")
-        self.concurrent: int | None = rate.get("concurrent")
-        self.body_max: int | None = provider.get("body_max")
-        self.encoded_slash = bool(provider.get("encoded_slash"))
-        self.websocket = bool(provider.get("websocket"))
-        self.usage: str | None = provider.get("usage")
-        self.refresh: dict[str, Any] | None = provider.get("refresh")
+        self.rules = [Rule(rule) for rule in provider.rules]
+        self.per_minute, self.concurrent = provider.per_minute, provider.concurrent
+        self.body_max = provider.body_max
+        self.encoded_slash, self.websocket = provider.encoded_slash, provider.websocket
+        self.usage, self.refresh = provider.usage, provider.refresh
         # a header that the route sets itself replaces the client's and selects nothing
         ours = frozenset().union(*(target.auth.names for target in self.targets))
-        self.foreign_headers = frozenset(map(plain_name, _lower(provider.get("foreign_headers")))) - ours
-        self.foreign_query = _lower(provider.get("foreign_query")) - _lower(provider.get("token_query"))
+        self.foreign_headers = frozenset(map(plain_name, _lower(provider.foreign_headers))) - ours
+        self.foreign_query = _lower(provider.foreign_query) - _lower(provider.token_query)
 
     def __repr__(self) -> str:
         return f"<Route {self.name} {self.kind} targets={len(self.targets)}>"
@@ -143,16 +136,14 @@ def _lower(names: Iterable[str] | None) -> frozenset[bytes]:
     return frozenset(name.lower().encode("ascii") for name in names or ())
 
 
-def _target(
-    name: str, upstream: Mapping[str, Any], provider: Mapping[str, Any], kind: str, ca: str, private: bool
-) -> Target:
-    auth = provider["auth"].get(kind)
+def _target(name: str, upstream: model.Upstream, provider: model.Provider, kind: str) -> Target:
+    auth = provider.auth.get(kind)
     if auth is None:
         raise TerokError(
             f"The provider {name} has no way to send a credential of kind {kind}.", fix="terok vault routes"
         )
-    endpoint, base = endpoint_of(upstream["url"], ca=ca, allow_private=private)
-    return Target(upstream, endpoint, base, Auth(auth, provider["headers"], provider["merge"]))
+    endpoint, base = endpoint_of(upstream.url, ca=provider.ca_bundle or "", allow_private=provider.allow_private)
+    return Target(upstream, endpoint, base, Auth(auth, provider.headers, provider.merge))
 
 
 def endpoint_of(url: str, *, ca: str, allow_private: bool) -> tuple[Endpoint, bytes]:

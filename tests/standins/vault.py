@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from terok_host.sidecars.roster import catalog
+from terok_host.sidecars.roster.model import Auth, Catalog, Provider
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
 from terok_host.sidecars.vault.settings import settings_for
@@ -25,9 +27,15 @@ SECRET = "sk-real-7hJ2kQ9xLmZ4pW8vTqR3nB6y/+=c"
 """What must never be seen by a client; the last characters are ones that percent-encoding changes."""
 
 
-def provider(url: str, **changes: Any) -> dict[str, Any]:
-    """A PROVIDER of routes.json (see `sidecars/roster/catalog.py`) with one upstream and everything allowed."""
-    made = {
+def provider(url: str, *, rate: Mapping[str, Any] | None = None, **changes: Any) -> Provider:
+    """A provider with one upstream and everything allowed.
+
+    Args:
+        url: the upstream.
+        rate: its limits of requests.
+        changes: other members, as `model.py` or as JSON has them.
+    """
+    made: dict[str, Any] = {
         "title": "Stand-in",
         "site": None,
         "variables": {},
@@ -35,13 +43,12 @@ def provider(url: str, **changes: Any) -> dict[str, Any]:
         "auth": {
             "api-key": auth("Authorization", "Bearer "),
             "oauth": auth("Authorization", "Bearer "),
-            "basic": {**auth("Authorization", ""), "scheme": "basic", "user": "someone"},
+            "basic": auth("Authorization", "")._replace(scheme="basic", user="someone"),
         },
         "headers": {},
         "merge": {},
         "token_query": [],
         "rules": [{"name": "all", "action": "allow", "methods": ["*"], "paths": ["/**"]}],
-        "rate": {"per_minute": None, "concurrent": None},
         "body_max": None,
         "allow_private": True,
         "ca_bundle": None,
@@ -50,16 +57,13 @@ def provider(url: str, **changes: Any) -> dict[str, Any]:
         "refresh": None,
         "secret_fields": [],
     }
-    made.update(changes)
-    return made
+    made.update({**(rate or {}), **changes})
+    return catalog.provider_from(catalog.plain(made))
 
 
-def auth(header: str, prefix: str) -> dict[str, Any]:
+def auth(header: str, prefix: str) -> Auth:
     """One way to send a secret."""
-    return {
-        "scheme": "header", "header": header, "prefix": prefix, "user": None, "headers": {}, "merge": {},
-        "token": "terok-{alnum:40}", "claims": None,
-    }  # fmt: skip
+    return Auth(header=header, prefix=prefix, token="terok-{alnum:40}")
 
 
 class Unix(http.client.HTTPConnection):
@@ -90,7 +94,7 @@ class Vault:
     def __init__(
         self,
         root: Path,
-        providers: Mapping[str, Mapping[str, Any]],
+        providers: Mapping[str, Provider],
         *,
         idle_seconds: int = 0,
         settings: Mapping[str, Any] | None = None,
@@ -117,12 +121,11 @@ class Vault:
             self.port: int = sock.getsockname()[1]
         self.pid = 0
 
-    def write_routes(self, providers: Mapping[str, Mapping[str, Any]]) -> None:
+    def write_routes(self, providers: Mapping[str, Provider]) -> None:
         """(Re)write routes.json as `terok vault routes` does: complete or not at all."""
-        headers = ["authorization", "x-api-key", "private-token", "x-goog-api-key"]
-        document = {"version": 1, "sources": [], "token_headers": headers, "providers": providers, "agents": {}}
+        headers = ("authorization", "x-api-key", "private-token", "x-goog-api-key")
         temporary = self.layout.vault_routes + ".new"
-        Path(temporary).write_text(json.dumps(document))
+        Path(temporary).write_bytes(catalog.dump(Catalog(providers, token_headers=headers)))
         os.replace(temporary, self.layout.vault_routes)
 
     def add(self, name: str, secret: str = SECRET, scope: str = "work", **meta: Any) -> str:

@@ -53,7 +53,7 @@ def test_a_recipes_tag_follows_its_text() -> None:
 
 def test_recipes_are_of_agents_that_the_roster_knows(tmp_path: Path) -> None:
     catalogue = compile_files([str(path) for path in Path(roster.bundled()).glob("*.yml")])
-    assert set(recipes.RECIPES) - {"shell"} <= set(catalogue["agents"])
+    assert set(recipes.RECIPES) - {"shell"} <= set(catalogue.agents)
 
 
 def test_an_unknown_agent_is_refused_with_the_known_ones() -> None:

@@ -11,7 +11,6 @@ import ssl
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -19,6 +18,7 @@ import trustme
 from terok_host.sidecars.login import exchange, refresh
 from terok_host.sidecars.login.refresh import Exchange, RefreshError
 from terok_host.sidecars.login.slot import Slot
+from terok_host.sidecars.roster import model
 from terok_host.sidecars.store.credential import Credential, parse
 from terok_host.sidecars.store.records import Item
 from terok_host.sidecars.store.store import Store
@@ -29,11 +29,11 @@ from tests.standins.logins import TokenServer, ended, get, put, unlocked
 # the token endpoint is a thread of the test; its children use nothing that the thread could hold locked
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
-SPEC = {"url": "https://127.0.0.1:1/token", "client_id": "client", "scopes": ["one"], "format": "json", "margin": 300}
+SPEC = model.Refresh("https://127.0.0.1:1/token", "client", ("one",))
 
 
-def provider(endpoint: TokenServer) -> dict[str, Any]:
-    return {"refresh": {**SPEC, "url": endpoint.url}, "ca_bundle": endpoint.ca_file}
+def provider(endpoint: TokenServer) -> model.Provider:
+    return model.Provider(refresh=SPEC._replace(url=endpoint.url), ca_bundle=endpoint.ca_file)
 
 
 def run(logged_in: Layout, endpoint: TokenServer, *, slot: type[Slot] = Slot, stale: int | None = None) -> Item:
@@ -58,7 +58,7 @@ def test_the_request_has_what_the_standard_says() -> None:
     assert json.loads(asked.body) == {
         "grant_type": "refresh_token", "refresh_token": "r", "client_id": "client", "scope": "x y",
     }  # fmt: skip
-    form = refresh.request(login, {**SPEC, "format": "form"})
+    form = refresh.request(login, SPEC._replace(format="form"))
     assert form.body == b"grant_type=refresh_token&refresh_token=r&client_id=client&scope=x+y"
     assert "refresh_token" not in repr(asked)
     with pytest.raises(RefreshError, match="without a refresh token"):
@@ -138,7 +138,7 @@ def test_a_broken_endpoint_is_left_alone_for_a_while(logged_in: Layout, endpoint
 
 
 def test_an_endpoint_that_gives_no_answer_is_a_failure_with_a_reason(logged_in: Layout, endpoint: TokenServer) -> None:
-    dead = {"refresh": SPEC, "ca_bundle": endpoint.ca_file}
+    dead = model.Provider(refresh=SPEC, ca_bundle=endpoint.ca_file)
     with unlocked(logged_in) as store, Slot(logged_in.vault_refresh, "work", "anthropic") as slot:
         with pytest.raises(RefreshError, match="gave no answer: ConnectError"):
             refresh.refresh(store, slot, dead, exchange.send, clock=time.time)

@@ -6,11 +6,11 @@ import base64
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from terok_host.sidecars.roster import agents, catalog, compile, files
+from terok_host.sidecars.roster.model import Catalog
 from terok_host.sidecars.roster.nodes import RosterError
 from terok_host.sidecars.store import tokens
 from terok_host.supervisor.ground.errors import TerokError
@@ -23,7 +23,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def bundled() -> dict[str, Any]:
+def bundled() -> Catalog:
     return compile.compile_files(sorted(str(path) for path in Path(files.bundled()).glob("*.yml")))
 
 
@@ -38,33 +38,33 @@ PROVIDERS = "anthropic openai github gitlab mistral openrouter google custom hug
 AGENTS = "claude codex gh glab git copilot opencode pi vibe gemini twine npm hf sonar wandb"
 
 
-def test_everything_promised_is_bundled(bundled: dict[str, Any]) -> None:
-    assert set(PROVIDERS.split()) <= bundled["providers"].keys()
-    assert set(AGENTS.split()) <= bundled["agents"].keys()
+def test_everything_promised_is_bundled(bundled: Catalog) -> None:
+    assert set(PROVIDERS.split()) <= bundled.providers.keys()
+    assert set(AGENTS.split()) <= bundled.agents.keys()
 
 
-def every_kind(bundled: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(name, kind) for name, provider in bundled["providers"].items() for kind in provider["auth"]]
+def every_kind(bundled: Catalog) -> list[tuple[str, str]]:
+    return [(name, kind) for name, provider in bundled.providers.items() for kind in provider.auth]
 
 
-def test_every_phantom_token_has_enough_randomness_and_is_new(bundled: dict[str, Any]) -> None:
+def test_every_phantom_token_has_enough_randomness_and_is_new(bundled: Catalog) -> None:
     for name, kind in every_kind(bundled):
-        provider = bundled["providers"][name]
-        assert tokens.template_bits(provider["auth"][kind]["token"]) >= tokens.RANDOM_BITS_MIN, (name, kind)
+        provider = bundled.providers[name]
+        assert tokens.template_bits(provider.auth[kind].token) >= tokens.RANDOM_BITS_MIN, (name, kind)
         made = {agents.phantom(provider, {"auth": kind}) for _ in range(3)}
         assert len(made) == 3
         assert all(re.fullmatch(r"[!-~]+", token) for token in made)
 
 
-def test_every_agent_gets_only_filled_values(bundled: dict[str, Any]) -> None:
+def test_every_agent_gets_only_filled_values(bundled: Catalog) -> None:
     for kind in ("api-key", "oauth", "basic"):
         held = {
-            name: {"auth": kind if kind in provider["auth"] else next(iter(provider["auth"]))}
-            for name, provider in bundled["providers"].items()
+            name: {"auth": kind if kind in provider.auth else next(iter(provider.auth))}
+            for name, provider in bundled.providers.items()
         }
-        minted = {name: agents.phantom(bundled["providers"][name], meta) for name, meta in held.items()}
-        assert agents.available(bundled, held) == list(bundled["agents"])
-        for name in bundled["agents"]:
+        minted = {name: agents.phantom(bundled.providers[name], meta) for name, meta in held.items()}
+        assert agents.available(bundled, held) == list(bundled.agents)
+        for name in bundled.agents:
             found = agents.wanted(bundled, name, tokens=minted, held=held, now=1_800_000_000)
             assert found is not None
             texts = [*found.env.values(), *(file.content for file in found.files), *(value for _, value in found.git)]
@@ -75,13 +75,13 @@ def test_every_agent_gets_only_filled_values(bundled: dict[str, Any]) -> None:
                     json.loads(file.content)
 
 
-def test_an_agent_without_credential_or_token_wants_nothing(bundled: dict[str, Any]) -> None:
+def test_an_agent_without_credential_or_token_wants_nothing(bundled: Catalog) -> None:
     assert agents.wanted(bundled, "claude", tokens={}, held={"anthropic": {}}) is None
     assert agents.wanted(bundled, "claude", tokens={"anthropic": "t" * 30}, held={}) is None
     assert agents.available(bundled, {}) == []
 
 
-def test_claude_with_a_login_gets_a_session_file_and_no_key(bundled: dict[str, Any]) -> None:
+def test_claude_with_a_login_gets_a_session_file_and_no_key(bundled: Catalog) -> None:
     found = agents.wanted(
         bundled, "claude", tokens={"anthropic": "phantom"}, held={"anthropic": {"auth": "oauth"}}, now=1_800_000_000
     )
@@ -94,7 +94,7 @@ def test_claude_with_a_login_gets_a_session_file_and_no_key(bundled: dict[str, A
     assert session.mode == 0o600
 
 
-def test_git_reaches_every_host_that_has_a_credential(bundled: dict[str, Any]) -> None:
+def test_git_reaches_every_host_that_has_a_credential(bundled: Catalog) -> None:
     found = agents.wanted(
         bundled,
         "git",
@@ -111,8 +111,8 @@ def test_git_reaches_every_host_that_has_a_credential(bundled: dict[str, Any]) -
     assert env["GIT_CONFIG_VALUE_0"] == "https://github.com/"
 
 
-def test_a_jwt_phantom_has_the_claims_that_codex_reads(bundled: dict[str, Any]) -> None:
-    token = agents.phantom(bundled["providers"]["openai"], {"auth": "oauth"})
+def test_a_jwt_phantom_has_the_claims_that_codex_reads(bundled: Catalog) -> None:
+    token = agents.phantom(bundled.providers["openai"], {"auth": "oauth"})
     payload = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     assert "email" in claims
@@ -120,34 +120,31 @@ def test_a_jwt_phantom_has_the_claims_that_codex_reads(bundled: dict[str, Any]) 
     assert claims["exp"] > claims["iat"]
 
 
-def test_effective_fills_and_overrides(bundled: dict[str, Any]) -> None:
-    gitlab = bundled["providers"]["gitlab"]
+def test_effective_fills_and_overrides(bundled: Catalog) -> None:
+    gitlab = bundled.providers["gitlab"]
     route = catalog.effective(gitlab, {"variables": {"host": "git.example.com"}})
-    assert [each["url"] for each in route["upstreams"]] == ["https://git.example.com"] * 2
-    assert route["upstreams"][0]["prefix"] == "/git.example.com/"
-    openai = bundled["providers"]["openai"]
-    assert catalog.effective(openai, {})["auth"]["oauth"]["headers"] == {}
+    assert [upstream.url for upstream in route.upstreams] == ["https://git.example.com"] * 2
+    assert route.upstreams[0].prefix == "/git.example.com/"
+    openai = bundled.providers["openai"]
+    assert catalog.effective(openai, {}).auth["oauth"].headers == {}
     with_account = catalog.effective(openai, {"variables": {"account_id": "acc-1"}})
-    assert with_account["auth"]["oauth"]["headers"] == {"ChatGPT-Account-ID": "acc-1"}
-    custom = bundled["providers"]["custom"]
-    assert catalog.effective(custom, {})["upstreams"] == []
+    assert with_account.auth["oauth"].headers == {"ChatGPT-Account-ID": "acc-1"}
+    custom = bundled.providers["custom"]
+    assert catalog.effective(custom, {}).upstreams == ()
     route = catalog.effective(
         custom, {"upstream": "https://llm.example.com/v2", "allow_private": True, "auth_header": "X-Key"}
     )
-    assert route["upstreams"][0]["url"] == "https://llm.example.com/v2"
-    assert (route["allow_private"], route["auth"]["api-key"]["header"], route["auth"]["api-key"]["prefix"]) == (
-        True,
-        "X-Key",
-        "",
-    )
+    assert route.upstreams[0].url == "https://llm.example.com/v2"
+    key = route.auth["api-key"]
+    assert (route.allow_private, key.header, key.prefix) == (True, "X-Key", "")
     for hostile in ("a b", "x\r\nEvil: 1", "host/../..", "-x"):
         with pytest.raises(TerokError):
             catalog.effective(gitlab, {"variables": {"host": hostile}})
 
 
-def test_host_specific_and_longer_prefixes_come_first(bundled: dict[str, Any]) -> None:
-    for provider in bundled["providers"].values():
-        order = [(each["host"] is None, -len(each["prefix"])) for each in provider["upstreams"]]
+def test_host_specific_and_longer_prefixes_come_first(bundled: Catalog) -> None:
+    for provider in bundled.providers.values():
+        order = [(upstream.host is None, -len(upstream.prefix)) for upstream in provider.upstreams]
         assert order == sorted(order)
 
 
@@ -164,11 +161,11 @@ providers:
 
 def test_a_personal_provider_is_taken_and_recompiled_when_changed(layout: Layout) -> None:
     first, warning = files.load(layout)
-    assert "mine" not in first["providers"]
+    assert "mine" not in first.providers
     personal(layout, MINE)
     second, warning = files.load(layout)
-    assert (second["providers"]["mine"]["title"], warning) == ("My service", "")
-    assert "x-key" in second["token_headers"]
+    assert (second.providers["mine"].title, warning) == ("My service", "")
+    assert "x-key" in second.token_headers
     assert Path(layout.vault_routes).stat().st_mode & 0o777 == 0o600
     assert catalog.load(layout.vault_routes) == second
 
@@ -181,7 +178,7 @@ def test_a_bad_file_keeps_the_old_routes(layout: Layout) -> None:
     with pytest.raises(RosterError, match=re.escape(f"{path}:3: providers.mine.titel: there is no such key")):
         files.write_routes(layout)
     catalogue, warning = files.load(layout)
-    assert "mine" in catalogue["providers"]
+    assert "mine" in catalogue.providers
     assert "titel" in warning
     assert Path(layout.vault_routes).read_bytes() == before
 
@@ -190,11 +187,11 @@ def test_extends_takes_over_and_overrides(layout: Layout) -> None:
     personal(
         layout, "providers:\n  quick:\n    extends: openai\n    limits: {per_minute: 10, concurrent: 2, body_mb: 1}\n"
     )
-    found = files.write_routes(layout)["providers"]
-    assert found["quick"]["upstreams"] == found["openai"]["upstreams"]
-    assert found["quick"]["rate"] == {"per_minute": 10, "concurrent": 2}
-    assert found["quick"]["body_max"] == 1 << 20
-    assert found["openai"]["body_max"] is None
+    found = files.write_routes(layout).providers
+    assert found["quick"].upstreams == found["openai"].upstreams
+    assert (found["quick"].per_minute, found["quick"].concurrent) == (10, 2)
+    assert found["quick"].body_max == 1 << 20
+    assert found["openai"].body_max is None
 
 
 AGENT = "agents:\n  one:\n    title: One\n    providers: [openai]\n"
@@ -252,4 +249,4 @@ def test_the_same_name_in_two_personal_files_is_refused(layout: Layout) -> None:
 
 def test_a_personal_file_may_replace_a_bundled_provider(layout: Layout) -> None:
     personal(layout, MINE.replace("  mine:", "  mistral:"))
-    assert files.write_routes(layout)["providers"]["mistral"]["title"] == "My service"
+    assert files.write_routes(layout).providers["mistral"].title == "My service"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from terok_host.sidecars.roster import agents, compile, files
+from terok_host.sidecars.roster import agents, catalog, compile, files
 from terok_host.sidecars.roster.nodes import RosterError
 
 TEXTS = [path.read_text() for path in sorted(Path(files.bundled()).glob("*.yml"))]
@@ -43,9 +42,9 @@ def test_a_damaged_file_compiles_or_is_refused_with_its_place(tmp_path: Path, te
     except RosterError as error:
         assert re.match(r".*\.yml:\d+", str(error))
         return
-    json.dumps(found).encode()
-    for provider in found["providers"].values():
-        for kind in provider["auth"]:
+    catalog.dump(found)
+    for provider in found.providers.values():
+        for kind in provider.auth:
             agents.phantom(provider, {"auth": kind}).encode()
 
 

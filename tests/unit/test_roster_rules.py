@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from terok_host.sidecars.roster import catalog, compile, files
+from terok_host.sidecars.roster.model import Provider
 from terok_host.sidecars.vault.routes import Route
 
 
 @pytest.fixture(scope="module")
-def providers() -> dict[str, Any]:
+def providers() -> Mapping[str, Provider]:
     paths = sorted(str(path) for path in Path(files.bundled()).glob("*.yml"))
-    return dict(compile.compile_files(paths)["providers"])
+    return compile.compile_files(paths).providers
 
 
-def allowed(providers: dict[str, Any], name: str, method: str, path: str) -> bool:
-    kind = next(iter(providers[name]["auth"]))
+def allowed(providers: Mapping[str, Provider], name: str, method: str, path: str) -> bool:
+    kind = next(iter(providers[name].auth))
     route = Route(name, catalog.effective(providers[name], {}), kind)
     rule = route.rule((method.encode(),), path.encode())
     return rule is not None and rule.allow
@@ -68,10 +69,10 @@ DENIED = [
 
 @pytest.mark.parametrize(("name", "method", "path"), DENIED)
 def test_denied_in_every_spelling_that_the_upstream_takes(
-    providers: dict[str, Any], name: str, method: str, path: str
+    providers: Mapping[str, Provider], name: str, method: str, path: str
 ) -> None:
     suffixes = ["", "/"]
-    if ".*" in providers[name]["suffixes"] and "." not in path:
+    if ".*" in providers[name].suffixes and "." not in path:
         suffixes += [".json", ".xml", ".json/"]
     assert [suffix for suffix in suffixes if allowed(providers, name, method, path + suffix)] == []
 
@@ -98,14 +99,16 @@ def test_denied_in_every_spelling_that_the_upstream_takes(
         ("npm", "PUT", "/my-package"),
     ],
 )
-def test_what_agents_do_all_day_is_allowed(providers: dict[str, Any], name: str, method: str, path: str) -> None:
+def test_what_agents_do_all_day_is_allowed(
+    providers: Mapping[str, Provider], name: str, method: str, path: str
+) -> None:
     assert allowed(providers, name, method, path)
 
 
-def test_foreign_places_and_storage_are_declared(providers: dict[str, Any]) -> None:
+def test_foreign_places_and_storage_are_declared(providers: Mapping[str, Provider]) -> None:
     for provider in providers.values():
-        assert {"private_token", "access_token", "job_token"} <= set(provider["foreign_query"])
-        assert not set(provider["foreign_query"]) & set(provider["token_query"])
-        assert not any("*" in host for host in provider["storage"])
-    assert providers["openai"]["foreign_headers"] == ["openai-account", "openai-organization", "openai-project"]
-    assert "release-assets.githubusercontent.com" in providers["github"]["storage"]
+        assert {"private_token", "access_token", "job_token"} <= set(provider.foreign_query)
+        assert not set(provider.foreign_query) & set(provider.token_query)
+        assert not any("*" in host for host in provider.storage)
+    assert providers["openai"].foreign_headers == ("openai-account", "openai-organization", "openai-project")
+    assert "release-assets.githubusercontent.com" in providers["github"].storage

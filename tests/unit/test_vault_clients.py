@@ -17,6 +17,7 @@ import openai
 import pytest
 
 from terok_host.sidecars.roster import files as roster
+from terok_host.sidecars.roster import model
 from tests.standins import services
 from tests.standins.behaviours import secret_of
 from tests.standins.upstream import Upstream
@@ -170,10 +171,10 @@ def test_git_clones_and_pushes_over_https(
     run("git", "init", "-q", "--bare", "-b", "main", str(bare), env=env)
     run("git", "-C", str(bare), "config", "http.receivepack", "true", env=env)
     upstream.handlers["/o/r"] = services.Git(str(tmp_path / "served"))
-    basic = {**auth("Authorization", ""), "scheme": "basic", "user": "x-access-token"}
-    git = {"prefix": "/github.com/", "strip": True, "host": None, "auth": None, "auth_as": "basic"}
+    basic = auth("Authorization", "")._replace(scheme="basic", user="x-access-token")
     routed = provider("x", ca_bundle=authority.file, auth={"api-key": auth("Authorization", "token "), "basic": basic})
-    routed["upstreams"] = [{"url": f"https://localhost:{upstream.port}", **git}]
+    git = model.Upstream(f"https://localhost:{upstream.port}", "/github.com/", strip=True, auth_as="basic")
+    routed = routed._replace(upstreams=(git,))
     vault.write_routes({"github": routed})
     token = vault.add("github")
     vault.up()

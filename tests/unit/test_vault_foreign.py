@@ -87,7 +87,7 @@ def test_what_is_no_second_credential_passes(line: str) -> None:
 
 @pytest.mark.parametrize("named", ["Authorization", "anthropic-beta", "close, X-Team"])
 def test_connection_may_not_name_what_the_vault_adds(named: str) -> None:
-    way = {**auth("Authorization", "Bearer "), "merge": {"anthropic-beta": "oauth"}, "headers": {"X-Team": "blue"}}
+    way = auth("Authorization", "Bearer ")._replace(merge={"anthropic-beta": "oauth"}, headers={"X-Team": "blue"})
     refusal = ask("/x", f"Connection: {named}", auth={"api-key": way})
     assert isinstance(refusal, Refusal) and (refusal.status, refusal.rule) == (400, "connection-names")
     plan = ask("/x", "Connection: X-Other", "X-Other: 1", "X-More: 2", auth={"api-key": way})
@@ -95,7 +95,7 @@ def test_connection_may_not_name_what_the_vault_adds(named: str) -> None:
 
 
 def test_a_header_that_the_route_sets_is_replaced_and_not_refused() -> None:
-    way = {**auth("Authorization", "Bearer "), "headers": {"OpenAI-Organization": "ours"}}
+    way = auth("Authorization", "Bearer ")._replace(headers={"OpenAI-Organization": "ours"})
     plan = ask("/x", "OpenAI-Organization: theirs", auth={"api-key": way})
     assert isinstance(plan, Plan) and b"theirs" not in plan.lines
 

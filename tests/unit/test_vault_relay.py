@@ -133,11 +133,9 @@ def test_no_credential_and_no_route(vault: Vault) -> None:
 
 
 def test_headers_of_a_route_are_merged(make_vault: Make, upstream: Upstream) -> None:
-    oauth = {
-        **auth("Authorization", "Bearer "),
-        "headers": {"X-Extra": "1"},
-        "merge": {"anthropic-beta": "oauth-2025-04-20"},
-    }
+    oauth = auth("Authorization", "Bearer ")._replace(
+        headers={"X-Extra": "1"}, merge={"anthropic-beta": "oauth-2025-04-20"}
+    )
     vault = make_vault(auth={"api-key": oauth}, headers={"X-All": "2"})
     assert vault.get("/", vault.add("p"), anthropic_beta="mine,oauth-2025-04-20", X_All="9").status == 200
     seen = upstream.seen[-1]

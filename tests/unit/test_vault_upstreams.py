@@ -25,7 +25,7 @@ def test_private_addresses_are_refused_after_resolution(make_vault: Make, upstre
 
 
 def test_metadata_is_refused_even_then(make_vault: Make) -> None:
-    upstreams = provider("http://169.254.169.254")["upstreams"]
+    upstreams = provider("http://169.254.169.254").upstreams
     vault = make_vault(upstreams=upstreams)
     reply = vault.get("/", vault.add("p"))
     assert (reply.status, reply.json()["reason"]) == (403, "private-address")
@@ -34,7 +34,7 @@ def test_metadata_is_refused_even_then(make_vault: Make) -> None:
 
 def test_certificates_are_verified(make_vault: Make, authority: Authority, upstream: Upstream) -> None:
     with Upstream(authority.server("elsewhere.test")) as wrong:
-        vault = make_vault(upstreams=provider(f"https://localhost:{wrong.port}")["upstreams"])
+        vault = make_vault(upstreams=provider(f"https://localhost:{wrong.port}").upstreams)
         reply = vault.get("/", vault.add("p"))
         assert (reply.status, reply.json()["reason"]) == (502, "upstream-certificate")
         assert not wrong.seen
@@ -50,7 +50,7 @@ def test_an_unknown_authority_is_refused(make_vault: Make, upstream: Upstream) -
 def test_an_upstream_that_is_not_there(make_vault: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    vault = make_vault(upstreams=provider(f"https://localhost:{port}")["upstreams"])
+    vault = make_vault(upstreams=provider(f"https://localhost:{port}").upstreams)
     reply = vault.get("/", vault.add("p"))
     assert (reply.status, reply.json()["reason"]) == (502, "upstream-connect")
     vault.write_routes({"p": provider(f"https://no-such-name.invalid:{port}")})
