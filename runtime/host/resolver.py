@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from ...supervisor.ground.errors import TerokError
 from . import podman
@@ -30,6 +31,7 @@ class Seen:
     programs: argument lists of the pasta and slirp4netns processes that run.
     gateways: the container's default gateways.
     aardvark: addresses at which Podman's own DNS server for bridges answers.
+    planned: where it will answer on the bridges that the container will join.
     mode: Podman's record of the container: `pasta`, `slirp4netns`, `bridge`, ...; "" when unknown.
     options: the options of that mode.
     chosen: nameservers that the operator named (--dns).
@@ -39,6 +41,7 @@ class Seen:
     programs: Sequence[Sequence[str]] = ()
     gateways: Sequence[str] = ()
     aardvark: Sequence[str] = ()
+    planned: Sequence[str] = ()
     mode: str = ""
     options: Sequence[str] = ()
     chosen: Sequence[str] = ()
@@ -57,6 +60,8 @@ def forwarder_of(seen: Seen) -> str | None:
     if seen.mode == "slirp4netns":
         cidr = next((option.partition("=")[2] for option in seen.options if option.startswith("cidr=")), "")
         return _third(cidr) if cidr else podman.SLIRP_DNS
+    if seen.mode == "bridge":
+        return next(iter(seen.planned), podman.PASTA_DNS)  # podman 5 puts rootless bridges behind a pasta
     return None
 
 
@@ -118,14 +123,13 @@ def look(state: Mapping[str, Any], config: Mapping[str, Any], source: str | None
     """Collect what `forwarder_of` decides on. Every part may be missing."""
     pid, bundle = state.get("pid"), str(state.get("bundle", ""))
     recorded = _podmans_record(bundle, str(state.get("id", "")))
-    mode, options = str(recorded.get("netMode") or ""), recorded.get("network_options") or {}
+    mode, options = str(recorded.get("networkMode") or ""), recorded.get("network_options") or {}
     return Seen(
         namespace=_namespace(config),
         programs=_network_programs(),
         gateways=_gateways(pid) if isinstance(pid, int) else [],
-        aardvark=_aardvark(os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(source)))))
-        if source
-        else [],
+        aardvark=_aardvark(_above(source, 4)) if source else [],
+        planned=_planned(_above(bundle, 3), recorded.get("newNetworks")),
         mode=mode,
         options=list(options.get(mode) or []) if isinstance(options, dict) else [],
         chosen=[str(server) for server in recorded.get("dnsServer") or []],
@@ -190,14 +194,34 @@ def _aardvark(run_root: str) -> list[str]:
     return addresses
 
 
+def _planned(graph: str, networks: object) -> list[str]:
+    """The gateways of the bridges that serve DNS, from Podman's network files."""
+    gateways: list[str] = []
+    for name in networks if isinstance(networks, dict) else {}:
+        try:
+            with open(os.path.join(graph, "networks", f"{os.path.basename(name)}.json"), encoding="utf-8") as file:
+                network = json.load(file)
+            if network.get("dns_enabled"):
+                gateways += [str(subnet["gateway"]) for subnet in network.get("subnets") or [] if "gateway" in subnet]
+        except (OSError, ValueError, AttributeError, TypeError):
+            continue  # the default network has no file until it is changed
+    return gateways
+
+
+def _above(path: str, levels: int) -> str:
+    for _ in range(levels):
+        path = os.path.dirname(path)
+    return path
+
+
 def _podmans_record(bundle: str, identity: str) -> dict[str, Any]:
     """Podman's own configuration of the container, from its database (podman >= 5 by default); empty when not there.
 
     `podman inspect` cannot be asked: Podman holds the container's lock while it starts it.
     """
-    graph = os.path.dirname(os.path.dirname(os.path.dirname(bundle)))
+    path = os.path.join(_above(bundle, 3), "db.sql")
     try:
-        with closing(sqlite3.connect(f"file:{graph}/db.sql?mode=ro", uri=True, timeout=1)) as database:
+        with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=1)) as database:
             row = database.execute("SELECT JSON FROM ContainerConfig WHERE ID = ?", (identity,)).fetchone()
         recorded = json.loads(row[0]) if row else {}
     except (sqlite3.Error, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -34,7 +35,8 @@ BRIDGE = (*PASTA, "/run/user/1000/containers/networks/rootless-netns/rootless-ne
         (Seen(mode="pasta", options=["--dns-forward", "192.0.2.9"]), "192.0.2.9"),
         (Seen(mode="slirp4netns"), "10.0.2.3"),
         (Seen(mode="slirp4netns", options=["mtu=1500", "cidr=10.9.0.0/24"]), "10.9.0.3"),
-        (Seen(mode="bridge"), None),
+        (Seen(mode="bridge"), "169.254.1.1"),
+        (Seen(mode="bridge", planned=["10.89.0.1"]), "10.89.0.1"),
         (Seen(), None),
         (Seen(NETNS, [SLIRP], chosen=["192.0.2.1"]), "192.0.2.1"),
     ],
@@ -64,7 +66,7 @@ def test_an_empty_file_says_nothing_about_the_network(tmp_path: Path) -> None:
     (tmp_path / "graph").mkdir()
     with closing(sqlite3.connect(tmp_path / "graph/db.sql")) as database, database:
         database.execute("CREATE TABLE ContainerConfig (ID TEXT, JSON TEXT)")
-        database.execute("INSERT INTO ContainerConfig VALUES ('abc', '{\"netMode\": \"pasta\"}')")
+        database.execute("INSERT INTO ContainerConfig VALUES (?, ?)", ("abc", json.dumps({"networkMode": "pasta"})))
     assert resolver.find(state, config(path)) == "169.254.1.1"
     path.write_text("nameserver 192.0.2.7\n")
     assert resolver.find(state, config(path)) == "192.0.2.7"
