@@ -11,9 +11,9 @@ import tty
 from collections.abc import Callable
 from typing import Any
 
-from ...sidecars.shield import live
+from ...sidecars.shield import hints, live
 from ...sidecars.shield.later import later
-from ...sidecars.shield.targets import HOST, NAME, WEB, WEB_PORTS, Ports, Target, parse
+from ...sidecars.shield.targets import Target
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.audit_lines import coming, line
 from ..kit.env import Env
@@ -30,20 +30,10 @@ def target_of(entry: dict[str, Any]) -> Target | None:
     name, address = entry.get("name"), entry.get("address")
     port, protocol = entry.get("port"), entry.get("proto")
     if entry.get("event") == "dns" and name:
-        return _name_target(str(name))
-    if not (name or address) or protocol not in ("tcp", "udp") or not isinstance(port, int) or not port:
+        return hints.name_target(str(name))
+    if not address or not isinstance(port, int):
         return None
-    ports = WEB if protocol == "tcp" and port in WEB_PORTS else Ports(str(protocol), port, port)
-    return _name_target(str(name), ports) if name else Target(HOST, str(address), ports)
-
-
-def _name_target(name: str, ports: Ports = WEB) -> Target | None:
-    """The target of a name that the container chose; None when it is no domain name."""
-    try:
-        found = parse(name)
-    except TerokError:
-        return None
-    return Target(NAME, found.value, ports) if found.kind == NAME else None
+    return hints.packet_target(str(name) if name else None, str(address), port, str(protocol))
 
 
 def decide(key: str, refused: Target | None, seen: Target | None) -> tuple[str, Target, float | None] | None:

@@ -85,6 +85,7 @@ def config(model: Model, servers_path: str, hosts_path: str, available: Features
         "cache-size=0",  # an answer from the cache would not renew the sets
         *log_options(model),
         "edns-packet-max=1232",
+        "host-record=localhost,127.0.0.1,::1",
         f"max-ttl={model.period}",
         f"servers-file={servers_path}",
         f"addn-hosts={hosts_path}",

@@ -11,6 +11,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from typing import Any, NamedTuple
 
+from ...supervisor.ground import paste
 from . import wire
 
 TYPE_CHECKING = False
@@ -241,7 +242,9 @@ def _decide_user(pins: tuple[Pin, ...], user: str) -> Verdict:
         if user in pin.users:
             return Verdict(True, host=pin.host, user=user)
     host = pins[0].host
-    return Verdict(False, "the user name is not allowed", f"terok ssh trust {host} --user {user}", host, user)
+    return Verdict(
+        False, "the user name is not allowed", paste.command("terok", "ssh", "trust", host, user=user), host, user
+    )
 
 
 def _decide_unbound(policy: Policy, request: wire.UserAuth) -> Verdict:
@@ -256,7 +259,7 @@ def _decide_unbound(policy: Policy, request: wire.UserAuth) -> Verdict:
         return _decide_user(pins, user)
     users = {*policy.users, *(name for pins in policy.pins.values() for pin in pins for name in pin.users)}
     if user not in users:
-        fix = f"terok ssh policy KEY --scope SCOPE --user {user}"
+        fix = paste.command("terok", "ssh", "policy", "KEY", "--scope", "SCOPE", user=user)
         return Verdict(False, "the user name is not allowed", fix, user=user)
     return Verdict(True, user=user)
 
@@ -279,7 +282,7 @@ def decide_sshsig(policy: Policy, request: wire.SshSig, bindings: Bindings) -> V
             fix = "terok ssh trust HOST"
             return Verdict(False, "the host key is not pinned for this key", fix, host, namespace=namespace)
     if namespace not in policy.namespaces:
-        fix = f"terok ssh policy KEY --scope SCOPE --namespace {namespace}"
+        fix = paste.command("terok", "ssh", "policy", "KEY", "--scope", "SCOPE", namespace=namespace)
         return Verdict(False, "the namespace is not allowed", fix, host, namespace=namespace)
     return Verdict(True, host=host, namespace=namespace)
 

@@ -146,4 +146,4 @@ def test_lines_name_the_address_and_what_would_allow_it() -> None:
         ("packet", "refused", None, 1),
         ("packet", "granted", "www.test", 2),
     ]
-    assert lines[2][1]["allow"] == "terok shield allow web 203.0.113.9:443/tcp"
+    assert lines[2][1]["allow"] == "terok shield allow web 203.0.113.9"

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from ...kit.audit import Audit
 from ...kit.confine import confine
 from ...kit.context import Context
+from .. import hints
 from . import names, packets
 from .window import Window
 
@@ -47,6 +48,8 @@ class Reader:
         """Bytes of dnsmasq's log."""
         refused, other = self._names.feed(data)
         for event in refused:
+            if hints.asks_for_itself(event.name, self._container):
+                continue
             if self._refused.add(event, now):
                 self._name(event, 1)
         for line in other:
@@ -69,8 +72,8 @@ class Reader:
 
     def _packet(self, packet: packets.Packet, count: int) -> None:
         name = self._names.name_of(packet.address)
-        place = f"{packet.address}:{packet.port}/{packet.protocol}" if packet.port else packet.address
-        more = {"allow": f"terok shield allow {self._container} {place}"} if packet.prefix == "refused" else {}
+        refused = packet.prefix == "refused"
+        target = hints.packet_target(name, packet.address, packet.port, packet.protocol) if refused else None
         self._write(
             "packet",
             verdict=packet.prefix or "refused",
@@ -79,12 +82,12 @@ class Reader:
             port=packet.port,
             proto=packet.protocol,
             count=count,
-            **more,
+            **hints.allow(self._container, target),
         )
 
     def _name(self, event: names.Refused, count: int) -> None:
-        allow = f"terok shield allow {self._container} {event.name}"
-        self._write("dns", verdict="refused", name=event.name, type=event.kind, count=count, allow=allow)
+        allow = hints.allow(self._container, hints.name_target(event.name))
+        self._write("dns", verdict="refused", name=event.name, type=event.kind, count=count, **allow)
 
 
 def main(context: Context) -> int:
