@@ -50,7 +50,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             "claude",
             ("claude",),
-            ("--dangerously-skip-permissions",),
+            # the second answers the warning that Claude Code shows once for the first
+            ("--dangerously-skip-permissions", "--settings", '{"skipDangerousModePermissionPrompt": true}'),
             npm=("@anthropic-ai/claude-code",),
             # Claude Code asks for it before it skips permissions as root; its updater has no right to write the image
             env=(("IS_SANDBOX", "1"), ("DISABLE_AUTOUPDATER", "1")),

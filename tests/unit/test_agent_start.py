@@ -107,12 +107,7 @@ def test_a_workspace_must_exist(tmp_path: Path) -> None:
 
 
 def test_prompts_are_off_only_where_the_container_is_not_restricted() -> None:
-    assert command(Order("claude", words=("-p", "hello")), CLAUDE) == [
-        "claude",
-        "--dangerously-skip-permissions",
-        "-p",
-        "hello",
-    ]
+    assert command(Order("claude", words=("-p", "hello")), CLAUDE) == ["claude", *CLAUDE.unattended, "-p", "hello"]
     assert command(Order("claude", restricted=True), CLAUDE) == ["claude"]
 
 
@@ -121,7 +116,7 @@ def test_podmans_words(tmp_path: Path, root: bool) -> None:
     (tmp_path / "src").mkdir()
     place = describe(tmp_path, tmp_path / "elsewhere" / "home", workspace="src:ro")
     words = run_words(Order("claude", rm=True), CLAUDE, place, "IMAGE", term="xterm", root=root)
-    assert words[words.index("IMAGE") :] == ["IMAGE", "claude", "--dangerously-skip-permissions"]
+    assert words[words.index("IMAGE") :] == ["IMAGE", "claude", *CLAUDE.unattended]
     assert f"{tmp_path}/src:/workspace:ro,z" in words
     assert f"{volume(place)}:/home/agent" in words
     assert "--rm" in words
