@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import time
 from ipaddress import ip_address
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from terok_host.sidecars.kit.reactor import Reactor
 from terok_host.sidecars.shield.reader import names, packets, window
-from terok_host.sidecars.shield.reader.main import Reader
+from terok_host.sidecars.shield.reader.main import Feed, Reader
 
 
 def ipv4(address: str, protocol: int = 6, port: int = 443, *, options: bytes = b"", offset: int = 0) -> bytes:
@@ -147,3 +150,51 @@ def test_lines_name_the_address_and_what_would_allow_it() -> None:
         ("packet", "granted", "www.test", 2),
     ]
     assert lines[2][1]["allow"] == "terok shield allow web 203.0.113.9"
+
+
+class Fed:
+    """A feed on a pipe in place of dnsmasq's log, and what it wrote."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        self.reactor = Reactor(strict=True)
+        self.lines: list[str] = []
+        self.source, self.log = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        reader = Reader("web", lambda event, **fields: self.lines.append(event))
+        Feed(self.reactor, reader, idle_seconds).start({self.source: "dnslog"})
+
+    def close(self) -> None:
+        self.reactor.close()
+        os.close(self.source)
+        if self.log >= 0:
+            os.close(self.log)
+
+
+def test_a_feed_leaves_when_nothing_came() -> None:
+    fed = Fed(0.2)
+    os.write(fed.log, LOG)
+    began = time.monotonic()
+    fed.reactor.run()
+    assert 0.15 < time.monotonic() - began < 5
+    assert fed.lines == ["dns"]
+    fed.close()
+
+
+def test_a_feed_that_is_written_to_does_not_leave_and_piles_up_no_timers() -> None:
+    fed = Fed(0.3)
+    for _ in range(10):
+        os.write(fed.log, LOG)
+        assert not fed.reactor.wait(0.05)
+    assert len([timer for timer in fed.reactor._timers if timer.callback is not None]) <= 1
+    assert fed.lines == ["dns"]  # its repeats are counted
+    fed.close()
+
+
+def test_a_feed_without_a_limit_waits_without_a_timer_and_bears_the_end_of_its_source() -> None:
+    fed = Fed(0)
+    assert not fed.reactor._timers
+    os.close(fed.log)
+    fed.log = -1
+    turns = fed.reactor.turn
+    assert not fed.reactor.wait(0.05)
+    assert fed.reactor.turn - turns < 5
+    fed.close()

@@ -8,15 +8,14 @@ files but the audit log.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
-import time
 from collections.abc import Callable
 
 from ...kit.audit import Audit
 from ...kit.confine import confine
 from ...kit.context import Context
+from ...kit.reactor import READ, Reactor, Timer
 from .. import hints
 from . import names, packets
 from .window import Window
@@ -90,46 +89,72 @@ class Reader:
         self._write("dns", verdict="refused", name=event.name, type=event.kind, count=count, **allow)
 
 
+class Feed:
+    """Reads the sources in the loop and gives the reader its time.
+
+    Args:
+        reactor: the loop.
+        reader: takes what is read.
+        idle_seconds: stop the loop when nothing came for this long; 0: never.
+    """
+
+    def __init__(self, reactor: Reactor, reader: Reader, idle_seconds: float) -> None:
+        self._reactor, self._reader, self._idle_seconds = reactor, reader, idle_seconds
+        self._last = reactor.now
+        self._timer: Timer | None = None
+
+    def start(self, sources: dict[int, str]) -> None:
+        """Read from now on; `sources` has the kind of each descriptor."""
+        for fd, kind in sources.items():
+            take = self._reader.on_packets if kind == "nflog" else self._reader.on_log
+            self._reactor.watch(fd, READ, self._handler(fd, take))
+        self._last = self._reactor.now
+        self._arm()
+
+    def _handler(self, fd: int, take: Callable[[bytes, float], None]) -> Callable[[int], None]:
+        def ready(_events: int) -> None:
+            self._last = self._reactor.now
+            try:
+                data = os.read(fd, _READ)
+            except OSError:
+                return  # nothing there after all, or ENOBUFS: the kernel had to drop packets; the next read goes on
+            if not data:
+                self._reactor.forget(fd)  # its other end is gone
+                return
+            take(data, self._reactor.now)
+            self._arm()
+
+        return ready
+
+    def _arm(self) -> None:
+        """Have one timer for the earliest deadline; one that comes too early looks again, so a flood adds none."""
+        ends = [self._last + self._idle_seconds] if self._idle_seconds else []
+        end = self._reader.next_time()
+        if end is not None:
+            ends.append(end)
+        if ends and (self._timer is None or self._timer.when > min(ends)):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._reactor.later(max(0.0, min(ends) - self._reactor.now), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._reader.on_time(self._reactor.now)
+        if self._idle_seconds and self._reactor.now - self._last >= self._idle_seconds:
+            self._reactor.stop()
+        else:
+            self._arm()
+
+
 def main(context: Context) -> int:
     """Read both sources until nothing came for `idle_seconds`; returns the exit code."""
     log = Audit(context.bundle.audit, "shield")
     log.open_old()
     reader = Reader(context.container, log.write)
-    kinds = {fd: listener.kind for listener, fd in context.sources}
-    stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
-    wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wakeup_write)
+    reactor = Reactor(strict=True)
+    reactor.on_signal(signal.SIGTERM, reactor.stop)
     confine()
-    waiting = select.poll()
-    for fd in (*kinds, wakeup):
-        waiting.register(fd, select.POLLIN)
-    last = time.monotonic()
-    while not stopping:
-        end = reader.next_time()
-        leave = last + context.idle_seconds if context.idle_seconds else None
-        wait = min(each for each in (end, leave, float("inf")) if each is not None) - time.monotonic()
-        ready = waiting.poll(None if wait == float("inf") else max(0.0, wait) * 1000 + 1)
-        now = time.monotonic()
-        for fd, _ in ready:
-            if fd in kinds:
-                last = now
-                _read(fd, kinds[fd], reader, now)
-        reader.on_time(now)
-        if not ready and leave is not None and now >= leave:
-            break
+    Feed(reactor, reader, context.idle_seconds).start({fd: listener.kind for listener, fd in context.sources})
+    reactor.run()
     reader.on_time(float("inf"))
     return 0
-
-
-def _read(fd: int, kind: str, reader: Reader, now: float) -> None:
-    try:
-        data = os.read(fd, _READ)
-    except BlockingIOError:
-        return
-    except OSError:
-        return  # ENOBUFS: the kernel had to drop packets; the next read goes on
-    if kind == "nflog":
-        reader.on_packets(data, now)
-    else:
-        reader.on_log(data, now)
