@@ -11,7 +11,7 @@ from ...sidecars.gate import mirror, refs, review, state
 from ...sidecars.gate.config import MODES, GateConfig, Limits
 from ...sidecars.gate.forge import hostkeys, remote, sync
 from ...sidecars.gate.forge.address import Address, parse_url
-from ...sidecars.gate.policy import KINDS, Policy
+from ...sidecars.gate.policy import KINDS
 from ...sidecars.gate.site import Site
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.verb import Argument, argument, switch, verb
@@ -54,7 +54,7 @@ SETTINGS: tuple[Argument, ...] = (
         values="files",
     ),
     argument("--refresh", type=int, metavar="SECONDS", help="fetch first when the mirror is older; 0: never"),
-    argument("--limit", action="append", metavar="NAME=VALUE", help=f"one of {', '.join(Limits.__annotations__)}"),
+    argument("--limit", action="append", metavar="NAME=VALUE", help=f"one of {', '.join(Limits._fields)}"),
 )
 PATTERNS = tuple(
     argument(
@@ -78,7 +78,7 @@ def _settings(args: argparse.Namespace, base: GateConfig) -> GateConfig:
     if changes.get("ca_file"):
         changes["ca_file"] = os.path.abspath(changes["ca_file"])
     if args.limit:
-        limits = {name: getattr(base.limits, name) for name in Limits.__annotations__}
+        limits = base.limits._asdict()
         for each in args.limit:
             name, _, value = each.partition("=")
             if name not in limits or not value.isdigit() or int(value) < 1:
@@ -195,7 +195,7 @@ def policy(args: argparse.Namespace, env: Env) -> int:
     if args.protect is not None:
         changes["protect"] = args.protect
     if changes:
-        policy = Policy(**{**{name: getattr(settings.policy, name) for name in Policy.__annotations__}, **changes})
+        policy = settings.policy._replace(**changes)
         settings = settings.replace(policy=policy)
         gate_config.save(home, settings)
         state.log(home, "policy", **policy.to_dict())
@@ -310,7 +310,7 @@ def synchronise(args: argparse.Namespace, env: Env) -> int:
         mirror.point_head(site.home, settings.default_branch)
     steps = sync.synchronise(site, settings)
     mirror.tidy(site.home)
-    rows = [{name: getattr(step, name) for name in sync.Step.__annotations__} for step in steps]
+    rows = [step._asdict() for step in steps]
     env.out.emit(rows, gate_text.steps(rows) or f"{args.scope}: nothing new.")
     return Exit.OK
 
@@ -344,12 +344,12 @@ def restore(args: argparse.Namespace, env: Env) -> int:
     settings = gate_config.load(site.home)
     if args.tip is None:
         lost = refs.kept(refs.read(site.home))
-        rows = [{name: getattr(each, name) for name in refs.Kept.__annotations__} for each in lost]
+        rows = [tip._asdict() for tip in lost]
         env.out.emit(rows, gate_text.lost(rows) or "No tip was lost in the last 30 days.")
         return Exit.OK
     done = review.restore(site, settings, args.tip, _say(env))
     env.out.emit(
-        {name: getattr(done, name) for name in refs.Kept.__annotations__},
+        done._asdict(),
         f"{gate_text.plain(done.ref)} is {done.tip[:12]} again.",
     )
     return Exit.OK

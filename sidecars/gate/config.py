@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import NamedTuple
 
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit import durable
@@ -11,20 +12,16 @@ from .policy import Policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dataclasses import dataclass
     from typing import Any
 
     from ...supervisor.ground.layout import GateHome, Layout
-else:
-    from ...supervisor.ground.frozen import dataclass
 
 MODES = ("online", "gatekeeping")
 KEEP_DAYS = 30
 """How long an overwritten or deleted tip can be restored."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What one container may cost.
 
     connections: open at a time; further ones wait.
@@ -54,8 +51,7 @@ class Limits:
     head_seconds: int = 20
 
 
-@dataclass(frozen=True)
-class GateConfig:
+class GateConfig(NamedTuple):
     """One scope's gate.
 
     url: upstream, without a password.
@@ -88,16 +84,13 @@ class GateConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the file."""
-        names = [name for name in GateConfig.__annotations__ if name not in ("policy", "limits")]
-        values: dict[str, Any] = {name: getattr(self, name) for name in names}
-        limits = {name: getattr(self.limits, name) for name in Limits.__annotations__}
-        default = {name: getattr(Limits(), name) for name in Limits.__annotations__}
-        changed = {name: value for name, value in limits.items() if value != default[name]}
-        return {"schema": 1, **values, "policy": self.policy.to_dict(), "limits": changed}
+        default = Limits()._asdict()
+        changed = {name: value for name, value in self.limits._asdict().items() if value != default[name]}
+        return {"schema": 1, **self._asdict(), "policy": self.policy.to_dict(), "limits": changed}
 
     def replace(self, **changes: Any) -> GateConfig:
         """The same with some fields changed."""
-        return GateConfig(**{**{name: getattr(self, name) for name in GateConfig.__annotations__}, **changes})
+        return self._replace(**changes)
 
 
 def load(home: GateHome) -> GateConfig:
@@ -137,10 +130,10 @@ def parse(document: object) -> GateConfig:
         raise ValueError("policy or limits is not an object")
     example = GateConfig(url="")
     for name, value in data.items():
-        if name not in GateConfig.__annotations__ or type(value) is not type(getattr(example, name)):
+        if name not in GateConfig._fields or type(value) is not type(getattr(example, name)):
             raise ValueError(f"{name} is unknown or has the wrong type")
     for name, value in limits.items():
-        if name not in Limits.__annotations__ or type(value) is not int or value < 1:
+        if name not in Limits._fields or type(value) is not int or value < 1:
             raise ValueError(f"limits.{name} is unknown or not a positive number")
     if data.get("mode", MODES[0]) not in MODES:
         raise ValueError(f"mode is neither {' nor '.join(MODES)}")

@@ -8,15 +8,14 @@ it in full: a `*` does not mean it.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .pktline import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from dataclasses import dataclass
     from typing import Any
-else:
-    from ...supervisor.ground.frozen import dataclass
 
 KINDS = ("create", "update", "force", "delete")
 OWN = "refs/heads/{container}/*"
@@ -25,8 +24,7 @@ OWN = "refs/heads/{container}/*"
 HEADS, TAGS = "refs/heads/", "refs/tags/"
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """Patterns for each kind of change, and whether tags and the default branch are protected."""
 
     create: tuple[str, ...] = (OWN,)

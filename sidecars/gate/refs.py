@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import os
 import time
+from typing import NamedTuple
 
 from ...supervisor.ground.errors import Exit, TerokError
 from . import git
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dataclasses import dataclass
-
     from ...supervisor.ground.layout import GateHome
-else:
-    from ...supervisor.ground.frozen import dataclass
 
 UPSTREAM = git.HIDDEN + "upstream/"
 PROPOSALS = git.HIDDEN + "proposals/"
@@ -103,8 +100,7 @@ def kinds(home: GateHome, oids: list[str]) -> dict[str, str]:
     return dict(zip(oids, found, strict=True))
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A tip that can be restored.
 
     identity: what the operator calls it.

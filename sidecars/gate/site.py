@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from ...supervisor.ground.layout import GateHome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from dataclasses import dataclass
 
     from .config import GateConfig
-else:
-    from ...supervisor.ground.frozen import dataclass
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(NamedTuple):
     """One container's gate.
 
     container, scope: whom it serves.

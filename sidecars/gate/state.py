@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import time
+from typing import NamedTuple
 
 from ..kit.audit import Audit
 from .config import write_json
@@ -14,21 +15,17 @@ from .refs import PROPOSALS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dataclasses import dataclass
     from typing import Any
 
     from ...supervisor.ground.layout import GateHome
     from .refs import Change
-else:
-    from ...supervisor.ground.frozen import dataclass
 
 CONTAINER, OPERATOR = "container", "operator"
 UPSTREAM = "upstream"
 """`Proposal.source` when upstream itself moved in a way that the mirror does not follow by itself."""
 
 
-@dataclass(frozen=True)
-class Proposal:
+class Proposal(NamedTuple):
     """One ref change that waits for `approve` or `reject`.
 
     number: what the operator calls it.
@@ -52,7 +49,7 @@ class Proposal:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in state.json, and in `--json` output."""
-        return {name: getattr(self, name) for name in Proposal.__annotations__}
+        return self._asdict()
 
 
 class State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import NamedTuple
 
 from ....supervisor.ground.errors import TerokError
 from .. import config, objects, refs, state
@@ -14,21 +15,17 @@ from . import remote
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from dataclasses import dataclass
     from typing import Any
 
     from ....supervisor.ground.layout import GateHome
     from ..config import GateConfig
     from ..site import Site
-else:
-    from ....supervisor.ground.frozen import dataclass
 
 MOVED = "the ref has moved meanwhile; fetch first"
 _NAME = re.compile(r"push-[0-9]{1,10}")
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(NamedTuple):
     """One ref that may be changed: the client's command, and its kind (create, update, force or delete)."""
 
     command: Command

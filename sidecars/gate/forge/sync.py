@@ -7,6 +7,7 @@ container moved is told from one that upstream moved, and a rewritten or deleted
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 from ....supervisor.ground.errors import TerokError
 from .. import refs, state
@@ -16,15 +17,11 @@ from . import remote
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from dataclasses import dataclass
 
     from ..site import Site
-else:
-    from ....supervisor.ground.frozen import dataclass
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What a synchronisation does to one ref of the view.
 
     kind: create, update (fast-forward), force or delete.
