@@ -106,7 +106,7 @@ def rm(args: argparse.Namespace, env: Env) -> int:
 
     The scope, its credentials and the volume with the agent's settings stay.
     """
-    from ..launch.cleanup import tear_down
+    from ..launch.teardown import tear_down
 
     running = [name for name in args.names if (container := containers.look(name, env.environ)) and container.running]
     if running and not args.force:

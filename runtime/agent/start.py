@@ -14,7 +14,7 @@ from typing import NoReturn
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name, outer_uid
 from ..kit.env import Env
-from ..launch.compose import launch
+from ..launch.prepare import prepare
 from ..launch.request import Request
 from ..launch.resources import containers as prepared
 from . import containers, images, login, project
@@ -76,7 +76,7 @@ def start(order: Order, env: Env) -> NoReturn:
 
     login.ensure(env, order.agent, place.scope, order.login, image)
     name = image()
-    made = launch(
+    made = prepare(
         Request(
             place.container,
             scope=place.scope,

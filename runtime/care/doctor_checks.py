@@ -22,8 +22,8 @@ from ..kit.alive import container_alive, supervisor_fd
 from ..kit.check import FAIL, OK, WARN, Check
 from ..kit.env import Env
 from ..launch import services
-from ..launch.cleanup import tear_down
 from ..launch.resources import containers
+from ..launch.teardown import tear_down
 from ..vault.locks import attention
 
 KEYS_NEARLY_ALL = 0.8

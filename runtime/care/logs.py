@@ -10,7 +10,7 @@ from typing import Any
 from ...supervisor.ground.errors import Exit
 from ..kit.env import Env, Output
 from ..kit.verb import CONTAINER, argument, switch, verb
-from ..launch.compose import require_bundle
+from ..launch.resources import require_bundle
 
 _SHOWN_FIRST = ("time", "source", "event", "verdict")
 

@@ -16,8 +16,7 @@ from ..kit import files, processes
 from ..kit.config import Config
 from ..kit.env import Env, Output
 from ..kit.verb import argument, verb
-from ..launch.compose import require_bundle
-from ..launch.resources import containers
+from ..launch.resources import containers, require_bundle
 
 ERROR_TAIL = 4096
 

@@ -6,24 +6,23 @@ For TCP it lets every connection from outside in, because its packets show who o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from ...supervisor.ground.errors import Exit, TerokError
-from .flags import parse
+from .flags import Words
 
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 PORTS_MAX = 1000
 """Published UDP ports of one container."""
 
 
-def udp_ports(words: Sequence[str]) -> tuple[int, ...]:
+def udp_ports(words: Words) -> tuple[int, ...]:
     """The container's ports in the --publish flags among podman's words: `[[IP:][HOST]:]PORT[-PORT]/udp`.
 
     Raises:
         TerokError: one of them is no port, or there are more than PORTS_MAX.
     """
     found: list[int] = []
-    for flag in parse(words).flags:
+    for flag in words.flags:
         ports, _, protocol = flag.value.rpartition("/")
         if flag.name == "publish" and protocol.lower() == "udp":
             found += _range(ports.rpartition(":")[2], flag.value)

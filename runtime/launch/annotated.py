@@ -54,7 +54,8 @@ def compose(state: bytes, data: str, runtime: str, config: str) -> str:
     from ...supervisor.ground.layout import Layout, check_name, container_env
     from ..kit import files
     from ..kit.config import load_at
-    from .compose import env_file, wire
+    from .bundle import env_file
+    from .prepare import prepare_in
 
     try:
         document = json.loads(state)
@@ -64,11 +65,11 @@ def compose(state: bytes, data: str, runtime: str, config: str) -> str:
         raise TerokError("The OCI state on stdin is not what the OCI runtime specification says.") from error
     cfg = load_at(Layout(data, runtime, config))
     request = request_of(check_name(identity[:12]), annotations, cfg)
-    made = wire(request, cfg, network_of(document, read_config(bundle), cfg))
+    prepared = prepare_in(request, cfg, network_of(document, read_config(bundle), cfg))
     # the runtime directory is what the container sees, whoever its user is
     variables = container_env(cfg.layout.runtime_dir(request.container))
-    files.write(variables, env_file(made.env), mode=0o644)
-    return str(made.bundle.sidecar)
+    files.write(variables, env_file(prepared.env), mode=0o644)
+    return str(prepared.bundle.sidecar)
 
 
 def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+import shlex
 
+from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.config import NETWORK_MODES
 from ..kit.env import Env
@@ -13,7 +14,9 @@ from ..kit.verb import Argument, argument, comma_separated, scope_option, switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .compose import Launch
+    from ..host.flags import Words
+    from .prepare import Prepared
+    from .request import Request
 
 
 WIRING: tuple[Argument, ...] = (
@@ -34,7 +37,7 @@ WIRING: tuple[Argument, ...] = (
 )
 
 
-def _request(args: argparse.Namespace, env: Env, words: list[str]) -> Any:
+def _request(args: argparse.Namespace, env: Env, words: Words) -> Request:
     from ..host.publish import udp_ports
     from ..kit import project
     from .request import Request
@@ -55,21 +58,19 @@ def _request(args: argparse.Namespace, env: Env, words: list[str]) -> Any:
     )
 
 
-def _launch(args: argparse.Namespace, env: Env, words: list[str]) -> Launch:
-    """Check podman's words, then compose; a refused command leaves nothing behind."""
+def _prepare(args: argparse.Namespace, env: Env, words: Words) -> Prepared:
+    """Check podman's words, then write the bundle; a refused command leaves nothing behind."""
     from ..host import podman
-    from . import refusals
+    from .refusals import refuse
 
-    refusals.reject_managed_flags(words)
-    refusals.reject_managed_volumes(words)
-    refusals.reject_private_sources(words, env.layout)
+    refuse(words, env.layout)
     asked = podman.ask_version(env.environ)  # podman answers while the rest is imported
-    from .compose import launch
+    from . import prepare as steps
 
-    made = launch(_request(args, env, words), env.config, env.environ, asked=asked)
-    for note in made.notes:
+    prepared = steps.prepare(_request(args, env, words), env.config, env.environ, asked=asked)
+    for note in prepared.notes:
         env.note(note)
-    return made
+    return prepared
 
 
 @verb(
@@ -83,15 +84,14 @@ def run(args: argparse.Namespace, env: Env) -> int:
 
     Everything after `--` is passed to `podman run` unchanged.
     """
+    from ..host import podman
     from ..host.flags import parse
 
-    words = args.rest or []
-    if not parse(words).rest:
+    words = parse(args.rest or [])
+    if not words.rest:
         raise TerokError("No image was given.", fix=f"terok run {args.name} -- IMAGE [COMMAND...]", code=Exit.USAGE)
-    made = _launch(args, env, words)
-    from . import exec_podman
-
-    exec_podman(made.flags, words)
+    prepared = _prepare(args, env, words)
+    process.replace(podman.run_argv(env.environ, prepared.flags, args.rest), env.environ)
 
 
 @verb(
@@ -108,12 +108,18 @@ def run(args: argparse.Namespace, env: Env) -> int:
 )
 def prepare(args: argparse.Namespace, env: Env) -> int:
     """Write a container's wiring and print the flags for `podman run` or `podman create`."""
-    made = _launch(args, env, args.rest or [])
-    from . import format_args, formats
+    from ..host.flags import Words, parse
 
-    everything = [*made.flags, *(args.rest or [])]
-    forms = {"compose": formats.compose, "quadlet": formats.quadlet}
-    text = forms[args.format](everything) if args.format in forms else format_args(everything, output_json=False)
+    words = parse(args.rest or [])
+    prepared = _prepare(args, env, words)
+    everything = [*prepared.flags, *(args.rest or [])]
+    if args.format == "words":
+        text = shlex.join(everything)
+    else:
+        from . import formats
+
+        write = {"compose": formats.compose, "quadlet": formats.quadlet}[args.format]
+        text = write(Words(parse(prepared.flags).flags + words.flags, words.rest))
     env.out.emit(everything, text)
     return Exit.OK
 
@@ -128,7 +134,7 @@ def cleanup(args: argparse.Namespace, env: Env) -> int:
 
     The container itself belongs to podman: remove it with `podman rm`. Repeating it is harmless.
     """
-    from .cleanup import tear_down
+    from .teardown import tear_down
 
     done = {name: tear_down(name, cfg=env.config, force=args.force) for name in args.names}
     text = "\n".join(f"{name}: {'removed' if had else 'nothing to remove'}" for name, had in done.items())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ...supervisor.ground.errors import Exit, TerokError
-from ..host.flags import Flag, Words, is_on, parse
+from ..host.flags import Flag, Words, is_on
 
 IMAGE = "IMAGE"
 """Stands where the image goes when none was given."""
 
 
-def compose(words: Sequence[str]) -> str:
+def compose(words: Words) -> str:
     """A Compose file with one service (Compose Specification; `x-podman` is podman-compose's).
 
     Args:
@@ -22,11 +22,10 @@ def compose(words: Sequence[str]) -> str:
     Raises:
         TerokError: a flag has no counterpart in a Compose file.
     """
-    found = parse(words)
-    service: dict[str, Any] = {"image": found.rest[0] if found.rest else IMAGE}
-    if found.rest[1:]:
-        service["command"] = found.rest[1:]
-    for flag in found.flags:
+    service: dict[str, Any] = {"image": words.rest[0] if words.rest else IMAGE}
+    if words.rest[1:]:
+        service["command"] = words.rest[1:]
+    for flag in words.flags:
         if flag.name in _COMPOSE:
             _COMPOSE[flag.name](service, flag.value)
         elif flag.name not in _COMPOSE_NEEDLESS:
@@ -118,18 +117,17 @@ _COMPOSE_NEEDLESS = frozenset({"detach", "rm", "http-proxy"})
 """Flags that Compose decides itself."""
 
 
-def quadlet(words: Sequence[str]) -> str:
+def quadlet(words: Words) -> str:
     """A Quadlet `.container` unit (podman-systemd.unit(5)).
 
     Args:
         words: podman's flags, and the image with its command if there is one. A flag without a key of its own goes
             into `PodmanArgs=`.
     """
-    found = parse(words)
-    lines = ["[Unit]", f"Description=Container {_name(found)}, wired by terok", "", "[Container]"]
-    lines.append(f"Image={_unit(found.rest[0] if found.rest else IMAGE, exec_line=False)}")
+    lines = ["[Unit]", f"Description=Container {_name(words)}, wired by terok", "", "[Container]"]
+    lines.append(f"Image={_unit(words.rest[0] if words.rest else IMAGE, exec_line=False)}")
     rest: list[str] = []
-    for flag in found.flags:
+    for flag in words.flags:
         key = _QUADLET.get(flag.name)
         if key is not None:
             lines.append(f"{key}={_unit(flag.value, exec_line=False)}")
@@ -139,13 +137,13 @@ def quadlet(words: Sequence[str]) -> str:
             rest.append(_unit(_joined(flag), exec_line=False))
     if rest:
         lines.append(f"PodmanArgs={' '.join(rest)}")
-    if found.rest[1:]:
-        lines.append(f"Exec={' '.join(_unit(word, exec_line=True) for word in found.rest[1:])}")
+    if words.rest[1:]:
+        lines.append(f"Exec={' '.join(_unit(word, exec_line=True) for word in words.rest[1:])}")
     return "\n".join([*lines, "", "[Install]", "WantedBy=default.target"]) + "\n"
 
 
-def _name(found: Words) -> str:
-    return next((flag.value for flag in found.flags if flag.name == "name"), "")
+def _name(words: Words) -> str:
+    return next((flag.value for flag in words.flags if flag.name == "name"), "")
 
 
 def _joined(flag: Flag) -> str:

@@ -41,6 +41,32 @@ class WiringPlan:
         return cls(**values)
 
 
+META_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Meta:
+    """`meta.json`: what a container was prepared with, for `status`, `cleanup` and the next prepare.
+
+    schema: META_SCHEMA.
+    scope, shield, gate, broker, ssh: its `WiringPlan`.
+    ports: the three ports on the host's 127.0.0.1 in tcp mode, else None.
+    """
+
+    schema: int
+    container: str
+    scope: str | None
+    shield: bool
+    gate: bool
+    broker: bool
+    ssh: bool
+    profiles: tuple[str, ...]
+    network: str
+    restricted: bool
+    agents: tuple[str, ...]
+    ports: tuple[int, ...] | None
+
+
 @dataclass(frozen=True)
 class PerContainerResources:
     """What belongs to one container alone on the host.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import IN_CONTAINER, Layout
-from ..host.flags import Flag, is_on, parse
+from ..host.flags import Flag, Words, is_on, parse
 
 SANDBOX_MANAGED_FLAGS = frozenset(
     {"--name", "--network", "--hooks-dir", "--annotation", "--cap-add", "--cap-drop", "--userns"}
@@ -94,7 +94,22 @@ def reject_managed_flags(podman_args: Sequence[str]) -> None:
         TerokError: REFUSED, naming the flag and the reason; USAGE for a flag that podman's parser could read
             in two ways.
     """
-    for flag in parse(podman_args).flags:
+    _refuse_flags(parse(podman_args))
+
+
+def refuse(words: Words, layout: Layout) -> None:
+    """Refuse podman words that hold a managed or weakening flag, or a mount over terok's own or of its directories.
+
+    Raises:
+        TerokError: REFUSED, naming the flag and the reason.
+    """
+    _refuse_flags(words)
+    _refuse_targets(words, MANAGED_TARGETS)
+    _refuse_sources(words, layout)
+
+
+def _refuse_flags(words: Words) -> None:
+    for flag in words.flags:
         if f"--{flag.name}" in SANDBOX_MANAGED_FLAGS:
             raise _refusal(flag, f"terok manages it: {_WHY_MANAGED[flag.name]}")
         check = WEAKENING.get(flag.name)
@@ -119,30 +134,29 @@ def reject_managed_volumes(podman_args: Sequence[str], *, also: Iterable[str] = 
     Raises:
         TerokError: REFUSED, naming the flag and both paths.
     """
-    managed = [*MANAGED_TARGETS, *also]
-    for flag, target in targets(podman_args):
+    _refuse_targets(parse(podman_args), [*MANAGED_TARGETS, *also])
+
+
+def _refuse_targets(words: Words, managed: Iterable[str]) -> None:
+    for flag, target in targets(words):
         for ours in managed:
             if overlaps(target, ours):
                 raise _refusal(flag, f"its target {target} overlaps {ours}, which terok mounts")
 
 
-def reject_private_sources(podman_args: Sequence[str], layout: Layout) -> None:
-    """Refuse a mount whose source on the host holds, or lies in, terok's own directories (credentials, sockets).
-
-    Raises:
-        TerokError: REFUSED, naming the flag and the directory.
-    """
+def _refuse_sources(words: Words, layout: Layout) -> None:
+    """A mount's source on the host may not hold, or lie in, terok's own directories (credentials, sockets)."""
     private = [os.path.realpath(each) for each in (layout.data, layout.runtime, layout.config)]
-    for flag, source in sources(podman_args):
+    for flag, source in sources(words):
         real = os.path.realpath(source)
         for ours in private:
             if _contains(real, ours) or _contains(ours, real):
                 raise _refusal(flag, f"its source {source} would show {ours} to the container")
 
 
-def targets(podman_args: Sequence[str]) -> Iterator[tuple[Flag, str]]:
+def targets(words: Words) -> Iterator[tuple[Flag, str]]:
     """Each mount's target in the container, with its flag."""
-    for flag in parse(podman_args).flags:
+    for flag in words.flags:
         if flag.name == "volume":
             parts = flag.value.split(":")
             yield flag, parts[1] if len(parts) > 1 else parts[0]
@@ -154,9 +168,9 @@ def targets(podman_args: Sequence[str]) -> Iterator[tuple[Flag, str]]:
                     yield flag, value
 
 
-def sources(podman_args: Sequence[str]) -> Iterator[tuple[Flag, str]]:
+def sources(words: Words) -> Iterator[tuple[Flag, str]]:
     """Each mount's source that is a path on the host, with its flag."""
-    for flag in parse(podman_args).flags:
+    for flag in words.flags:
         if flag.name == "volume":
             first, colon, _ = flag.value.partition(":")
             if colon and first[:1] in ("/", "."):

@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import ExitStack
 
-from ...supervisor.ground.errors import TerokError
+from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import SOCKETS, Bundle, bridges, check_socket_path, socket_path
 from ..kit import files
 from ..kit.config import Config
@@ -113,3 +113,13 @@ def containers(cfg: Config) -> list[str]:
         return sorted(entry.name for entry in os.scandir(cfg.layout.containers) if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
+
+
+def require_bundle(cfg: Config, container: str) -> Bundle:
+    """The bundle of a container that was prepared; raises TerokError (NOT_FOUND) when there is none."""
+    bundle = cfg.layout.bundle(container)
+    if container not in containers(cfg):
+        raise TerokError(
+            f"No container {container} was prepared by terok.", fix="terok status lists them", code=Exit.NOT_FOUND
+        )
+    return bundle

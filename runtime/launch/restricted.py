@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ...supervisor.ground.layout import Bundle
+from ...supervisor.schema import Mount
 from ..kit import files
 from ..kit.config import RestrictedConfig
 
@@ -38,12 +38,12 @@ def flags(limits: RestrictedConfig) -> list[str]:
     return [*words, "--read-only"] if limits.read_only else words
 
 
-def write_policies(bundle: Bundle) -> list[dict[str, Any]]:
+def write_policies(bundle: Bundle) -> list[Mount]:
     """Write the policy files into the bundle; returns their read-only mounts."""
     mounts = []
     for target, content in POLICIES.items():
         source = bundle.policy_file(target)
         files.make_dir(os.path.dirname(source))
         files.write(source, content, mode=0o644)
-        mounts.append({"source": source, "target": target, "read_only": True})
+        mounts.append(Mount(source, target, read_only=True))
     return mounts

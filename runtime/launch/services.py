@@ -19,6 +19,7 @@ from ...sidecars.vault import settings as vault_settings
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, Layout
+from ...supervisor.schema import Shield
 from ..host.podman import AIRLOCK, NetworkPlan
 from ..kit.config import Config
 from .plan import PerContainerResources, WiringPlan
@@ -59,8 +60,8 @@ def shield_files(
     resources: PerContainerResources,
     dnsmasq_works: bool,
     udp_ports: Sequence[int] = (),
-) -> dict[str, Any]:
-    """Write the firewall's files into the bundle and return the sidecar JSON's `shield` object.
+) -> Shield:
+    """Write the firewall's files into the bundle and return where they are.
 
     Without `dnsmasq_works` the allowed names are resolved statically, whatever dnsmasq was built with.
 
@@ -69,7 +70,7 @@ def shield_files(
     """
     ports = (resources.token_broker_port, resources.ssh_signer_port, resources.gate_port)
     gateway = network.host
-    return shield_bundle.prepare(
+    written = shield_bundle.prepare(
         bundle,
         profiles=profiles,
         user_profiles=cfg.layout.profiles,
@@ -80,6 +81,7 @@ def shield_files(
         audit_group=audit_settings.GROUP,
         in_airlock=network.mode == AIRLOCK,
     )
+    return Shield(**written)
 
 
 def airlock_notes(bundle: Bundle) -> list[str]:

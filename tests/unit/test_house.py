@@ -196,10 +196,10 @@ def test_rooms() -> None:
 
 def test_the_rule_of_the_rooms() -> None:
     assert not may_enter("supervisor.ground.quick", "supervisor.schema")
-    assert not may_enter("runtime.kit.env", "runtime.launch.compose")
+    assert not may_enter("runtime.kit.env", "runtime.launch.prepare")
     assert not may_enter("sidecars.kit.stream", "sidecars.store.store")
     assert may_enter("supervisor.wall.firewall", "supervisor.ground.quick")
-    assert may_enter("runtime.care.status", "runtime.launch.compose")
+    assert may_enter("runtime.care.status", "runtime.launch.prepare")
 
 
 def test_rooms_exist() -> None:

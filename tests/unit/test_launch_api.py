@@ -18,7 +18,7 @@ from terok_host.runtime import launch
 from terok_host.runtime.host import podman
 from terok_host.runtime.kit.config import Config, NetworkConfig, Services
 from terok_host.runtime.launch import PerContainerResources, WiringPlan, resources
-from terok_host.runtime.launch.compose import env_file
+from terok_host.runtime.launch.bundle import env_file
 from terok_host.runtime.launch.request import Request, decide
 from terok_host.supervisor.ground.errors import Exit, TerokError
 from terok_host.supervisor.ground.layout import Layout

@@ -212,9 +212,9 @@ def test_sources_of_ours_stay_out(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "data", tmp_path / "data" / "vault", tmp_path / "link", tmp_path / "run"):
         for words in (["-v", f"{source}:/x"], ["--mount", f"type=bind,src={source},dst=/x"]):
             with pytest.raises(TerokError) as caught:
-                refusals.reject_private_sources([*words, "image"], layout)
+                refusals.refuse(parse([*words, "image"]), layout)
             assert caught.value.code == Exit.REFUSED
-    refusals.reject_private_sources(["-v", f"{tmp_path}/other:/x", "-v", "named:/y", "image"], layout)
+    refusals.refuse(parse(["-v", f"{tmp_path}/other:/x", "-v", "named:/y", "image"]), layout)
 
 
 def test_every_short_flag_leads_to_a_known_one() -> None:

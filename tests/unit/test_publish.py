@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from terok_host.runtime.host.flags import parse
 from terok_host.runtime.host.publish import PORTS_MAX, annotated_udp_ports, udp_ports
 from terok_host.supervisor.ground.errors import TerokError
 
@@ -23,18 +24,18 @@ from terok_host.supervisor.ground.errors import TerokError
     ],
 )
 def test_words(words: list[str], ports: tuple[int, ...]) -> None:
-    assert udp_ports(words) == ports
+    assert udp_ports(parse(words)) == ports
 
 
 @pytest.mark.parametrize("port", ["x", "0", "65536", "9-8", "", "-1", "1-", "５３"])
 def test_what_is_no_port_is_refused(port: str) -> None:
     with pytest.raises(TerokError, match="names no UDP port"):
-        udp_ports(["-p", f"1:{port}/udp", "image"])
+        udp_ports(parse(["-p", f"1:{port}/udp", "image"]))
 
 
 def test_too_many_are_refused() -> None:
     with pytest.raises(TerokError, match="more than"):
-        udp_ports(["-p", f"1-{PORTS_MAX + 1}:1-{PORTS_MAX + 1}/udp", "image"])
+        udp_ports(parse(["-p", f"1-{PORTS_MAX + 1}:1-{PORTS_MAX + 1}/udp", "image"]))
 
 
 def test_annotation() -> None:

@@ -13,24 +13,17 @@ from ..kit.config import Config
 from . import services
 
 
-def cleanup(container: str, *, cfg: Config) -> bool:
-    """Revoke the container's tokens and delete its state.
+def tear_down(container: str, *, cfg: Config, force: bool) -> bool:
+    """Revoke a container's tokens and delete its state; True when there was something.
 
     Args:
         container: its name; the container itself is not touched.
         cfg: the configuration.
-
-    Returns:
-        True when there was something, False when there was nothing; calling it again is harmless.
+        force: also under a running container: its services end, its firewall stays.
 
     Raises:
         TerokError: the name is bad, or the container is running (REFUSED).
     """
-    return tear_down(container, cfg=cfg, force=False)
-
-
-def tear_down(container: str, *, cfg: Config, force: bool) -> bool:
-    """`cleanup`; with `force` also under a running container, whose services end and whose firewall stays."""
     bundle = cfg.layout.bundle(container)
     if not os.path.isdir(cfg.layout.containers):
         return _revoke(container, cfg)

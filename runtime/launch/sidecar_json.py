@@ -1,4 +1,4 @@
-"""Builds the sidecar JSON of one container; pure but for what the sidecars' own settings read."""
+"""Builds the sidecar JSON of one container: what the hook and the supervisor are told; pure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..kit.config import Config, GateConfig, SshConfig, VaultConfig
 from .plan import PerContainerResources, WiringPlan
 
 
-def document(
+def build(
     bundle: Bundle,
     *,
     cfg: Config,
     plan: WiringPlan,
     resources: PerContainerResources,
     settings: dict[str, dict[str, Any]],
-    shield: dict[str, Any] | None,
-    mounts: list[dict[str, Any]],
+    shield: schema.Shield | None,
+    mounts: list[schema.Mount],
 ) -> dict[str, Any]:
     """The sidecar JSON as plain data, already checked by the schema that the supervisor uses.
 
@@ -69,24 +69,8 @@ def document(
         "bundle": bundle.root,
         "runtime_dir": runtime_dir,
         "sidecars": sidecars,
-        "mounts": [{"source": runtime_dir, "target": places.IN_CONTAINER, "read_only": True}, *mounts],
-        "shield": shield,
+        "mounts": [{"source": runtime_dir, "target": places.IN_CONTAINER, "read_only": True}, *map(vars, mounts)],
+        "shield": None if shield is None else vars(shield),
     }
     schema.parse(result)
     return result
-
-
-def service_env(plan: WiringPlan, *, gate_token: str | None) -> dict[str, str]:
-    """The environment variables that point a container's programs at the services (DESIGN section 5)."""
-    inside = places.IN_CONTAINER
-    found: dict[str, str] = {}
-    if plan.broker:
-        found["TEROK_VAULT_SOCKET"] = places.socket_path(inside, "vault")
-        found["TEROK_VAULT_LOOPBACK_PORT"] = str(places.VAULT_PORT)
-    if plan.gate:
-        found["TEROK_GATE_SOCKET"] = places.socket_path(inside, "gate")
-        if gate_token:
-            found["TEROK_GATE_TOKEN"] = gate_token
-    if plan.ssh:
-        found["SSH_AUTH_SOCK"] = places.socket_path(inside, "ssh")
-    return found

@@ -1,0 +1,117 @@
+"""Turns a request into a state bundle on disk and podman's flags: asks the host, then writes.
+
+- `prepare` asks the host: hooks, podman's version, the network that results; then
+- `prepare_in` writes, for a container whose network is known (the hook calls it for a container that has annotations
+  alone): under the lock of all containers, `bundle.write` writes the files; a prepare that fails leaves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...supervisor.ground import layout as places
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Bundle, check_name, outer_uid
+from ..host import podman
+from ..host.hooks import require_hooks
+from ..kit import files
+from ..kit.alive import refuse_if_running
+from ..kit.config import Config
+from . import bundle as bundle_files
+from . import restricted
+from .plan import WiringPlan
+from .request import Request, decide
+from .teardown import take_back
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The result: podman's flags, the plan, the environment, and notes for the operator."""
+
+    flags: list[str]
+    plan: WiringPlan
+    network: podman.NetworkPlan
+    bundle: Bundle
+    env: dict[str, str]
+    notes: list[str]
+
+
+def prepare(
+    request: Request, cfg: Config, environ: Mapping[str, str], *, asked: podman.VersionAsked | None = None
+) -> Prepared:
+    """Decide the network that this host gives the container, and write its bundle.
+
+    Args:
+        request: what is wanted.
+        cfg: the configuration.
+        environ: the operator's environment variables.
+        asked: a question for podman's version that is under way already.
+
+    Raises:
+        SystemExit: the hooks are not installed; its message names `terok setup`.
+        TerokError: the name, a profile or the configuration is wrong, or the container is running.
+    """
+    require_hooks(cfg.layout, environ)
+    version = (asked or podman.ask_version(environ)).answer()
+    return prepare_in(request, cfg, plan_network(request, cfg, environ, version))
+
+
+def plan_network(
+    request: Request, cfg: Config, environ: Mapping[str, str], version: tuple[int, ...]
+) -> podman.NetworkPlan:
+    """The network that the container will have; raises TerokError when it can't or must not have it."""
+    mode = request.network or cfg.network.mode
+    if mode == podman.AIRLOCK and not request.shield:
+        raise TerokError(
+            "The airlock is a part of the shield, which is switched off.",
+            fix="remove --no-shield, or use --network none",
+            code=Exit.USAGE,
+        )
+    return podman.plan_network(
+        mode,
+        rootless=outer_uid() != 0,
+        podman=version,
+        programs=podman.network_programs(environ),
+        forwarder=cfg.shield.forwarder,
+        host_loopback=cfg.services.mode == "tcp" and request.shield,
+        resolvers=podman.host_resolvers(),
+    )
+
+
+def prepare_in(request: Request, cfg: Config, network: podman.NetworkPlan) -> Prepared:
+    """Write the bundle of a container whose network is known; raises TerokError as `prepare` does."""
+    check_name(request.container)
+    if request.scope is not None:
+        check_name(request.scope)
+    plan, notes = decide(request, cfg)
+    files.make_dir(cfg.layout.containers)
+    with files.locked(cfg.layout.containers_lock):
+        bundle = cfg.layout.bundle(request.container)
+        refuse_if_running(bundle)
+        anew = not os.path.exists(bundle.root)
+        try:
+            written = bundle_files.write(request, cfg, plan, network)
+        except BaseException:
+            if anew:  # a prepare that is refused leaves nothing
+                take_back(request.container, cfg)
+            raise
+    flags = _podman_flags(plan, written.profiles, network, bundle)
+    if cfg.run.init:
+        flags.append("--init")
+    if request.restricted:
+        flags += restricted.flags(cfg.restricted)
+    return Prepared(flags, plan, network, bundle, written.env, [*notes, *written.notes])
+
+
+def _podman_flags(plan: WiringPlan, profiles: Sequence[str], network: podman.NetworkPlan, bundle: Bundle) -> list[str]:
+    flags = ["--name", bundle.name, "--annotation", f"{places.ANNOTATION_SIDECAR}={bundle.sidecar}"]
+    if plan.shield:
+        # podman before 5 splits an annotation's value at commas
+        flags += ["--annotation", f"{places.ANNOTATION_PROFILES}={':'.join(profiles)}"]
+        flags += ["--annotation", f"{places.ANNOTATION_STATE_DIR}={bundle.root}"]
+    # the host's proxy variables may hold a password, and lead nowhere from inside
+    flags += ["--network", network.flag, "--env-file", bundle.env, "--http-proxy=false"]
+    # with one of these two a process could change the rules, or set the mark that reaches the forwarder
+    return [*flags, "--cap-drop", "NET_ADMIN", "--cap-drop", "NET_RAW"]
