@@ -70,7 +70,12 @@ def build(
         "runtime_dir": runtime_dir,
         "sidecars": sidecars,
         "mounts": [{"source": runtime_dir, "target": places.IN_CONTAINER, "read_only": True}, *map(vars, mounts)],
-        "shield": None if shield is None else vars(shield),
+        "shield": None if shield is None else _shield(shield),
     }
     schema.parse(result)
     return result
+
+
+def _shield(shield: schema.Shield) -> dict[str, Any]:
+    """The schema has no null for the loopback's file: it is left out."""
+    return {name: value for name, value in vars(shield).items() if value is not None or name != "loopback"}
