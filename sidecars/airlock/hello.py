@@ -8,12 +8,13 @@ from __future__ import annotations
 
 HELLO_MAX = 64 << 10
 """Bytes of a handshake message that is still read; real ones have 200 to 2,000."""
-BUFFER_MAX = HELLO_MAX + (5 << 10)
-"""The same with the headers of its records, of at least `_RECORD_MIN` bytes each but the last."""
+RECORDS_MAX = 64
+"""Records that it may be split over: each look at a hello that is still growing reads them all again."""
+BUFFER_MAX = HELLO_MAX + 5 * RECORDS_MAX
+"""The same with the headers of its records."""
 
 _HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
 _RECORD_MAX = 16 << 10
-_RECORD_MIN = 64
 _NAME = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
 _NAME_MAX = 253
 _UNRECOGNIZED_NAME = 112
@@ -77,7 +78,7 @@ def _handshake(data: bytes) -> bytes:
     """The body of the ClientHello, put together from its records."""
     message, at = bytearray(), 0
     wanted = 4
-    while len(message) < wanted:
+    for _ in range(RECORDS_MAX):
         header = data[at : at + 5]
         if header[:1] not in (b"", b"\x16") or header[1:2] not in (b"", b"\x03"):
             raise Malformed("The connection does not begin with a TLS handshake.")
@@ -97,11 +98,11 @@ def _handshake(data: bytes) -> bytes:
                 raise Malformed(f"The ClientHello has more than {HELLO_MAX >> 10} KiB.")
         if len(piece) < length:
             raise Incomplete
-        if length < _RECORD_MIN and len(message) < wanted and at > BUFFER_MAX:
-            raise Malformed("The ClientHello is cut into too many records.")
-    if len(message) > wanted:
-        raise Malformed("A record holds more than the ClientHello.")
-    return bytes(message[4:])
+        if len(message) > wanted:
+            raise Malformed("A record holds more than the ClientHello.")
+        if len(message) == wanted:
+            return bytes(message[4:])
+    raise Malformed(f"The ClientHello is cut into more than {RECORDS_MAX} records.")
 
 
 def _read_name(content: bytes) -> str:
