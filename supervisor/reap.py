@@ -1,26 +1,30 @@
-"""Takes away what a container left behind, by its record: for the poststop hook, `terok cleanup` and `terok doctor`."""
+"""Takes away what a container left behind, by its record and by what the kernel knows: for the poststop hook,
+`terok cleanup`, `terok heal` and `terok doctor`.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 
-from . import record
-from .ground import pids
-from .ground.pids import signal_pidfd
+from . import record, strays
+from .ground.log import say
+from .ground.pids import signal_pidfd, wait_gone
 from .ground.quick import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .ground.layout import Bundle
-    from .record import Record
+    from .ground.pids import Process
 
 GRACE = 2.0
 """Seconds that the supervisor has to take its services down by itself."""
+TAKE_DOWN = signal.SIGUSR2
+"""Asks a supervisor to end although its container may live; at SIGTERM it hands over to its standby then."""
 
 
 def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> bool:
-    """End every process that the record names and remove the runtime directory.
+    """End every process of the container's supervisor and remove the runtime directory.
 
     A late poststop of an earlier run must not end the next one: while the recorded container lives, nothing is
     touched, unless `even_if_running`.
@@ -31,30 +35,45 @@ def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> 
     known = record.read(bundle.record)
     if known is not None and known.alive() and not even_if_running:
         return False
-    left = end_processes(known) if known else []
+    left = end_processes(bundle)
     remove_runtime_dir(runtime_dir)
     if known is not None and not known.over():
-        record.write(bundle.record, known.after_the_end())
+        try:
+            record.write(bundle.record, known.after_the_end())
+        except OSError as error:
+            say(f"terok: the record could not be written: {error.strerror}")
     return not left
 
 
-def end_processes(known: Record) -> list[str]:
-    """Ask the recorded supervisor to end, then kill what is left of its processes; returns the names still alive."""
-    fds = {name: fd for name, process in known.processes() if (fd := process.open()) is not None}
+def end_processes(bundle: Bundle) -> list[str]:
+    """Ask the supervisor to end, then kill what is left of its processes; returns the names still alive.
+
+    The kernel is asked too unless the record says that all was taken down: that takes a look at every process.
+    """
+    known = record.read(bundle.record)
+    found = list(known.processes()) if known else []
+    if known is None or not known.over():
+        found += [entry for entry in strays.of_bundle(bundle) if entry[1] not in [process for _, process in found]]
+    return end(found)
+
+
+def end(found: list[tuple[str, Process]]) -> list[str]:
+    """End these processes, the supervisor by asking it first; returns the names still alive."""
+    open_fds = [(name, fd) for name, process in found if (fd := process.open()) is not None]
     try:
-        if "supervisor" in fds:
-            signal_pidfd(fds["supervisor"], signal.SIGTERM)
-        deadline = time.monotonic() + (GRACE if "supervisor" in fds else 0)
-        for fd in fds.values():
-            pids.wait_gone(fd, max(0.0, deadline - time.monotonic()))
+        asked = [fd for name, fd in open_fds if name == "supervisor"]
+        for fd in asked:
+            signal_pidfd(fd, TAKE_DOWN)
+        deadline = time.monotonic() + (GRACE if asked else 0)
+        for _, fd in open_fds:
+            wait_gone(fd, max(0.0, deadline - time.monotonic()))
         # the supervisor first: its standby would start what it finds missing
-        for name in sorted(fds, key=lambda name: name not in ("supervisor", "standby")):
-            signal_pidfd(fds[name], signal.SIGKILL)
-        left = [name for name, fd in fds.items() if not pids.wait_gone(fd, 1.0)]
+        for _, fd in sorted(open_fds, key=lambda entry: entry[0] not in ("supervisor", "standby")):
+            signal_pidfd(fd, signal.SIGKILL)
+        return [name for name, fd in open_fds if not wait_gone(fd, 1.0)]
     finally:
-        for fd in fds.values():
+        for _, fd in open_fds:
             os.close(fd)
-    return left
 
 
 def remove_runtime_dir(path: str) -> None:
@@ -66,4 +85,4 @@ def remove_runtime_dir(path: str) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        os.write(2, f"supervisor: {path} could not be removed: {error.strerror}\n".encode())
+        say(f"supervisor: {path} could not be removed: {error.strerror}")

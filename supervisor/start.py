@@ -27,14 +27,14 @@ LOCK_DEADLINE = 5
 """Whole seconds to wait for the supervisor of the container's previous run to finish taking down."""
 
 
-def start(wiring: Wiring, container: Container, *, detach: Detach | None = None, mount: bool = True) -> None:
+def start(wiring: Wiring, container: Container, *, detach: Detach | None = None, running: bool = False) -> None:
     """Fork the container's supervisor and return when it has said `ready`.
 
     A supervisor that already serves this very container is left alone.
 
     Args:
         detach: makes the forked child a session of its own and runs the body there; default: two plain forks.
-        mount: False when the container runs already and has its mounts.
+        running: the container runs already: only mounts that are missing or dead are made.
 
     Raises:
         TerokError: it could not be brought up; nothing of it is left then.
@@ -48,9 +48,13 @@ def start(wiring: Wiring, container: Container, *, detach: Detach | None = None,
     def child() -> int:
         os.close(ready)
         keep = [tell, log, lock, container.pidfd, container.net, container.mount]
-        return (detach or _detach)(lambda: _run(wiring, container, tell, log, mount=mount), keep)
+        return (detach or _detach)(lambda: _run(wiring, container, tell, log, running=running), keep)
 
-    leader = process.fork(child)
+    try:
+        leader = process.fork(child)
+    except TerokError:
+        remove_runtime_dir(wiring.runtime_dir)
+        raise
     os.close(tell)
     os.waitpid(leader, 0)
     answer = _wait(ready)
@@ -68,10 +72,7 @@ def _clear_up(leader: int, wiring: Wiring) -> None:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    try:
-        reap(wiring.bundle, wiring.runtime_dir, even_if_running=True)
-    except OSError as error:
-        os.write(2, f"terok: the record could not be written: {error.strerror}\n".encode())
+    reap(wiring.bundle, wiring.runtime_dir, even_if_running=True)
 
 
 def _detach(body: Callable[[], int], _keep: list[int]) -> int:
@@ -88,7 +89,7 @@ def _wait(ready: int) -> str:
         return pipe.read(4096).strip()
 
 
-def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bool) -> int:
+def _run(wiring: Wiring, container: Container, tell: int, log: int, *, running: bool) -> int:
     kernel.set_name("terok-superv")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a hook that was killed reads no `ready`: that is a failure to undo
     os.chdir("/")
@@ -101,7 +102,7 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bo
         listeners.make_runtime_dir(wiring.runtime_dir)
         # both are at work while the rest is being imported
         inside = listeners.begin_inside(container, wiring)
-        attaching = mounts.begin(container, wiring.mounts) if mount and wiring.mounts else None
+        attaching = mounts.begin(container, wiring.mounts, running=running) if wiring.mounts else None
         from .supervise import Supervisor
 
         supervisor = Supervisor(wiring, container)
@@ -118,7 +119,7 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, mount: bo
         try:
             os.write(tell, message.encode(errors="replace")[:4000])
         except BrokenPipeError:
-            pass  # nobody waits for it any more
+            pass  # the hook has gone
         return 1
     os.close(tell)
     return supervisor.live()

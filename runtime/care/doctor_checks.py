@@ -16,8 +16,10 @@ from ...sidecars.store import keys, tiers
 from ...supervisor import record
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import TerokError
-from ...supervisor.ground.layout import outer_uid, package_root, program
+from ...supervisor.ground.layout import Bundle, outer_uid, package_root, program
 from ..host import podman
+from ..host.podman import ANNOTATED
+from ..kit import files
 from ..kit.alive import container_alive, supervisor_fd
 from ..kit.check import FAIL, OK, WARN, Check
 from ..kit.env import Env
@@ -25,6 +27,7 @@ from ..launch import services
 from ..launch.resources import containers
 from ..launch.teardown import tear_down
 from ..vault.locks import attention
+from .status import container_status
 
 KEYS_NEARLY_ALL = 0.8
 """Share of the kernel-key quota from which containers start to fail soon: each takes about 15 of 200."""
@@ -76,10 +79,15 @@ def bundles(env: Env) -> Iterator[Check]:
             yield Check("containers", "supervisor", FAIL, detail, f"terok heal {name}")
         else:
             os.close(fd)
+            for trouble in container_status(bundle, now=time.time())["troubles"]:
+                yield Check("containers", "services", FAIL, f"{name}: {trouble}", f"less {bundle.log}")
 
 
 def stale_bundles(env: Env) -> list[str]:
-    """Names of bundles whose container Podman does not know; none when Podman can't be asked."""
+    """Names of bundles whose container Podman no longer knows; none when Podman can't be asked.
+
+    A bundle that was prepared and whose container was never started waits for its `podman run`, for however long.
+    """
     names = containers(env.config)
     if not names:
         return []
@@ -94,7 +102,16 @@ def stale_bundles(env: Env) -> list[str]:
         str(each.get("Id"))[:12] for each in listed
     }
     fresh = time.time() - 60  # prepared a moment ago: the container is about to be created
-    return [name for name in names if name not in known and os.stat(env.layout.bundle(name).root).st_mtime < fresh]
+    return [name for name in names if name not in known and _was_started(env.layout.bundle(name), before=fresh)]
+
+
+def _was_started(bundle: Bundle, *, before: float) -> bool:
+    """Whether a start of the container was attempted: it has a record, or annotations alone had it composed."""
+    if os.path.exists(bundle.record):
+        return True
+    meta = files.read_json(bundle.meta)
+    annotated = isinstance(meta, dict) and meta.get("network") == ANNOTATED
+    return annotated and os.stat(bundle.root).st_mtime < before
 
 
 def remove_stale(env: Env) -> list[str]:

@@ -1,7 +1,7 @@
 """`terok heal NAME`: a new supervisor for a running container without one, as after both its processes were killed.
 
 Until then everything stays closed: the firewall is in the kernel, the sockets refuse. The new supervisor opens the
-same sockets in the same directory, which the container still sees.
+same sockets; where the runtime directory was removed, it is made and mounted into the container again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from ...supervisor.ground import layout, process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ..host import podman
+from ..kit import files
+from ..kit.alive import missing_sockets
 from ..kit.env import Env
 from ..kit.verb import CONTAINER, verb
 
@@ -31,32 +33,37 @@ def run(args: argparse.Namespace, env: Env) -> int:
     Until then the firewall stays in force and the container's services are unreachable.
     """
     bundle = env.layout.bundle(args.name)
-    if supervised(bundle):
+    if not os.path.exists(bundle.sidecar):
+        raise TerokError(f"{bundle.name} is not a terok container.", fix="terok status lists them", code=Exit.NOT_FOUND)
+    with files.locked(bundle.heal_lock):  # of several at once, the first one heals and the others find it done
+        healthy = supervised(bundle)
+        if not healthy:
+            heal(bundle, env)
+    if healthy:
         env.out.emit({"container": args.name, "healed": False}, f"{args.name} has its supervisor; nothing to do.")
         return Exit.OK
-    heal(bundle, env)
     env.out.emit({"container": args.name, "healed": True}, f"{args.name} has a new supervisor.")
     return Exit.OK
 
 
 def supervised(bundle: Bundle) -> bool:
-    """True when the supervisor or its standby, as recorded, is alive."""
+    """True when the supervisor or its standby, as recorded, is alive, and the sockets are where clients look."""
     known = record.read(bundle.record)
-    return known is not None and any(half is not None and half.alive() for half in (known.supervisor, known.standby))
+    if known is None or not any(half is not None and half.alive() for half in (known.supervisor, known.standby)):
+        return False
+    return not missing_sockets(known)
 
 
 def heal(bundle: Bundle, env: Env) -> None:
     """Start a supervisor inside Podman's user and mount namespaces, where the hook would have started it.
 
     Raises:
-        TerokError: there is no such container, it does not run, or the supervisor could not be brought up.
+        TerokError: there is no such container, it is not running, or the supervisor could not be brought up.
     """
-    if not os.path.exists(bundle.sidecar):
-        raise TerokError(f"There is no container {bundle.name} of ours.", fix="terok status", code=Exit.NOT_FOUND)
     state = inspect(bundle.name, env)
     if not state["State"]["Running"]:
         raise TerokError(
-            f"{bundle.name} does not run, so there is nothing to supervise.", fix=f"podman start {bundle.name}"
+            f"{bundle.name} is not running, so there is nothing to heal.", fix=f"podman start {bundle.name}"
         )
     oci_bundle = os.path.dirname(state["OCIConfigPath"])
     words = [bundle.sidecar, state["Id"], str(state["State"]["Pid"]), oci_bundle]
@@ -93,10 +100,8 @@ def inside(words: list[str]) -> int:
     container = Container(identity, int(pid), oci_bundle, read_config(oci_bundle))
     if wiring.shield is not None:
         enforceable.check(container, None)
-    known = record.read(wiring.bundle.record)
-    if known is not None:
-        end_processes(known)
-    start(wiring, container, detach=detach, mount=False)
+    end_processes(wiring.bundle)
+    start(wiring, container, detach=detach, running=True)
     return Exit.OK
 
 

@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ...supervisor import record
+from ...supervisor import record, services
 from ...supervisor.ground.errors import Exit
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.record import Record, Row
 from ..kit import files, processes
+from ..kit.alive import missing_sockets
 from ..kit.config import Config
 from ..kit.env import Env, Output
 from ..kit.verb import argument, verb
@@ -57,7 +58,7 @@ def container_status(bundle: Bundle, *, now: float) -> dict[str, Any]:
     running = [seen for seen in (supervisor, standby) if seen]
     return {
         "container": bundle.name,
-        "state": _state(known, supervisor_alive=supervisor is not None, container_alive=alive),
+        "state": _state(known, supervisor, standby, container_alive=alive),
         "scope": meta.get("scope"),
         "mode": "restricted" if meta.get("restricted") else "standard",
         "network": meta.get("network"),
@@ -68,25 +69,46 @@ def container_status(bundle: Bundle, *, now: float) -> dict[str, Any]:
         "sidecars": sidecars,
         "memory": sum(each.memory for each in running) + sum(each["memory"] or 0 for each in sidecars),
         "sockets": list(known.sockets) if known and supervisor else [],
+        "troubles": _troubles(known, supervisor),
         "error": last_error(bundle, known),
     }
 
 
-def _state(known: Record | None, *, supervisor_alive: bool, container_alive: bool) -> str:
-    """One word: prepared, starting, running, ending, stopped, failed, or unsupervised (its supervisor was killed)."""
+def _state(
+    known: Record | None, supervisor: processes.Seen | None, standby: processes.Seen | None, *, container_alive: bool
+) -> str:
+    """One word: prepared, starting, running, ending, stopped or failed; unsupervised or suspended, its supervisor.
+
+    A standby alone still means running: it has just taken over, or could not write so.
+    """
     if known is None:
         return "prepared"
-    if supervisor_alive:
+    if supervisor is not None and supervisor.suspended:
+        return "suspended"
+    if supervisor is not None or (standby is not None and container_alive):
         return "running" if known.phase == record.READY else known.phase
     if container_alive and not known.over():
         return "unsupervised"
     return "failed" if known.phase == record.FAILED else "stopped"
 
 
+def _troubles(known: Record | None, supervisor: processes.Seen | None) -> list[str]:
+    """What is wrong with a running container's services, each in a sentence with what helps."""
+    if known is None or supervisor is None:
+        return []
+    lines = list(known.troubles)
+    if supervisor.suspended:
+        lines.append(f"the supervisor is stopped by a signal: kill -CONT {supervisor.pid}")
+    if missing_sockets(known):
+        lines.append(f"the runtime directory was removed: terok heal {known.name}")
+    lines += [f"{name} cannot start: {row.last_exit}" for name, row in known.services if row.state == services.FAILED]
+    return lines
+
+
 def _supervisor(known: Record | None, seen: processes.Seen | None, running: list[processes.Seen]) -> dict[str, Any]:
     return {
         "pid": seen.pid if seen else None,
-        "state": known.phase if known and seen else "ended",
+        "state": "suspended" if seen and seen.suspended else known.phase if known and seen else "ended",
         "uptime": seen.uptime if seen else None,
         "memory": sum(each.memory for each in running) if seen else None,
         "processes": len(running),
@@ -135,6 +157,8 @@ def render(found: Sequence[dict[str, Any]], out: Output, *, details: bool) -> st
         rows += _rows(each)
     text = table(rows)
     for each in found:
+        for line in each["troubles"]:
+            text += f"\n{each['container']}: {out.paint('trouble', 'bad')}: {line}"
         if each["error"]:
             text += f"\n{each['container']}: {out.paint('last error', 'bad')}: {each['error']}"
         if details:

@@ -81,6 +81,10 @@ class VersionAsked:
         return found
 
 
+ANNOTATED = "annotated"
+"""The network mode of a container that has only annotations: Podman decided."""
+
+
 @dataclass(frozen=True)
 class NetworkPlan:
     """The network of a container.

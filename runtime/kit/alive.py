@@ -8,6 +8,7 @@ from ...supervisor import record
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
+from ...supervisor.record import Record
 
 END_SECONDS = 3.0
 """How long a supervisor may take to end after its container has ended or it was told to."""
@@ -23,6 +24,11 @@ def container_alive(bundle: Bundle) -> bool:
     """Whether the container's init, as the record names it, is still a running process."""
     known = record.read(bundle.record)
     return known is not None and known.alive()
+
+
+def missing_sockets(known: Record) -> list[str]:
+    """Unix sockets that a live supervisor serves and that are gone, as after the runtime directory was removed."""
+    return [path for path in known.sockets if path.startswith("/") and not os.path.exists(path)]
 
 
 def refuse_if_running(bundle: Bundle) -> None:

@@ -13,12 +13,16 @@ from ...supervisor.record import Process
 
 @dataclass(frozen=True)
 class Seen:
-    """One live process. `memory` is its PSS in bytes, or its RSS where the kernel does not show the PSS."""
+    """One live process. `memory` is its PSS in bytes, or its RSS where the kernel does not show the PSS.
+
+    suspended: SIGSTOP holds it (state T, proc_pid_stat(5)): it does nothing until SIGCONT.
+    """
 
     pid: int
     uptime: float
     memory: int
     proportional: bool
+    suspended: bool
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -42,10 +46,12 @@ def look(recorded: Process | None, *, now: float) -> Seen | None:
 
 
 def _measure(seen: psutil.Process, now: float) -> Seen | None:
-    if seen.status() == psutil.STATUS_ZOMBIE:
+    status = seen.status()
+    if status == psutil.STATUS_ZOMBIE:
         return None
+    suspended = status == psutil.STATUS_STOPPED
     uptime = max(0.0, now - seen.create_time())
     try:
-        return Seen(seen.pid, uptime, int(seen.memory_full_info().pss), True)
+        return Seen(seen.pid, uptime, int(seen.memory_full_info().pss), True, suspended)
     except psutil.AccessDenied:
-        return Seen(seen.pid, uptime, int(seen.memory_info().rss), False)
+        return Seen(seen.pid, uptime, int(seen.memory_info().rss), False, suspended)

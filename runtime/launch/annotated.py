@@ -108,7 +108,7 @@ def network_of(state: Mapping[str, Any], config: Mapping[str, Any], cfg: Any) ->
     """
     from ..host import podman, resolver
 
-    return podman.NetworkPlan("annotated", "", cfg.shield.forwarder or resolver.find(state, config))
+    return podman.NetworkPlan(podman.ANNOTATED, "", cfg.shield.forwarder or resolver.find(state, config))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ attached to the descriptor itself, so no path is looked up twice.
 from __future__ import annotations
 
 import os
+import stat
 
 from ..ground import kernel, process, within
 from ..ground.errors import TerokError
@@ -23,16 +24,23 @@ _TIMEOUT = 5.0
 _O_PATH = getattr(os, "O_PATH", 0o10000000)
 
 
-def begin(container: Container, mounts: Sequence[Mount]) -> within.Call:
+def begin(container: Container, mounts: Sequence[Mount], *, running: bool) -> within.Call:
     """Start the child that binds each mount's source onto its target in the container.
 
     At createRuntime the old root is still visible in the container's mount namespace, so the sources need no
-    other way in.
+    other way in. A container that runs has left it behind (pivot_root(2)): there the sources are taken along as
+    detached mounts (open_tree(2)), and only what is missing is mounted.
+
+    Args:
+        running: the container runs already.
 
     Returns:
         The child, whose `finish` raises TerokError with the target and the kernel's reason; the container must not
         start then.
     """
+
+    if running:
+        return _begin_again(container, mounts)
 
     def body() -> tuple[bytes, list[int]]:
         os.umask(0o022)  # directories that are made on the way must be open to every user of the container
@@ -47,6 +55,53 @@ def begin(container: Container, mounts: Sequence[Mount]) -> within.Call:
         return b"", []
 
     return within.begin(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)
+
+
+def _begin_again(container: Container, mounts: Sequence[Mount]) -> within.Call:
+    trees: list[tuple[Mount, int, os.stat_result]] = []
+    try:
+        for mount in mounts:
+            trees.append((mount, kernel.clone_mount(mount.source, read_only=mount.read_only), os.stat(mount.source)))
+
+        def body() -> tuple[bytes, list[int]]:
+            os.umask(0o022)
+            root = os.open("/", _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            for mount, tree, source in trees:
+                try:
+                    _attach_again(root, mount, container, tree, source)
+                except OSError as error:
+                    raise TerokError(f"Could not mount {mount.source} at {mount.target} again: {error}") from error
+            return b"", []
+
+        return within.begin(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)
+    except OSError as error:
+        raise TerokError(f"What the container must see cannot be mounted again: {error}") from error
+    finally:
+        for _, tree, _ in trees:
+            os.close(tree)
+
+
+def _attach_again(root: int, mount: Mount, container: Container, tree: int, source: os.stat_result) -> None:
+    """Mount it unless the container sees the very source there; a removed directory gives way first.
+
+    On such a directory nothing can be mounted (move_mount(2): ENOENT). It has no link left and lies on the source's
+    file system; no other mount is taken away, since the running container decides what is found at a path.
+    """
+    path = container.home + mount.target[1:] if mount.target.startswith("~/") else mount.target
+    is_directory = stat.S_ISDIR(source.st_mode)
+    target = _open_target(root, path, directory=is_directory, owner=None)
+    there = os.fstat(target)
+    if (there.st_dev, there.st_ino) == (source.st_dev, source.st_ino):
+        os.close(target)
+        return
+    if is_directory and there.st_nlink == 0 and there.st_dev == source.st_dev:
+        os.fchdir(target)
+        os.close(target)
+        kernel.unmount_here()
+        os.chdir("/")
+        target = _open_target(root, path, directory=True, owner=None)
+    kernel.attach_mount(tree, target)
+    os.close(target)
 
 
 def _attach_one(root: int, mount: Mount, container: Container) -> None:

@@ -22,6 +22,7 @@ _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
 AT_EMPTY_PATH, AT_FDCWD = 0x1000, -100
+_MNT_DETACH = 2
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 
@@ -90,6 +91,14 @@ def attach_mount(tree: int, target: int) -> None:
     """Attach a detached mount onto the file or directory behind the descriptor `target` (move_mount(2))."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
     _check(_syscall(_SYS_MOVE_MOUNT, tree, b"", target, b"", flags), "move_mount")
+
+
+def unmount_here() -> None:
+    """Take away the mount whose root is the current directory, now or when it is no longer used (umount2(2)).
+
+    By the directory and not by a path: in a container's mount namespace every path is the container's to change.
+    """
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount2")
 
 
 # --- the calling process ---------------------------------------------------------------------------------

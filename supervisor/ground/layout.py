@@ -142,6 +142,7 @@ class Bundle:
     log = _Below("root", "supervisor.log")
     hook_error = _Below("root", "hook-error.log")
     lock = _Below("root", "supervisor.lock")
+    heal_lock = _Below("root", "heal.lock")
     confirm = _Below("root", "confirm")
     tokens = _Below("root", "tokens.json")
     home = _Below("root", "home")

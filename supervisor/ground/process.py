@@ -27,6 +27,17 @@ CLEAN_ENV: dict[str, str] = {"PATH": PATH, "LANG": "C.UTF-8"}
 _OUTPUT_MAX = 16 << 20
 
 
+class Exhausted(TerokError):
+    """There was no process, pipe, descriptor or memory left to start a program with; it may work later.
+
+    fork(2) fails with EAGAIN at RLIMIT_NPROC, which counts all processes of the user, and with ENOMEM; pipe(2) and
+    pidfd_open(2) with EMFILE, ENFILE and ENOMEM.
+    """
+
+    def __init__(self, what: str, error: OSError) -> None:
+        super().__init__(f"Could not start {what}: {error.strerror or error}.")
+
+
 class Namespaces:
     """Descriptors of namespaces that a child enters before it does anything else; None stays where it is.
 
@@ -85,15 +96,24 @@ def spawn(
         prepare: called in the child right before the exec, to confine it; what it raises is reported to the caller.
 
     Raises:
+        Exhausted: no resource was left to start it with; nothing was started.
         TerokError: the program does not exist or could not be executed (the child reports it over a pipe).
     """
     program = _find(argv[0])
     environment = dict(CLEAN_ENV if env is None else env)
     # The child's end is close-on-exec: a successful execve(2) closes it and the parent reads the end of the file; an
     # error arrives as its text. So `spawn` returns only when the program is really running.
-    report, child_report = os.pipe2(os.O_CLOEXEC)
+    try:
+        report, child_report = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise Exhausted(argv[0], error) from error
     parent = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(report)
+        os.close(child_report)
+        raise Exhausted(argv[0], error) from error
     if pid == 0:
         try:
             os.close(report)
@@ -101,12 +121,7 @@ def spawn(
                 kernel.die_with_parent(parent, signal.SIGKILL)
             if new_session:
                 os.setsid()
-            reset_signals()
-            os.umask(0o077)
-            if namespaces is not None:
-                namespaces.enter()
-            os.chdir(cwd)
-            child_report = _install_fds(fds or {}, child_report, close=close)
+            child_report = _enter(fds or {}, child_report, namespaces, cwd, close=close)
             if prepare is not None:
                 prepare()
             os.execve(program, list(argv), environment)
@@ -121,6 +136,57 @@ def spawn(
         os.waitpid(pid, 0)
         raise TerokError(f"Could not start {argv[0]}: {failure.decode(errors='replace')}")
     return pid
+
+
+def become(
+    argv: Sequence[str],
+    *,
+    fds: Mapping[int, int],
+    namespaces: Namespaces | None = None,
+    prepare: Callable[[], None] | None = None,
+    parent: int,
+) -> NoReturn:
+    """What `spawn` does in its child, in the calling process, which needs no new process, pipe or pidfd for it.
+
+    The process ends with code 127 when the program cannot be executed, and with SIGKILL when `parent` does.
+    """
+    try:
+        kernel.die_with_parent(parent, signal.SIGKILL)
+        program = _find(argv[0])
+        _enter(fds, 2, namespaces, "/", close=True)
+        if prepare is not None:
+            prepare()
+        os.execve(program, list(argv), CLEAN_ENV)
+    finally:
+        os._exit(127)
+
+
+def identify(pid: int) -> tuple[Process, int]:
+    """A child's identity and a pidfd on it; a child that cannot be watched is killed and reaped.
+
+    Raises:
+        Exhausted: no descriptor was left for it.
+    """
+    fd = -1
+    try:
+        fd = pidfd(pid)
+        return Process(pid, start_time(pid)), fd
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        os.kill(pid, signal.SIGKILL)  # our child, not reaped yet: the pid is still its own
+        os.waitpid(pid, 0)
+        raise Exhausted("a process that can be watched", error) from error
+
+
+def _enter(fds: Mapping[int, int], report: int, namespaces: Namespaces | None, cwd: str, *, close: bool) -> int:
+    """Make the calling process a clean one, with these descriptors and in these namespaces; where `report` went."""
+    reset_signals()
+    os.umask(0o077)
+    if namespaces is not None:
+        namespaces.enter()
+    os.chdir(cwd)
+    return _install_fds(fds, report, close=close)
 
 
 def _find(program: str) -> str:
@@ -216,9 +282,7 @@ def begin(
     Raises:
         TerokError: it could not be started.
     """
-    in_read, in_write = os.pipe2(os.O_CLOEXEC)
-    out_read, out_write = os.pipe2(os.O_CLOEXEC)
-    err_read, err_write = os.pipe2(os.O_CLOEXEC)
+    (in_read, in_write), (out_read, out_write), (err_read, err_write) = _pipes(argv[0], 3)
     try:
         pid = spawn(
             argv,
@@ -237,6 +301,19 @@ def begin(
         for fd in (in_read, out_write, err_write):
             os.close(fd)
     return Job(argv[0], pid, (in_write, out_read, err_read), stdin, timeout)
+
+
+def _pipes(program: str, count: int) -> list[tuple[int, int]]:
+    pairs: list[tuple[int, int]] = []
+    try:
+        for _ in range(count):
+            pairs.append(os.pipe2(os.O_CLOEXEC))
+    except OSError as error:
+        for pair in pairs:
+            os.close(pair[0])
+            os.close(pair[1])
+        raise Exhausted(program, error) from error
+    return pairs
 
 
 def run(
@@ -319,10 +396,17 @@ def replace(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 
 
 def fork(body: Callable[[], int]) -> int:
-    """Fork; the child runs `body` and exits with what it returns (70 on an exception, printed to stderr)."""
+    """Fork; the child runs `body` and exits with what it returns (70 on an exception, printed to stderr).
+
+    Raises:
+        Exhausted: there is no process left.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise Exhausted("a helper", error) from error
     if pid == 0:
         code = 70
         try:
@@ -338,5 +422,12 @@ def fork(body: Callable[[], int]) -> int:
 
 
 def split() -> int:
-    """Plain fork(2): 0 in the child, which goes on with everything that the caller has; its pid in the parent."""
-    return os.fork()
+    """Plain fork(2): 0 in the child, which goes on with everything that the caller has; its pid in the parent.
+
+    Raises:
+        Exhausted: there is no process left.
+    """
+    try:
+        return os.fork()
+    except OSError as error:
+        raise Exhausted("a second process", error) from error

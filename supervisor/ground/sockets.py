@@ -11,7 +11,9 @@ from _socket import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    MSG_NOSIGNAL,
     SCM_RIGHTS,
+    SHUT_WR,
     SO_REUSEADDR,
     SOCK_CLOEXEC,
     SOCK_DGRAM,
@@ -62,6 +64,35 @@ def listen_tcp(host: str, port: int) -> int:
         _close_on_failure(made)
         raise
     return made.detach()
+
+
+def accept(listener: int) -> int | None:
+    """A client of a non-blocking listening socket, non-blocking too; None when none waits or none can be taken.
+
+    accept(2) also fails for what befell the client (ECONNABORTED) and for want of descriptors (EMFILE).
+    """
+    link = socket(fileno=listener)
+    try:
+        client: int = link._accept()[0]  # type: ignore[attr-defined]  # what socket.accept is made of
+    except OSError:
+        return None
+    finally:
+        link.detach()
+    os.set_blocking(client, False)
+    os.set_inheritable(client, False)
+    return client
+
+
+def send_last(client: int, data: bytes) -> None:
+    """Send a few bytes and the end of the stream; a client that does not take them loses them."""
+    link = socket(fileno=client)
+    try:
+        link.send(data, MSG_NOSIGNAL)
+        link.shutdown(SHUT_WR)
+    except OSError:
+        pass
+    finally:
+        link.detach()
 
 
 def connect_udp(host: str, port: int) -> int:

@@ -12,7 +12,7 @@ import time
 
 from . import kernel
 from .errors import TerokError
-from .process import Namespaces, fork
+from .process import Exhausted, Namespaces, fork
 from .quick import dumps, loads, signal
 from .sockets import receive_fds, send_fds, socketpair
 
@@ -69,7 +69,10 @@ def begin(namespaces: Namespaces, body: Body, *, timeout: float) -> Call:
         body: returns bytes and descriptors.
         timeout: seconds from now until `Call.finish` kills the child.
     """
-    ours, theirs = socketpair()
+    try:
+        ours, theirs = socketpair()
+    except OSError as error:
+        raise Exhausted("a helper", error) from error
     parent = os.getpid()
 
     def child() -> int:
@@ -86,8 +89,13 @@ def begin(namespaces: Namespaces, body: Body, *, timeout: float) -> Call:
             send_fds(theirs, b"-" + dumps([each[:1000] for each in known]).encode(), [])
         return 0
 
-    pid = fork(child)
-    os.close(theirs)
+    try:
+        pid = fork(child)
+    except Exhausted:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
     return Call(pid, ours, timeout)
 
 

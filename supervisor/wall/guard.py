@@ -13,6 +13,7 @@ from _socket import SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, socket
 
 from ..ground import audit
 from ..ground.errors import TerokError
+from ..ground.log import say
 from . import firewall
 
 TYPE_CHECKING = False
@@ -75,27 +76,38 @@ class Guard:
 
     Args:
         fds: what `listen` returned in the container's network namespace, and in the airlock `netlink.listen` too.
+
+    Attributes:
+        checking: `check`, with its failures handled.
+        lost: True when the kernel's messages of some time went to a process that is gone.
     """
 
     def __init__(self, fds: Sequence[int], container: Container, wiring: Wiring) -> None:
         self.fds, self._container, self._wiring = fds, container, wiring
+        self.checking: Callable[[], None] = self.check
         self.later: Callable[[float, Callable[[], None]], None] = lambda _seconds, _check: None
+        self.lost = False
+        self._told = ""
 
     def on_news(self) -> None:
         """Read what the kernel reports; compare and restore when it matters."""
         if drain(self.fds):
-            self.check()
+            self.checking()
 
     def check(self) -> None:
         """Compare the firewall in force with the expected one; restore it when it differs, and write it down.
 
         While `terok shield` changes both, which it does under a lock, the comparison waits.
+
+        Raises:
+            TerokError: it could not be restored; `checking` tries again.
         """
         shield = self._wiring.shield
         assert shield is not None
+        self.lost = False
         # A live change loads rules and writes the file that says what they are: between the two they differ by right.
         if self._being_changed():
-            self.later(_AGAIN, self.check)
+            self.later(_AGAIN, self.checking)
             return
         try:
             firewall.verify(self._container.network, shield)
@@ -104,9 +116,11 @@ class Guard:
             reason = error.what
         try:
             firewall.restore(self._container.network, shield)
-            self._tell("restored", reason)
         except TerokError as error:
             self._tell("restore_failed", f"{reason} {error.what}")
+            raise
+        self._tell("restored", reason)
+        self._told = ""
 
     def _being_changed(self) -> bool:
         from fcntl import LOCK_NB, LOCK_SH, flock
@@ -125,8 +139,11 @@ class Guard:
             os.close(fd)
 
     def _tell(self, event: str, reason: str) -> None:
-        os.write(2, f"shield: {event}: {reason}\n".encode(errors="replace"))
+        if self._told == reason:
+            return  # the same failure again
+        self._told = reason
+        say(f"shield: {event}: {reason}")
         try:
             audit.append(self._wiring.bundle.audit, "shield", event, reason=reason)
         except OSError as error:
-            os.write(2, f"shield: the audit line could not be written: {error.strerror}\n".encode())
+            say(f"shield: the audit line could not be written: {error.strerror}")

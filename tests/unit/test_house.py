@@ -94,7 +94,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 PROGRAMS: dict[str, frozenset[str]] = {
     "supervisor.service": frozenset({"sidecars.boot"}),
-    "supervisor.supervise": frozenset({"sidecars.shield.refresh"}),
+    "supervisor.names": frozenset({"sidecars.shield.refresh"}),
     "hookbin.stages": frozenset({"runtime.launch.annotated"}),
     "runtime.ssh.agent": frozenset({"sidecars.boot"}),
     "runtime.host.hooks": frozenset({"hookbin.entry"}),

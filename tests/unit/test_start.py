@@ -24,7 +24,7 @@ def test_a_failure_before_the_supervisor_is_told_and_leaves_no_directory(
     hears, tell = os.pipe2(os.O_CLOEXEC)
     log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     container: Any = None
-    pid = process.fork(lambda: start._run(wiring, container, tell, log, mount=True))
+    pid = process.fork(lambda: start._run(wiring, container, tell, log, running=False))
     os.close(tell)
     os.close(log)
     with open(hears) as pipe:
