@@ -60,8 +60,12 @@ test-debian13: dev ## The built wheel and the tests inside Debian 13 (podman 5, 
 bench: packages bytecode ## Measure against the budgets of the design; a miss is marked, not hidden
 	$(LAB) $(CURDIR)/$(BIN)/python -m bench.run
 
+docs: dev ## Build the documents as a site in build/site; a warning is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.5'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 clean: ## Remove what `make` built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(FLOORS) tests bench demo -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo dev packages bytecode check test-unit test test-wheel test-debian13 test-selinux bench clean
+.PHONY: help demo dev packages bytecode check test-unit test test-wheel test-debian13 test-selinux bench docs clean
