@@ -45,6 +45,10 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
     works = cfg.shield.dns != "static" and confined is None
     shield = _shield(plan, cfg, profiles, network, bundle, resources, dnsmasq_works=works, udp_ports=request.udp_ports)
     mounts = _home_files(who, bundle, read_only=request.restricted)
+    pinned = services.known_hosts(cfg.layout, plan.scope) if plan.ssh else ""
+    if pinned:
+        files.write(bundle.known_hosts, pinned, mode=0o644)
+        mounts.append(Mount(bundle.known_hosts, "/etc/ssh/ssh_known_hosts", read_only=True))
     if shield is not None:
         mounts.append(Mount(bundle.resolv_conf, "/etc/resolv.conf", read_only=True))
         if shield.dnsmasq_conf is None:  # names are resolved on the host, or not at all

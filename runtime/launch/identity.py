@@ -63,6 +63,7 @@ def make(plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundl
         _mint(store, plan, catalogue, held, bundle, found)
     pairs: list[tuple[str, str]] = []
     if plan.broker:
+        found.env.update(agents.general_env(held, found.tokens))
         _point_agents(wanted, catalogue, held, plan.scope, found, pairs)
     if plan.gate:
         pairs += gate_config.git_config(cfg.layout, plan.scope, found.tokens[tokens.GATE])
@@ -78,7 +79,7 @@ def _held(store: Store, plan: WiringPlan, catalogue: Catalog, found: Identity) -
     held = agents.credentials(store.describe("credential", plan.scope), plan.scope)
     if not held:
         found.notes.append(f"Scope {plan.scope} has no credential: `terok vault add {plan.scope} PROVIDER` adds one.")
-    unknown = [name for name in held if name not in catalogue.providers]
+    unknown = [name for name in held if catalogue.provider(name) is None]
     if unknown:
         found.notes.append(f"The roster does not know {', '.join(unknown)}: no token was made for it.")
     return {name: meta for name, meta in held.items() if name not in unknown}
@@ -97,7 +98,9 @@ def _mint(
     def mint(provider: str) -> str:
         if provider == tokens.GATE:
             return shapes.mint()
-        return agents.phantom(catalogue.providers[provider], held[provider])
+        known = catalogue.provider(provider)
+        assert known is not None  # `_held` leaves out what the roster does not know
+        return agents.phantom(known, held[provider])
 
     providers = [*held, *([tokens.GATE] if plan.gate else [])]
     found.tokens = tokens.ensure(store, bundle, scope=plan.scope, providers=providers, mint=mint)

@@ -13,7 +13,9 @@ from ...sidecars.shield import bundle as shield_bundle
 from ...sidecars.shield import profiles as shield_profiles
 from ...sidecars.shield.reader import settings as audit_settings
 from ...sidecars.shield.targets import BELOW
+from ...sidecars.ssh import policy as ssh_policy
 from ...sidecars.ssh import settings as ssh_settings
+from ...sidecars.ssh.keyring import KIND as SSH_KEY
 from ...sidecars.store.store import Store
 from ...sidecars.vault import settings as vault_settings
 from ...supervisor.ground import process
@@ -49,6 +51,16 @@ def settings(plan: WiringPlan, layout: Layout, network: NetworkPlan) -> dict[str
         if network.mode == AIRLOCK:
             found["airlock"] = airlock_settings.settings_for()
     return found
+
+
+def known_hosts(layout: Layout, scope: str | None) -> str:
+    """The hosts that the keys of a scope are pinned to, as a known_hosts file; empty when there are none."""
+    store = open_store(layout) if scope is not None else None
+    if store is None:
+        return ""
+    with store:
+        keys = [entry.meta for entry in store.describe(SSH_KEY) if scope in entry.meta.get("scopes", ())]
+    return "".join(f"{line}\n" for line in ssh_policy.known_hosts(key.get("policy", {}).get(scope, {}) for key in keys))
 
 
 def shield_files(

@@ -163,13 +163,13 @@ def untrust(args: argparse.Namespace, env: Env) -> int:
 @verb(*SELECTION)
 def known_hosts(args: argparse.Namespace, env: Env) -> int:
     """Print the pinned host keys as a known_hosts file, for programs in the container."""
+    from ...sidecars.ssh import policy as rules
     from .shelf import Shelf
 
     with Shelf(env) as shelf:
         scope, chosen = _select(shelf, args)
-        hosts = [key.policy(scope).get("hosts", {}) for key in chosen]
-    lines = dict.fromkeys(f"{host} {line}" for each in hosts for host, entry in each.items() for line in entry["keys"])
-    env.out.emit(list(lines), "\n".join(lines))
+        lines = rules.known_hosts(key.policy(scope) for key in chosen)
+    env.out.emit(lines, "\n".join(lines))
     return Exit.OK
 
 

@@ -46,6 +46,7 @@ HOME = "/terok-home"
         argument("--login", metavar="IMAGE", help="run the agent's login in a temporary container of this image"),
     ),
     switch("--replace", "replace an existing credential"),
+    switch("--force", "store a key that looks like another provider's"),
     examples=("terok auth claude --scope work --import", "terok auth gh --scope work <token.txt"),
 )
 def run(args: argparse.Namespace, env: Env) -> int:
@@ -66,7 +67,7 @@ def _typed(args: argparse.Namespace, env: Env) -> list[str]:
     from ...sidecars.store.credential import Credential
     from ..kit import secret_input
     from . import opening
-    from .items import provider_of, put
+    from .items import check_shape, provider_of, put
 
     name = args.provider or _agent(env, args.agent).providers[0]
     provider = provider_of(env, name)
@@ -80,6 +81,7 @@ def _typed(args: argparse.Namespace, env: Env) -> list[str]:
     if provider.site and sys.stdin.isatty():
         env.note(f"Make a key at {provider.site}")
     found = Credential(kind, secret_input.read(f"Key for {provider.title}"))
+    check_shape(env, args, name, found)
     with opening.unlocked(env, create=True) as store:
         put(store, args.scope, name, found, {"source": "typed"}, replace=args.replace)
     return [f"{args.scope}/{name}"]
@@ -111,9 +113,7 @@ def _import(args: argparse.Namespace, env: Env) -> list[str]:
         except TerokError as error:
             failure = failure or error
             continue
-        names = store_captured(env, args.agent, args.scope, text, path, replace=args.replace)
-        env.note(f"{path} still holds the credential. When the agent runs in containers only, delete it.")
-        return names
+        return store_captured(env, args.agent, args.scope, text, path, replace=args.replace)
     assert failure is not None
     raise failure
 

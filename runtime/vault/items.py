@@ -30,11 +30,14 @@ if TYPE_CHECKING:
 
 NAMES = (
     argument("scope", metavar="SCOPE", help="the scope that owns the credential", values="scopes"),
-    argument("provider", metavar="PROVIDER", help="for example anthropic, github, custom", values="providers"),
+    argument(
+        "provider", metavar="PROVIDER", help="for example anthropic, github, custom, custom-NAME", values="providers"
+    ),
 )
 SECRET = (
     argument("--user", metavar="NAME", help="user name of a basic credential"),
     argument("--expires", metavar="DATE", help="when the secret expires (YYYY-MM-DD), for status and doctor"),
+    switch("--force", "store a secret that looks like another provider's"),
 )
 ROUTE: tuple[Argument, ...] = (
     argument("--auth", choices=("api-key", "oauth", "basic"), help="kind of secret (default: the provider's first)"),
@@ -94,7 +97,7 @@ def provider_of(env: Env, name: str) -> Provider:
     catalogue, warning = files.load(env.layout)
     if warning:
         env.note(warning)
-    found = catalogue.providers.get(name)
+    found = catalogue.provider(name)
     if found is None:
         known = ", ".join(catalogue.providers)
         raise TerokError(f"There is no provider {name!r}.", fix=f"use one of: {known}", code=Exit.NOT_FOUND)
@@ -108,9 +111,30 @@ def add(args: argparse.Namespace, env: Env) -> int:
     provider = provider_of(env, args.provider)
     meta = route_meta(args, provider)
     secret = _ask(args.provider, meta["auth"])
+    check_shape(env, args, args.provider, secret)
     with opening.unlocked(env, create=True) as store:
         put(store, args.scope, args.provider, secret, meta, replace=args.replace)
+    env.note(f"To see whether the provider accepts it: terok vault check {args.scope} {args.provider}")
     return _said(env, args.scope, args.provider, "Stored")
+
+
+def check_shape(env: Env, args: argparse.Namespace, name: str, secret: Credential) -> None:
+    """Notice a secret that is another provider's by how it begins: it would be sent to the wrong service.
+
+    Raises:
+        TerokError: it begins like another provider's, and --force was not given.
+    """
+    catalogue, _ = files.load(env.layout)
+    provider = catalogue.provider(name)
+    owners = catalogue.meant_for(secret.secret)
+    if args.force or not owners or name in owners or provider is None or provider.custom:
+        return
+    titles = " or ".join(catalogue.providers[owner].title for owner in owners)
+    raise TerokError(
+        f"This secret begins like one of {titles}; it would be sent to {provider.title}. Nothing was stored.",
+        fix=f"terok vault add {args.scope} {owners[0]}, or --force when it is right",
+        code=Exit.REFUSED,
+    )
 
 
 def put(store: Store, scope: str, name: str, found: Credential, meta: dict[str, Any], *, replace: bool) -> None:
@@ -148,6 +172,7 @@ def rotate(args: argparse.Namespace, env: Env) -> int:
         entry = _entry(store, args.scope, args.provider)
         kind = str(entry.meta.get("auth", "api-key"))
         secret = _ask(args.provider, kind)
+        check_shape(env, args, args.provider, secret)
         meta = {
             name: value for name, value in entry.meta.items() if name not in ("refresh", "refreshed_at", "expires_at")
         }

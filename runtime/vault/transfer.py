@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...sidecars.roster.model import Capture
+    from ...sidecars.store.credential import Credential
     from ...sidecars.store.store import Store
     from ..kit.env import Env
 
@@ -188,9 +189,20 @@ def store_captured(env: Env, agent: str, scope: str, text: str, source: str, *, 
         provider_of(env, each.provider)
         with opening.unlocked(env, create=True) as store:
             put(store, scope, each.provider, found, meta, replace=replace)
+        env.note(_taken_over(source, found))
         return [f"{scope}/{each.provider}"]
     assert failure is not None
     raise failure
+
+
+def _taken_over(source: str, found: Credential) -> str:
+    """What becomes of the copy that a file still holds."""
+    if found.refresh_token:
+        return (
+            "The vault has taken over this login and renews it. Each renewal ends the login before, so the copy in "
+            f"{source} stops working. To use the agent outside of containers too, log in there again; else delete it."
+        )
+    return f"{source} still holds the credential. When the agent runs in containers only, delete it."
 
 
 def captures(env: Env, agent: str) -> Sequence[Capture]:

@@ -178,10 +178,10 @@ class _Work:
             with Store.open(self.store) as store, Slot(self.directory, scope, name) as slot:
                 keys.ensure_unlocked(store, self.key_files)
                 meta = next((entry.meta for entry in store.describe("credential", scope) if entry.name == name), {})
-                providers = catalog.load(self.routes).providers
-                if name not in providers:
+                known = catalog.load(self.routes).provider(name)
+                if known is None:
                     return _failed(question, f"There is no provider {name}.", "terok vault routes")
-                provider = catalog.effective(providers[name], meta)
+                provider = catalog.effective(known, meta)
                 item = refresh(store, slot, provider, send, stale=version, clock=time.time)
                 return Answer(scope, name, item.version, "", "")
         except TerokError as error:

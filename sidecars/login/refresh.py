@@ -281,7 +281,11 @@ def _refusal(status: int, fields: Any) -> str:
 
 
 def login_command(entry: Entry | Item) -> str:
-    """The command that brings a new login."""
+    """The command that brings a new login, after logging in with the vendor's own program on this machine."""
     agent = {"anthropic": "claude", "openai": "codex"}.get(entry.name)
     scope = entry.scope
-    return f"terok auth {agent} --scope {scope} --replace" if agent else f"terok vault rotate {scope} {entry.name}"
+    return (
+        f"terok auth {agent} --scope {scope} --import --replace"
+        if agent
+        else f"terok vault rotate {scope} {entry.name}"
+    )

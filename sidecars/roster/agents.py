@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...supervisor.ground.layout import IN_CONTAINER, VAULT_PORT
@@ -23,15 +24,18 @@ from ..store.credential import KIND
 from .model import AgentFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..store.records import Entry
-    from .model import Agent, Catalog, Needs, Provider
+    from .model import Agent, Catalog, Claims, Needs, Provider
 
 NAMES = ("token", "token_tail", "basic", "vault", "vault_host", "vault_socket", "expires_ms", "expires_iso")
 """Placeholders without a parameter."""
 
+VAULT_URL = f"http://127.0.0.1:{VAULT_PORT}"
+
 _PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
+_VARIABLE = re.compile(r"\{([a-z_]+)\}")
 _YEARS = 10 * 365 * 86400
 
 
@@ -64,7 +68,20 @@ def phantom(provider: Provider, meta: Mapping[str, Any]) -> str:
     if auth.claims is None:
         return shapes.mint(auth.token)
     now = int(time.time())
-    return shapes.mint(auth.token, {**auth.claims, "iat": now, "exp": now + _YEARS})
+    values = {**provider.variables, **meta.get("variables", {})}
+    claims = {name: _claim(claim, values) for name, claim in auth.claims.items()}
+    return shapes.mint(auth.token, {**claims, "iat": now, "exp": now + _YEARS})
+
+
+def _claim(claim: Claims, values: Mapping[str, str]) -> Claims:
+    """A claim with `{NAME}` replaced by the credential's value; where there is none, `terok` stands for it."""
+    if isinstance(claim, str):
+        return _VARIABLE.sub(lambda found: values.get(found[1]) or "terok", claim)
+    if isinstance(claim, Mapping):
+        return {name: _claim(each, values) for name, each in claim.items()}
+    if isinstance(claim, list | tuple):
+        return [_claim(each, values) for each in claim]
+    return claim
 
 
 def credentials(entries: Iterable[Entry], scope: str) -> dict[str, dict[str, Any]]:
@@ -88,7 +105,7 @@ def wanted(
     *,
     tokens: Mapping[str, str],
     held: Mapping[str, Mapping[str, Any]],
-    vault: str = f"http://127.0.0.1:{VAULT_PORT}",
+    vault: str = VAULT_URL,
     now: float | None = None,
 ) -> Wanted | None:
     """What the agent `name` needs in a container.
@@ -109,9 +126,11 @@ def wanted(
         return None
     found = Wanted(name, usable[0], {}, [], [])
     for provider in usable if agent.every else usable[:1]:
+        known = catalogue.provider(provider)
+        assert known is not None  # an agent's providers are the roster's
         values = _values(
             provider,
-            catalogue.providers[provider],
+            known,
             held[provider],
             tokens,
             vault,
@@ -138,6 +157,15 @@ def _add(found: Wanted, part: Needs, values: Mapping[str, str]) -> None:
         content = fill(file.content, values)
         if content is not None and all(file.path != other.path for other in found.files):
             found.files.append(AgentFile(file.path, content, file.mode))
+
+
+def general_env(held: Iterable[str], tokens: Mapping[str, str], vault: str = VAULT_URL) -> dict[str, str]:
+    """`TEROK_TOKEN_<NAME>` and `TEROK_URL_<NAME>` for every credential: for clients that the roster does not know."""
+    found = {}
+    for name in held:
+        word = _word(name).upper()
+        found[f"TEROK_TOKEN_{word}"], found[f"TEROK_URL_{word}"] = tokens[name], vault
+    return found
 
 
 def git_env(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -109,7 +109,8 @@ class Provider(NamedTuple):
         encoded_slash: its servers keep `%2F` inside a segment; otherwise rules judge both readings.
         ca_bundle: path of the only authorities that are trusted; None: the system's.
         usage: whose way of reporting used tokens is read: `anthropic`, `openai`, `mistral` or None.
-        custom: the upstream comes with the credential.
+        custom: the upstream comes with the credential; a scope may have several, named `custom-NAME`.
+        shapes: how its secrets begin; one that begins like another provider's is not stored by mistake.
         secret_fields: members of the credential's JSON that are secret.
     """
 
@@ -137,6 +138,7 @@ class Provider(NamedTuple):
     refresh: Refresh | None = None
     check: Check | None = None
     custom: bool = False
+    shapes: tuple[str, ...] = ()
     secret_fields: tuple[str, ...] = ()
 
 
@@ -229,3 +231,22 @@ class Catalog(NamedTuple):
     agents: Mapping[str, Agent] = {}
     token_headers: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
+
+    def provider(self, name: str) -> Provider | None:
+        """The provider of a credential: by its name, or `custom` for `custom-NAME`."""
+        known = self.providers.get(name)
+        if known is None:
+            base, dash, own = name.partition("-")
+            custom = self.providers.get(base)
+            if custom is not None and custom.custom and dash and own.islower() and own.replace("-", "").isalnum():
+                known = custom
+        return known
+
+    def meant_for(self, secret: str) -> tuple[str, ...]:
+        """The providers whose secrets begin like this one, by the longest beginning; empty: any could be."""
+        found: dict[int, list[str]] = {}
+        for name, provider in self.providers.items():
+            length = max((len(shape) for shape in provider.shapes if secret.startswith(shape)), default=0)
+            found.setdefault(length, []).append(name)
+        longest = max(found, default=0)
+        return tuple(found[longest]) if longest else ()

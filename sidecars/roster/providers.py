@@ -30,7 +30,7 @@ _FORBIDDEN_HEADERS = frozenset(
 _KEYS = frozenset(
     ("title", "site", "variables", "upstreams", "auth", "headers", "merge", "token_query", "rules", "limits", "custom")
     + ("allow_private", "ca_bundle", "encoded_slash", "websocket", "usage", "refresh", "extends", "check")
-    + ("foreign", "storage", "suffixes")
+    + ("foreign", "storage", "suffixes", "shapes")
 )
 FOREIGN_QUERY = (
     *("access_token", "api-key", "api_key", "apikey", "auth_token", "bearer_token", "client_secret", "deploy_token"),
@@ -294,5 +294,6 @@ _READERS: dict[str, Callable[[Node], Any]] = {
     "refresh": _refresh,
     "check": _check,
     "custom": lambda node: node.boolean(),
+    "shapes": lambda node: tuple(node.texts(r"[!-~]{2,40}", "the beginning of a secret")),
 }
 """How each key of a provider is read; `foreign`, `limits` and `extends` are read apart."""

@@ -26,6 +26,13 @@ RATE = 120
 BINDS_MAX = 16
 """Sessions that one connection may be bound to, one a hop; OpenSSH's agent has the same limit."""
 
+
+def known_hosts(documents: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The hosts that policy documents pin, as lines of a known_hosts file (sshd(8))."""
+    pins = (pin for document in documents for pin in document.get("hosts", {}).items())
+    return list(dict.fromkeys(f"{host} {line}" for host, entry in pins for line in entry["keys"]))
+
+
 FIELDS = frozenset({"hosts", "users", "namespaces", "rate", "require_bind", "forwarding", "confirm"})
 
 

@@ -139,7 +139,7 @@ class Keeper:
         return Reach(frozenset(ports), frozenset(bundles))
 
     def _default_routes(self, name: str) -> list[Route]:
-        provider = self._catalog.providers.get(name)
+        provider = self._catalog.provider(name)
         if provider is None:
             return []
         routes = []
@@ -163,7 +163,7 @@ class Keeper:
         known = self._routes.get(grant)
         if known is not None:
             return known
-        provider = self._catalog.providers.get(grant.provider)
+        provider = self._catalog.provider(grant.provider)
         if provider is None:
             why = self.trouble or f"There is no route for the provider {grant.provider}."
             allow = "terok vault routes" if self.trouble else "add it to the roster and run `terok vault routes`"

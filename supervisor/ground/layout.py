@@ -135,6 +135,7 @@ class Bundle:
     airlock_told = _Below("root", "airlock", "told")
     hosts = _Below("root", "hosts")
     resolv_conf = _Below("root", "resolv.conf")
+    known_hosts = _Below("root", "known_hosts")
     live_allowed = _Below("root", "live.allowed")
     deny_list = _Below("root", "deny.list")
     audit = _Below("root", "audit.jsonl")

@@ -44,8 +44,8 @@ def container(house: House, name: str, sshd: Sshd) -> str:
 
 
 def inside(house: House, name: str, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in the container, with git set up to sign and to use ssh without any file of its own."""
-    ssh = "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    """Run a shell script in the container, with git set up to sign and to use ssh with the pins that it finds there."""
+    ssh = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
     head = f"set -e; export HOME=/tmp GIT_SSH_COMMAND={shlex.quote(ssh)}; alias ssh={shlex.quote(ssh)}; cd /tmp\n"
     return house.podman("exec", name, "sh", "-c", head + script, check=False)
 
@@ -87,7 +87,7 @@ def test_ssh_and_git_over_ssh(house: House, container: str, sshd: Sshd, tmp_path
 
 
 def test_scp_both_ways(house: House, container: str, sshd: Sshd, tmp_path: Path) -> None:
-    options = "-q -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    options = "-q -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/dev/null"
     there = f"{sshd.user}@{scope.ALLOWED}:{tmp_path}/there"
     script = f"""
         head -c 3000000 /dev/urandom >here

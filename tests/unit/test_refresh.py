@@ -113,7 +113,7 @@ def test_a_dead_login_is_told_and_not_asked_again(logged_in: Layout, endpoint: T
     for _ in range(2):
         with pytest.raises(RefreshError, match="login has ended") as caught:
             run(logged_in, endpoint)
-        assert caught.value.fix == "terok auth claude --scope work --replace"
+        assert caught.value.fix == "terok auth claude --scope work --import --replace"
         assert "refresh-0" not in str(caught.value)
     assert endpoint.requests == 1
     with Store.open(logged_in.vault_db) as store:

@@ -86,7 +86,8 @@ def test_claude_with_a_login_gets_a_session_file_and_no_key(bundled: Catalog) ->
         bundled, "claude", tokens={"anthropic": "phantom"}, held={"anthropic": {"auth": "oauth"}}, now=1_800_000_000
     )
     assert found is not None
-    assert found.env == {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9419"}
+    assert found.env["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:9419"
+    assert found.env["IS_SANDBOX"] == "1" and "ANTHROPIC_API_KEY" not in found.env
     session = {file.path: file for file in found.files}[".claude/.credentials.json"]
     login = json.loads(session.content)["claudeAiOauth"]
     assert login["accessToken"] == "phantom"
@@ -118,6 +119,55 @@ def test_a_jwt_phantom_has_the_claims_that_codex_reads(bundled: Catalog) -> None
     assert "email" in claims
     assert claims["https://api.openai.com/auth"]["chatgpt_plan_type"]
     assert claims["exp"] > claims["iat"]
+
+
+def test_codex_gets_the_accounts_real_number(bundled: Catalog) -> None:
+    held = {"openai": {"auth": "oauth", "variables": {"account_id": "acc-1"}}}
+    for meta, expected in ((held["openai"], "acc-1"), ({"auth": "oauth"}, "terok")):
+        token = agents.phantom(bundled.providers["openai"], meta)
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        assert claims["https://api.openai.com/auth"]["chatgpt_account_id"] == expected
+        found = agents.wanted(bundled, "codex", tokens={"openai": token}, held={"openai": meta})
+        assert found is not None
+        kept = {file.path: json.loads(file.content) for file in found.files if file.path.endswith(".json")}
+        assert kept[".codex/auth.json"]["tokens"]["account_id"] == expected
+
+
+def test_copilot_needs_no_github_with_another_provider(bundled: Catalog) -> None:
+    found = agents.wanted(bundled, "copilot", tokens={"anthropic": "phantom"}, held={"anthropic": {}})
+    assert found is not None
+    assert found.env["COPILOT_PROVIDER_TYPE"] == "anthropic"
+    assert found.env["COPILOT_PROVIDER_API_KEY"] == "phantom"
+    assert "COPILOT_GITHUB_TOKEN" not in found.env
+
+
+def test_several_custom_credentials_have_one_provider_and_names_of_their_own(bundled: Catalog) -> None:
+    custom = bundled.providers["custom"]
+    assert bundled.provider("custom-llm") is bundled.provider("custom-other-2") is custom
+    for name in ("custom-", "custom-A", "custom-a/b", "github-x", "nothing"):
+        assert bundled.provider(name) is None
+    env = agents.general_env(["custom-llm", "github"], {"custom-llm": "one", "github": "two"})
+    assert env == {
+        "TEROK_TOKEN_CUSTOM_LLM": "one",
+        "TEROK_URL_CUSTOM_LLM": "http://127.0.0.1:9419",
+        "TEROK_TOKEN_GITHUB": "two",
+        "TEROK_URL_GITHUB": "http://127.0.0.1:9419",
+    }
+
+
+@pytest.mark.parametrize(
+    ("secret", "owners"),
+    [
+        ("ghp_abc", {"github", "copilot"}),
+        ("sk-ant-api03-x", {"anthropic"}),
+        ("sk-or-v1-x", {"openrouter"}),
+        ("sk-proj-x", {"openai"}),
+        ("0123456789abcdef", set()),
+    ],
+)
+def test_whose_a_secret_is_by_its_beginning(bundled: Catalog, secret: str, owners: set[str]) -> None:
+    assert set(bundled.meant_for(secret)) == owners
 
 
 def test_effective_fills_and_overrides(bundled: Catalog) -> None:

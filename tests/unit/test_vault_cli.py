@@ -29,6 +29,23 @@ def terok(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     return Operator(tmp_path, capsys, monkeypatch)
 
 
+def test_a_secret_of_another_shape_is_stored_when_forced_and_the_check_is_offered(terok: Operator) -> None:
+    refused = terok("vault", "add", "work", "anthropic", stdin="ghp_0123456789\n")
+    assert refused.code == Exit.REFUSED
+    assert "ghp_0123456789" not in refused.err
+    done = terok("vault", "add", "work", "anthropic", "--force", stdin="ghp_0123456789\n")
+    assert done.code == Exit.OK
+    assert "terok vault check work anthropic" in done.err
+
+
+def test_several_custom_credentials_in_one_scope(terok: Operator) -> None:
+    for name in ("custom-one", "custom-two"):
+        assert terok("vault", "add", "work", name, "--upstream", f"https://{name}.example", stdin=f"{name}\n").code == 0
+    with terok.store() as store:
+        assert [entry.name for entry in store.describe("credential")] == ["custom-one", "custom-two"]
+    assert "no provider" in terok("vault", "add", "work", "other-one", stdin="x\n").err
+
+
 def test_a_second_add_is_refused_and_rotate_keeps_the_route(terok: Operator) -> None:
     terok.add("work", "gitlab", "one", "--set", "host=git.example.com")
     again = terok.add("work", "gitlab", "two")
@@ -55,6 +72,7 @@ def test_a_second_add_is_refused_and_rotate_keeps_the_route(terok: Operator) -> 
     (["work", "custom", "--upstream", "https://u:p@llm.example.com"], "x", "without user"),
     (["work", "custom", "--upstream", "https://a.example.com", "--ca-bundle", "/etc/hosts"], "x", "no CA bundle"),
     (["work", "custom", "--upstream", "https://a.example.com", "--header", "A: b"], "x", "not a header's name"),
+    (["work", "anthropic"], "ghp_0123456789", "begins like one of GitHub"),
     (["work", "gitlab", "--set", "hots=x"], "x", "has these values: host"),
     (["work", "gitlab", "--set", "host=a b"], "x", "not usable in a route"),
     (["work", "mistral", "--expires", "tomorrow"], "x", "not a date"),
