@@ -48,8 +48,9 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 def verb_of(words: list[str]) -> str | None:
     """What is wrong with the verb of a command line; None when it exists."""
-    if len(words) < 2 or words[1].isupper():
-        return None  # it stands for any verb
+    words = [word for word in words if word != "VERB"]  # it stands for any verb
+    if len(words) < 2:
+        return None
     try:
         row, _, rest = cli.find([word for word in words[1:] if word != "--json"], words[0])
     except TerokError as error:
