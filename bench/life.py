@@ -64,7 +64,7 @@ def commands(house: House) -> list[Figure]:
         },
     )
     return [
-        Figure("terok prepare", medians["prepare"] * 1000, "ms", 150),
+        Figure("terok prepare", medians["prepare"] * 1000, "ms", 100),
         Figure("terok --help", medians["help"] * 1000, "ms", 80),
     ]
 

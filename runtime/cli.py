@@ -4,6 +4,7 @@ code. Nothing is imported that the verb does not need: `terok --help` reads the 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -43,6 +44,7 @@ def run(words: Sequence[str], *, prog: str = "terok") -> int:
         prog: the program's name.
     """
     try:
+        gc.set_threshold(50_000)  # most commands end before a collection frees anything
         code = _run(list(words), prog)
         sys.stdout.flush()
         return code

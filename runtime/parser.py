@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -24,18 +22,19 @@ class Parser(argparse.ArgumentParser):
         raise TerokError(f"{message[:1].upper()}{message[1:]}.", fix=f"{self.prog} --help", code=Exit.USAGE)
 
 
-def build(command: Command, prog: str) -> Parser:
+def build(command: Command, prog: str, *, texts: bool = True) -> Parser:
     """The parser of one verb.
 
     Args:
         command: what the verb's function declares.
         prog: the words that lead to it, with the program's name.
+        texts: with description and examples, which only --help shows.
     """
     parser = Parser(
         prog=prog,
         usage=f"{prog} {command.usage}" if command.usage else None,
-        description=paragraphs(command.description),
-        epilog=_epilog(command, prog),
+        description=paragraphs(command.description) if texts else None,
+        epilog=_epilog(command) if texts else None,
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
@@ -67,11 +66,13 @@ def _mark(action: argparse.Action, argument: Argument) -> None:
 
 def paragraphs(docstring: str) -> str:
     """A docstring as paragraphs of at most WIDTH columns."""
+    import textwrap
+
     parts = textwrap.dedent(" " * 4 + docstring).strip().split("\n\n")
     return "\n\n".join(textwrap.fill(" ".join(part.split()), WIDTH) for part in parts)
 
 
-def _epilog(command: Command, prog: str) -> str:
+def _epilog(command: Command) -> str:
     lines: list[str] = []
     if command.examples:
         lines += ["examples:", *(f"  {example}" for example in command.examples)]
@@ -87,7 +88,7 @@ def parse(command: Command, words: Sequence[str], prog: str) -> argparse.Namespa
         TerokError: the words are wrong (USAGE); its fix is the line that was probably meant.
     """
     own, rest = _split(words) if command.to_podman else (list(words), None)
-    parser = build(command, prog)
+    parser = build(command, prog, texts=not {"-h", "--help"}.isdisjoint(own))
     known = list(parser._option_string_actions)
     takes_all = any(action.nargs == argparse.REMAINDER for action in parser._actions)
     unknown = [] if takes_all else [word for word in _options(own) if _name(word) not in known]
@@ -134,6 +135,8 @@ def _no_option(word: str, known: list[str], prog: str) -> TerokError:
 
 def _forgotten_dashes(container: str, own: list[str], extra: list[str], prog: str) -> TerokError:
     """What terok does not know stands after `--` in the corrected line, everything else before it."""
+    import shlex
+
     kept, pending = [], list(extra)
     for word in own:
         if pending and word == pending[0]:

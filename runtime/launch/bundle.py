@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -99,6 +98,8 @@ def _shield(
 def _home_files(who: identity.Identity, bundle: Bundle, *, read_only: bool) -> list[Mount]:
     """Write the agents' files into the bundle; returns the mounts that show each in the container user's home."""
     if os.path.isdir(bundle.home):
+        import shutil  # 8 ms that most starts do not need
+
         shutil.rmtree(bundle.home)
     mounts = []
     for path, file in who.files.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.reap import reap, remove_runtime_dir
@@ -65,5 +64,7 @@ def _remove_bundle(bundle: Bundle) -> bool:
 def _remove_tree(path: str) -> bool:
     if not os.path.lexists(path):
         return False
+    import shutil
+
     shutil.rmtree(path)
     return True
