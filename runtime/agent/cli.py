@@ -128,14 +128,14 @@ def rm(args: argparse.Namespace, env: Env) -> int:
 @verb(switch("--all", "stopped ones too"), examples=("terok ps --all",))
 def ps(args: argparse.Namespace, env: Env) -> int:
     """List the containers that terok prepared, as Podman sees them. `terok status` shows their services."""
-    from ..care.status import table
+    from ..kit.table import table
     from ..launch.resources import containers as prepared
 
     looked = [containers.look(name, env.environ) for name in prepared(env.config)]
     found = [container for container in looked if container and (args.all or container.running)]
     lines = [("CONTAINER", "STATE", "IMAGE", "WORKSPACE")]
     lines += [(row.name, row.state, row.image, row.workspace or "-") for row in found]
-    env.out.emit([asdict(row) for row in found], table(lines))
+    env.out.emit([asdict(row) for row in found], table(lines, env.out))
     return Exit.OK
 
 

@@ -9,9 +9,9 @@ from ...sidecars.roster import agents as needs
 from ...sidecars.roster import files
 from ...supervisor.ground.errors import Exit
 from ..kit.env import Env
+from ..kit.table import table
 from ..kit.verb import scope_option, verb
 from ..launch import services
-from .status import table
 
 
 @verb(scope_option("only the agents that this scope can use"), examples=("terok agents --scope work",))
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
         (str(row["agent"]), str(row["title"]), ", ".join(row["providers"]), ", ".join(row["scopes"]) or "-")
         for row in rows
     ]
-    env.out.emit(rows, table(lines))
+    env.out.emit(rows, table(lines, env.out))
     return Exit.OK
 
 

@@ -16,6 +16,7 @@ from ..kit import files, processes
 from ..kit.alive import missing_sockets
 from ..kit.config import Config
 from ..kit.env import Env, Output
+from ..kit.table import table
 from ..kit.verb import argument, verb
 from ..launch.resources import containers, require_bundle
 
@@ -155,7 +156,7 @@ def render(found: Sequence[dict[str, Any]], out: Output, *, details: bool) -> st
     rows: list[tuple[str, ...]] = [("CONTAINER", "SERVICE", "STATE", "PID", "RESTARTS", "UPTIME", "MEMORY")]
     for each in found:
         rows += _rows(each)
-    text = table(rows)
+    text = table(rows, out)
     for each in found:
         for line in each["troubles"]:
             text += f"\n{each['container']}: {out.paint('trouble', 'bad')}: {line}"
@@ -193,14 +194,6 @@ def _details(each: dict[str, Any]) -> list[str]:
         if sidecar["last_exit"]
     ]
     return lines
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Left-aligned columns, two spaces apart."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def _text(value: object) -> str:

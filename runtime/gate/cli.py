@@ -14,6 +14,7 @@ from ...sidecars.gate.forge.address import Address, parse_url
 from ...sidecars.gate.policy import KINDS
 from ...sidecars.gate.site import Site
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit.table import plain
 from ..kit.verb import Argument, argument, switch, verb
 from . import text as gate_text
 
@@ -242,14 +243,14 @@ def list_gates(args: argparse.Namespace, env: Env) -> int:
     if args.scope is None:
         found = sorted(os.listdir(env.layout.gate)) if os.path.isdir(env.layout.gate) else []
         rows = [_summary(env, name) for name in found if os.path.exists(env.layout.gate_home(name).config)]
-        env.out.emit(rows, gate_text.summaries(rows, time.time()) or "No gate yet: terok gate add SCOPE URL")
+        env.out.emit(rows, gate_text.summaries(rows, env.out, time.time()) or "No gate yet: terok gate add SCOPE URL")
         return Exit.OK
     summary, home = _summary(env, args.scope), _home(args, env)
     everything = refs.read(home)
     proposals = [each for _, each in sorted(state.State.peek(home).proposals.items())]
     env.out.emit(
         {**summary, "refs": refs.visible(everything), "proposals": [each.to_dict() for each in proposals]},
-        gate_text.scope(summary, everything, proposals, time.time()),
+        gate_text.scope(summary, everything, proposals, env.out, time.time()),
     )
     return Exit.OK
 
@@ -272,7 +273,7 @@ def log(args: argparse.Namespace, env: Env) -> int:
     home = _home(args, env)
     gate_config.load(home)
     entries = gate_text.read_log(home.log, args.n)
-    env.out.emit(entries, gate_text.log(entries) or "Nothing happened yet.")
+    env.out.emit(entries, gate_text.log(entries, env.out) or "Nothing happened yet.")
     return Exit.OK
 
 
@@ -294,7 +295,7 @@ def diff(args: argparse.Namespace, env: Env) -> int:
 
 
 def _say(env: Env) -> Callable[[str], None]:
-    return lambda text: env.note(gate_text.plain(text))
+    return lambda text: env.note(plain(text))
 
 
 @verb(SCOPE)
@@ -311,7 +312,7 @@ def synchronise(args: argparse.Namespace, env: Env) -> int:
     steps = sync.synchronise(site, settings)
     mirror.tidy(site.home)
     rows = [step._asdict() for step in steps]
-    env.out.emit(rows, gate_text.steps(rows) or f"{args.scope}: nothing new.")
+    env.out.emit(rows, gate_text.steps(rows, env.out) or f"{args.scope}: nothing new.")
     return Exit.OK
 
 
@@ -320,7 +321,7 @@ def approve(args: argparse.Namespace, env: Env) -> int:
     """Push a proposal to upstream, if upstream has not moved since."""
     site = _site(args, env)
     done = review.approve(site, gate_config.load(site.home), args.number, _say(env))
-    env.out.emit(done.to_dict(), f"{done.kind} {gate_text.plain(done.ref)} is done.")
+    env.out.emit(done.to_dict(), f"{done.kind} {plain(done.ref)} is done.")
     return Exit.OK
 
 
@@ -330,7 +331,7 @@ def reject(args: argparse.Namespace, env: Env) -> int:
     home = _home(args, env)
     gate_config.load(home)
     done = review.reject(home, args.number)
-    env.out.emit(done.to_dict(), f"{done.kind} {gate_text.plain(done.ref)} is rejected.")
+    env.out.emit(done.to_dict(), f"{done.kind} {plain(done.ref)} is rejected.")
     return Exit.OK
 
 
@@ -345,11 +346,11 @@ def restore(args: argparse.Namespace, env: Env) -> int:
     if args.tip is None:
         lost = refs.kept(refs.read(site.home))
         rows = [tip._asdict() for tip in lost]
-        env.out.emit(rows, gate_text.lost(rows) or "No tip was lost in the last 30 days.")
+        env.out.emit(rows, gate_text.lost(rows, env.out) or "No tip was lost in the last 30 days.")
         return Exit.OK
     done = review.restore(site, settings, args.tip, _say(env))
     env.out.emit(
         done._asdict(),
-        f"{gate_text.plain(done.ref)} is {done.tip[:12]} again.",
+        f"{plain(done.ref)} is {done.tip[:12]} again.",
     )
     return Exit.OK

@@ -6,10 +6,10 @@ import json
 import time
 
 from ...sidecars.gate.policy import KINDS
+from ..kit.table import plain, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
     from ...sidecars.gate.config import GateConfig
@@ -17,26 +17,9 @@ if TYPE_CHECKING:
     from ..kit.env import Output
 
 
-def plain(text: str) -> str:
-    """One line without control characters (escape sequences can rewrite what a terminal shows)."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-
-
 def plain_lines(text: str) -> str:
     """Several lines, tabs kept."""
     return "\n".join("\t".join(plain(cell) for cell in line.split("\t")) for line in text.split("\n"))
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> str:
-    """Rows as columns two spaces apart; the last column is not padded."""
-    cells = [tuple(plain(cell) for cell in row) for row in rows]
-    if not cells:
-        return ""
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]) - 1)]
-    lines = (
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in cells
-    )
-    return "\n".join(lines)
 
 
 def ago(moment: float | None, now: float) -> str:
@@ -50,28 +33,30 @@ def ago(moment: float | None, now: float) -> str:
     return f"{seconds} s ago"
 
 
-def summaries(rows: list[dict[str, Any]], now: float) -> str:
+def summaries(rows: list[dict[str, Any]], out: Output, now: float) -> str:
     """Every scope with a gate."""
     if not rows:
         return ""
     head = ("SCOPE", "MODE", "PROPOSALS", "SYNCED", "UPSTREAM")
     body = ((row["scope"], row["mode"], str(row["proposals"]), ago(row["synced"], now), row["url"]) for row in rows)
-    return table([head, *body])
+    return table([head, *body], out)
 
 
-def scope(summary: dict[str, Any], everything: dict[str, str], proposals: list[Proposal], now: float) -> str:
+def scope(
+    summary: dict[str, Any], everything: dict[str, str], proposals: list[Proposal], out: Output, now: float
+) -> str:
     """One scope: its refs and what waits."""
     lines = [f"{summary['scope']}: {plain(summary['url'])}, {summary['mode']}, synced {ago(summary['synced'], now)}"]
     if summary["error"]:
         lines.append(f"last synchronisation failed: {plain(summary['error'])}")
     shown = [(ref, oid[:12]) for ref, oid in sorted(everything.items()) if not ref.startswith("refs/terok/")]
-    lines += ["", table(shown)] if shown else []
+    lines += ["", table(shown, out, header=False)] if shown else []
     waiting = [
         (str(each.number), each.kind, each.ref, each.who or each.source, each.new[:12], ago(each.created, now))
         for each in proposals
     ]
     if waiting:
-        lines += ["", table([("PROPOSAL", "KIND", "REF", "BY", "TIP", "MADE"), *waiting])]
+        lines += ["", table([("PROPOSAL", "KIND", "REF", "BY", "TIP", "MADE"), *waiting], out)]
     return "\n".join(lines)
 
 
@@ -79,14 +64,14 @@ def settings(name: str, config: GateConfig) -> str:
     """A gate's configuration."""
     fields = [(key, str(value)) for key, value in config.to_dict().items() if key not in ("schema", "policy", "limits")]
     limits = [(f"limits.{key}", str(value)) for key, value in config.to_dict()["limits"].items()]
-    return f"{name}\n{table([(f'  {key}', value) for key, value in [*fields, *limits]])}"
+    return f"{name}\n{table([(f'  {key}', value) for key, value in [*fields, *limits]], header=False)}"
 
 
 def policy(config: GateConfig) -> str:
     """A scope's ref policy."""
     rows = [(kind, " ".join(config.policy.patterns(kind)) or "(nothing)") for kind in KINDS]
     guard = f"tags and {config.default_branch}" if config.policy.protect else "nothing"
-    return table([*rows, ("protected", guard)])
+    return table([*rows, ("protected", guard)], header=False)
 
 
 def proposal(out: Output, found: Proposal, commits: str, patch: str) -> str:
@@ -103,25 +88,29 @@ def proposal(out: Output, found: Proposal, commits: str, patch: str) -> str:
     return "\n".join([*lines, "", *body])
 
 
-def steps(rows: list[dict[str, Any]]) -> str:
+def steps(rows: list[dict[str, Any]], out: Output) -> str:
     """What a synchronisation did."""
     return table(
         (
-            row["kind"],
-            row["ref"],
-            f"{row['old'][:12]} -> {row['new'][:12]}",
-            "waits for approval" if row["waits"] else "done",
-        )
-        for row in rows
+            (
+                row["kind"],
+                row["ref"],
+                f"{row['old'][:12]} -> {row['new'][:12]}",
+                "waits for approval" if row["waits"] else "done",
+            )
+            for row in rows
+        ),
+        out,
+        header=False,
     )
 
 
-def lost(rows: list[dict[str, Any]]) -> str:
+def lost(rows: list[dict[str, Any]], out: Output) -> str:
     """Tips that can be restored."""
     if not rows:
         return ""
     body = ((row["identity"], row["ref"], row["tip"][:12], _stamp(row["lost"])) for row in rows)
-    return table([("TIP", "REF", "COMMIT", "LOST"), *body])
+    return table([("TIP", "REF", "COMMIT", "LOST"), *body], out)
 
 
 def _stamp(moment: float) -> str:
@@ -140,7 +129,7 @@ def read_log(path: str, lines: int) -> list[dict[str, Any]]:
     return found[-lines:] if lines > 0 else []
 
 
-def log(entries: list[dict[str, Any]]) -> str:
+def log(entries: list[dict[str, Any]], out: Output) -> str:
     """Log entries, one line each."""
     rows = []
     for entry in entries:
@@ -149,4 +138,4 @@ def log(entries: list[dict[str, Any]]) -> str:
         reason = f": {entry['reason']}" if entry.get("reason") else ""
         who = entry.get("container", "operator" if entry["event"] != "sync" else "upstream")
         rows.append((entry["time"][:19], entry["event"], str(who), f"{what} {tip} {entry.get('verdict', '')}{reason}"))
-    return table(rows)
+    return table(rows, out, header=False)

@@ -37,9 +37,21 @@ class Output:
 
     def paint(self, text: str, colour: str) -> str:
         """`text` in a colour of `COLOURS` on a terminal; as it is elsewhere or under NO_COLOR (no-color.org)."""
-        if self.json_output or os.environ.get("NO_COLOR") or not self.stream.isatty():
-            return text
-        return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+        return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if self.colours else text
+
+    @property
+    def colours(self) -> bool:
+        """Whether a person at a terminal reads it, who has not asked for plain text."""
+        wanted = not self.json_output and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return wanted and self.stream.isatty()
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns or 80
+        except (OSError, ValueError):
+            return 80
 
 
 PROGRESS_SECONDS = 1.0

@@ -19,6 +19,7 @@ from ...supervisor.ground.layout import Bundle
 from ...supervisor.wall import firewall, resolver
 from ..kit.audit_lines import read as read_log
 from ..kit.env import Env
+from ..kit.table import table
 
 
 def _needs(running: Running | None, bundle: Bundle) -> Running:
@@ -112,17 +113,17 @@ def show_status(name: str | None, env: Env) -> int:
 
 def show_profiles(env: Env) -> int:
     """Every profile with its origin and size; a broken one is shown with its complaint."""
-    rows, lines = [], []
+    rows, cells = [], [("PROFILE", "ORIGIN", "TARGETS", "FILE")]
     for name, path in shelf.available(env.layout.profiles).items():
         origin = "bundled" if path.parent == shelf.BUNDLED else "yours"
         try:
             row: dict[str, Any] = {"name": name, "origin": origin, "path": str(path), "targets": len(shelf.read(path))}
-            lines.append(f"{name:<16} {origin:<8} {row['targets']:>4} targets  {path}")
+            cells.append((name, origin, str(row["targets"]), str(path)))
         except TerokError as error:
             row = {"name": name, "origin": origin, "path": str(path), "error": str(error)}
-            lines.append(f"{name:<16} {origin:<8} broken: {error}")
+            cells.append((name, origin, "broken", str(error)))
         rows.append(row)
-    env.out.emit(rows, "\n".join(lines))
+    env.out.emit(rows, table(cells, env.out))
     return Exit.OK
 
 
@@ -151,7 +152,7 @@ def show_resolved(bundle: Bundle, running: Running | None, env: Env) -> int:
         return _show_synthetic(state, state.addresses, env)
     if not state.features.usable:
         hosts = refresh(bundle, running).state.hosts
-        env.out.emit({"names": hosts, "unanswered": []}, "\n".join(f"{k:<40} {' '.join(v)}" for k, v in hosts.items()))
+        env.out.emit({"names": hosts, "unanswered": []}, _addresses(hosts, env))
         return Exit.OK
     names = [each.value for each in state.model.names() if each.kind == NAME]
     _, (fd,) = within.call_in(running.namespaces, lambda: (b"", [sockets.connect_udp("127.0.0.1", 53)]), timeout=5)
@@ -171,9 +172,12 @@ def show_resolved(bundle: Bundle, running: Running | None, env: Env) -> int:
         rows[line or "(allowed live)"] = [
             address for family in (4, 6) for address in sets.get(taught_set(line, family), {"elem": []})["elem"]
         ]
-    text = "\n".join(f"{name:<40} {' '.join(found) or '-'}" for name, found in rows.items())
-    env.out.emit({"names": rows, "unanswered": sorted(set(unanswered))}, text)
+    env.out.emit({"names": rows, "unanswered": sorted(set(unanswered))}, _addresses(rows, env))
     return Exit.OK
+
+
+def _addresses(names: dict[str, list[str]], env: Env) -> str:
+    return table([(name, " ".join(addresses) or "-") for name, addresses in names.items()], env.out, header=False)
 
 
 def _show_synthetic(state: files.State, addresses: dict[str, str], env: Env) -> int:
@@ -181,8 +185,8 @@ def _show_synthetic(state: files.State, addresses: dict[str, str], env: Env) -> 
     own = {each.value: addresses[each.value] for each in state.model.names() if each.kind == NAME}
     found = static.lookup(list(own))
     data = {"names": found, "unanswered": [name for name in own if name not in found], "synthetic": own}
-    lines = [f"{name:<40} {address:<15} {' '.join(found.get(name, [])) or '-'}" for name, address in own.items()]
-    env.out.emit(data, "\n".join(lines))
+    cells = [(name, address, " ".join(found.get(name, [])) or "-") for name, address in own.items()]
+    env.out.emit(data, table([("NAME", "IN THE CONTAINER", "ON THE HOST"), *cells], env.out))
     return Exit.OK
 
 

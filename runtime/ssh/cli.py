@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit.table import table
 from ..kit.verb import argument, scope_option, switch, verb
 
 if TYPE_CHECKING:
@@ -126,18 +127,10 @@ def list_keys(args: argparse.Namespace, env: Env) -> int:
         scopes = ",".join(f"{scope}*" if scope in key.default else scope for scope in key.scopes)
         hosts = ",".join(sorted({host for document in key.policies.values() for host in document.get("hosts", {})}))
         rows.append((key.name, key.type, key.fingerprint, scopes or "-", hosts or "-", key.comment))
-    env.out.emit([key.document() for key in keys], table(rows) if keys else "")
+    env.out.emit([key.document() for key in keys], table(rows, env.out) if keys else "")
     if not keys:
         env.note("There are no SSH keys" + (f" in the scope {args.scope}." if args.scope else "."))
     return Exit.OK
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows of cells as aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 @verb(

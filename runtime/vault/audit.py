@@ -12,6 +12,7 @@ from ...sidecars.vault.books import journal
 from ...sidecars.vault.books.ledger import Ledger, Limit
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
+from ..kit.table import table
 from ..kit.verb import argument, scope_option, switch, verb
 
 if TYPE_CHECKING:
@@ -85,13 +86,11 @@ def run_usage(args: argparse.Namespace, env: Env) -> int:
         rows = ledger.rows(scope=args.scope)
         scopes = sorted({row.scope for row in rows})
         limits = [limit._asdict() for scope in scopes if (limit := ledger.limit(scope)) is not None]
-    lines = []
-    if rows:
-        head = ("scope", "container", "provider", "requests", "sent", "received", "tokens in", "tokens out")
-        lines.append("  ".join(f"{word:<12}" for word in head).rstrip())
+    cells = [("SCOPE", "CONTAINER", "PROVIDER", "REQUESTS", "SENT", "RECEIVED", "TOKENS IN", "TOKENS OUT")]
     for row in rows:
-        words = (row.scope, row.container, row.provider, row.requests, _size(row.bytes_in), _size(row.bytes_out))
-        lines.append("  ".join(f"{word!s:<12}" for word in (*words, row.input_tokens, row.output_tokens)).rstrip())
+        counts = (str(row.requests), _size(row.bytes_in), _size(row.bytes_out))
+        cells.append((row.scope, row.container, row.provider, *counts, str(row.input_tokens), str(row.output_tokens)))
+    lines = [table(cells, env.out)] if rows else []
     for each in limits:
         lines.append(f"limit of {each['scope']}: {_limit_text(each)}")
     env.out.emit({"usage": [row._asdict() for row in rows], "limits": limits}, "\n".join(lines))

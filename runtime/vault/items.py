@@ -16,6 +16,7 @@ from ...sidecars.store.credential import KIND, Credential
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
 from ..kit import secret_input
+from ..kit.table import table
 from ..kit.verb import Argument, argument, scope_option, switch, verb
 from . import opening
 from .locks import attention, day
@@ -58,7 +59,7 @@ def list_items(args: argparse.Namespace, env: Env) -> int:
     if opening.exists(env):
         with opening.closed(env) as store:
             found = store.describe(KIND, args.scope)
-    env.out.emit([describe(entry) for entry in found], "\n".join(_line(entry) for entry in found))
+    env.out.emit([describe(entry) for entry in found], table([HEAD, *map(_row, found)], env.out) if found else "")
     if not found:
         env.note("No credentials yet: terok vault add SCOPE PROVIDER, or terok auth AGENT")
     return Exit.OK
@@ -77,15 +78,15 @@ def describe(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _line(entry: Entry) -> str:
+HEAD = ("SCOPE", "PROVIDER", "KIND", "SINCE", "DETAILS")
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
     meta = entry.meta
-    words = [f"{entry.scope:<16} {entry.name:<14} {meta.get('auth', 'api-key'):<8}", f"since {day(entry.updated)}"]
-    for name in ("account", "upstream"):
-        if meta.get(name):
-            words.append(str(meta[name]))
-    words += [f"{name}={value}" for name, value in meta.get("variables", {}).items()]
-    note = attention(entry, time.time())
-    return "  ".join(words + ([note] if note else []))
+    details = [str(meta[name]) for name in ("account", "upstream") if meta.get(name)]
+    details += [f"{name}={value}" for name, value in meta.get("variables", {}).items()]
+    details += [note] if (note := attention(entry, time.time())) else []
+    return (entry.scope, entry.name, str(meta.get("auth", "api-key")), day(entry.updated), "  ".join(details))
 
 
 def provider_of(env: Env, name: str) -> Provider:
