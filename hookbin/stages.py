@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ..supervisor.container.container import Container
+
 STATE_MAX = 1 << 20
 STDIN_DEADLINE = 5.0
 """Seconds for the runtime to hand over the state (a few hundred bytes)."""
@@ -78,17 +80,33 @@ def create_runtime(state: dict[str, Any], places: layout.Layout) -> None:
     config = read_config(bundle)
     origin = Origin.find(_identity(state), bundle, config)
     origin.refuse_images_words()
+    container = Container(origin.identity, pid, bundle, config)
     path = annotations.get(layout.ANNOTATION_SIDECAR)
     if path is None:
         origin.require_known_image()
+    if container.joined and _join(container, places):
+        return
+    if path is None:
         wiring = schema.load(compose(state, places))
     else:
         wiring = schema.load(path)
         origin.require_name(wiring.container)
-    container = Container(origin.identity, pid, bundle, config)
     if wiring.shield is not None:
         enforceable.check(container, origin)
     start(wiring, container)
+
+
+def _join(container: Container, places: layout.Layout) -> bool:
+    """Give a container that joins the network of a served one the same services; False when that one has none."""
+    from ..supervisor import pod
+    from ..supervisor.wall import enforceable
+
+    bundle = pod.host(container, places.containers)
+    if bundle is None:
+        return False
+    enforceable.check(container, None)
+    pod.join(container, bundle)
+    return True
 
 
 def compose(state: dict[str, Any], places: layout.Layout) -> str:

@@ -45,7 +45,7 @@ class Record:
     phase: `starting`, `ready`, `ending`, `ended` or `failed`.
     started: when the supervisor was started, in Unix time.
     error: the last thing that went wrong. troubles: what is wrong now and is tried again.
-    sockets: where services listen. services: each service by its name.
+    asked: the container's annotations of ours. sockets: where services listen. services: each service by its name.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Record:
     started: float = 0.0
     error: str | None = None
     troubles: tuple[str, ...] = ()
+    asked: tuple[tuple[str, str], ...] = ()
     sockets: tuple[str, ...] = ()
     services: tuple[tuple[str, Row], ...] = ()
 
@@ -100,6 +101,7 @@ class Record:
             "started": self.started,
             "error": self.error,
             "troubles": list(self.troubles),
+            "annotations": dict(self.asked),
             "sockets": list(self.sockets),
             "sidecars": {
                 name: {
@@ -142,7 +144,7 @@ def read(path: str) -> Record | None:
 def _decode(document: dict[str, Any]) -> Record:
     """Read leniently: a record of another version, or a damaged one, tells what it can."""
     services, sockets, troubles = document.get("sidecars"), document.get("sockets"), document.get("troubles")
-    started, error = document.get("started"), document.get("error")
+    started, error, asked = document.get("started"), document.get("error"), document.get("annotations")
     return Record(
         name=str(document.get("container") or ""),
         identity=str(document.get("container_id") or ""),
@@ -153,6 +155,7 @@ def _decode(document: dict[str, Any]) -> Record:
         started=started if isinstance(started, (int, float)) else 0.0,
         error=error if isinstance(error, str) else None,
         troubles=tuple(line for line in troubles if isinstance(line, str)) if isinstance(troubles, list) else (),
+        asked=tuple((key, str(value)) for key, value in asked.items()) if isinstance(asked, dict) else (),
         sockets=tuple(line for line in sockets if isinstance(line, str)) if isinstance(sockets, list) else (),
         services=tuple((name, _row(row)) for name, row in services.items()) if isinstance(services, dict) else (),
     )

@@ -339,6 +339,7 @@ class Supervisor:
             started=self.started,
             error=self.error,
             troubles=self.troubles.lines,
+            asked=tuple(self.container.asked.items()),
             sockets=tuple(
                 listener.path if listener.kind == "unix" else f"{listener.kind}:127.0.0.1:{listener.port}"
                 for sidecar in self.wiring.sidecars

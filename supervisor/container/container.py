@@ -7,6 +7,7 @@ import stat
 
 from ..ground import process
 from ..ground.errors import TerokError
+from ..ground.layout import ANNOTATIONS
 from ..ground.pids import Process
 from ..ground.quick import loads
 from . import selinux
@@ -31,6 +32,7 @@ class Container:
         capabilities: names (`CAP_...`) that a process in it can get.
         home: the home directory of its user, as its environment says.
         owner: uid and gid of its user, as this process's user namespace counts them.
+        asked: its annotations of ours.
         joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
     """
 
@@ -70,6 +72,7 @@ class Container:
         self.home = _home(init)
         self.owner = _owner(config, init)
         self.joined = _joined_network(config)
+        self.asked = _annotations(config)
 
     @property
     def init(self) -> Process:
@@ -130,6 +133,12 @@ def _joined_network(config: dict[str, Any]) -> str:
         if isinstance(path, str) and path.startswith("/proc/"):
             return path
     return ""
+
+
+def _annotations(config: dict[str, Any]) -> dict[str, str]:
+    values = config.get("annotations")
+    values = values if isinstance(values, dict) else {}
+    return {key: values[key] for key in ANNOTATIONS if isinstance(values.get(key), str)}
 
 
 def same_object(fd: int, path: str) -> bool:

@@ -24,7 +24,7 @@ _TIMEOUT = 5.0
 _O_PATH = getattr(os, "O_PATH", 0o10000000)
 
 
-def begin(container: Container, mounts: Sequence[Mount], *, running: bool) -> within.Call:
+def begin(container: Container, mounts: Sequence[Mount], *, running: bool = False, shared: bool = False) -> within.Call:
     """Start the child that binds each mount's source onto its target in the container.
 
     At createRuntime the old root is still visible in the container's mount namespace, so the sources need no
@@ -33,6 +33,7 @@ def begin(container: Container, mounts: Sequence[Mount], *, running: bool) -> wi
 
     Args:
         running: the container runs already.
+        shared: the sources belong to another container, which keeps their owner.
 
     Returns:
         The child, whose `finish` raises TerokError with the target and the kernel's reason; the container must not
@@ -47,7 +48,7 @@ def begin(container: Container, mounts: Sequence[Mount], *, running: bool) -> wi
         root = os.open(container.root, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for mount in mounts:
             try:
-                _attach_one(root, mount, container)
+                _attach_one(root, mount, container, shared=shared)
             except OSError as error:
                 raise TerokError(
                     f"Could not mount {mount.source} at {mount.target} in the container: {error}"
@@ -104,11 +105,12 @@ def _attach_again(root: int, mount: Mount, container: Container, tree: int, sour
     os.close(target)
 
 
-def _attach_one(root: int, mount: Mount, container: Container) -> None:
+def _attach_one(root: int, mount: Mount, container: Container, *, shared: bool) -> None:
     path, owner = mount.target, None
     if path.startswith("~/"):
         path, owner = container.home + path[1:], container.owner
-        os.chown(mount.source, *owner)
+        if not shared:
+            os.chown(mount.source, *owner)
     target = _open_target(root, path, directory=os.path.isdir(mount.source), owner=owner)
     if owner and not mount.read_only and os.fstat(target).st_size and not os.path.isdir(mount.source):
         os.close(target)

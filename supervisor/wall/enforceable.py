@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..ground.errors import TerokError
+from . import firewall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,12 +50,21 @@ def _check_pod(container: Container, origin: Origin) -> None:
             fix="start it without --network=container:...",
         )
     others = [pid for pid in _members(container.net) if pid not in (holder, container.pid)]
-    if others:
+    # rules that are there already are of this container's previous run: the others were started under them
+    if others and not _has_rules(container):
         raise TerokError(
             f"Other processes run in the pod's network already ({', '.join(map(_command, others[:3]))}): they would "
             "share the firewall without having been started under it.",
-            fix="stop the pod, and start this container before the others; one container of terok in a pod",
+            fix="stop the pod and start this container first; those with the same terok annotations join it",
         )
+
+
+def _has_rules(container: Container) -> bool:
+    try:
+        firewall.observe(container.network)
+    except TerokError:
+        return False
+    return True
 
 
 def is_infra(name: str) -> bool:

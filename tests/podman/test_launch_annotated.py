@@ -120,14 +120,30 @@ def test_kube_play_with_one_container(house: House, container: str, pod: Path) -
     check(house.podman("exec", main, "/bin/sh", "-c", PODS_SCRIPT).stdout)
 
 
-def test_a_pod_that_somebody_else_is_in_is_refused(house: House, container: str, pod: Path) -> None:
+def test_the_second_container_of_a_kube_pod_joins_the_first(house: House, container: str, pod: Path) -> None:
     text = pod.read_text()
     other = text[text.index("    - name: main") :].replace("main", "other")
     pod.write_text(text + other)
-    house.podman("kube", "play", "--network", "slirp4netns", str(pod), check=False)
-    found = json.loads(house.podman("ps", "--all", "--format", "json").stdout)
-    running = [each["Names"][0] for each in found if each["State"] == "running" and "infra" not in each["Names"][0]]
-    assert len(running) == 1, "the second one is refused: it would share the first one's firewall and tokens"
+    house.podman("kube", "play", "--network", "slirp4netns", str(pod))
+    for name in ("main", "other"):
+        check(house.podman("exec", f"{container}-{name}", "/bin/sh", "-c", PODS_SCRIPT).stdout)
+    assert [each["state"] for each in statuses(house)] == ["running"]
+    for name in ("other", "main"):  # and any of them may be started again
+        house.podman("restart", "--time", "0", f"{container}-{name}")
+        check(house.podman("exec", f"{container}-{name}", "/bin/sh", "-c", PODS_SCRIPT).stdout)
+
+
+def test_a_pod_in_which_an_unserved_container_runs_is_refused(house: House, container: str) -> None:
+    house.podman("pod", "create", "--name", container)
+    try:
+        house.podman("run", "--detach", "--pod", container, house.image, "sleep", "1000")
+        flag = f"--annotation=terok.scope={SCOPE}"
+        done = house.podman("run", "--detach", "--pod", container, flag, house.image, "sleep", "1000", check=False)
+        log = Path(house.layout.data, "hook-error.log")
+        assert done.returncode != 0 and "Other processes run in the pod's network" in log.read_text().splitlines()[-1]
+        log.unlink()
+    finally:
+        house.podman("pod", "rm", "--force", "--time", "0", container)
 
 
 def test_the_composer_alone_says_what_is_wrong(house: House, nothing_left: None) -> None:

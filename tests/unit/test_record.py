@@ -21,7 +21,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     row = Row(Process(3, 30), "running", 1.5, 2, "exit code 1")
     written = Record(
         "box", "0123abcd", Process(9, 90), Process(7, 70), Process(8, 80), "ready", 1.25, "it failed",
-        troubles=("the disk is full",), sockets=("/run/x/vault.sock",), services=(("vault", row), ("ssh", Row())),
+        troubles=("the disk is full",), asked=(("terok.scope", "work"),),
+        sockets=("/run/x/vault.sock",), services=(("vault", row), ("ssh", Row())),
     )  # fmt: skip
     record.write(path, written)
     assert record.read(path) == written

@@ -1,0 +1,98 @@
+"""A container that joins the network of one that is served already, as the later containers of a pod do.
+
+One network has one set of rules, one resolver and one set of listeners, which the supervisor of its first container
+holds. A later container has the same wiring mounted and no supervisor of its own, if it asks for the same; what asks
+for something else must not start, since it would get what is there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import record, schema
+from .container import mounts
+from .ground import audit, layout
+from .ground.errors import Exit, TerokError
+from .ground.layout import Bundle
+from .ground.log import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .container.container import Container
+    from .record import Record
+    from .schema import Wiring
+
+_SAME = (layout.ANNOTATION_PROFILES, layout.ANNOTATION_UDP_PORTS)
+"""What a container that joins may ask for only as the first one did."""
+
+
+def host(container: Container, containers: str) -> Bundle | None:
+    """The bundle whose supervisor serves the network of a container that is just being created; None without one.
+
+    Args:
+        container: one that joins a network (`joined`).
+        containers: the directory of all state bundles.
+    """
+    network = os.fstat(container.net).st_ino
+    for name in _names(containers):
+        bundle = Bundle(os.path.join(containers, name))
+        known = record.read(bundle.record)
+        if known is not None and known.phase == record.READY and known.alive() and _network(known) == network:
+            return bundle
+    return None
+
+
+def join(container: Container, bundle: Bundle) -> None:
+    """Give a container what the first one of its network has.
+
+    Args:
+        container: just being created.
+        bundle: the first one's.
+
+    Raises:
+        TerokError: it asks for something else, or something could not be mounted; it must not start then.
+    """
+    wiring, known = schema.load(bundle.sidecar), record.read(bundle.record)
+    if reason := difference(container.asked, wiring, dict(known.asked) if known else {}):
+        raise TerokError(
+            f"The network of this container is already served for {wiring.container}, {reason}.",
+            fix="give both containers the same terok annotations, or start this one outside of the pod",
+            code=Exit.REFUSED,
+        )
+    mounts.begin(container, wiring.mounts, shared=True).finish()
+    try:
+        audit.append(bundle.audit, "hook", "joined", container=container.identity[:12])
+    except OSError as error:
+        say(f"The audit line could not be written: {error.strerror}")
+
+
+def difference(asked: dict[str, str], wiring: Wiring, first: dict[str, str]) -> str:
+    """What a container that joins asks for and does not get, as the end of a sentence; "" when all is well.
+
+    Args:
+        asked: its annotations.
+        wiring, first: the wiring and the annotations of the network's first container.
+    """
+    if layout.ANNOTATION_SIDECAR in asked:
+        return "and this one has wiring of its own"
+    scope = asked.get(layout.ANNOTATION_SCOPE)
+    if scope != wiring.scope:
+        return f"with the scope {wiring.scope or 'none'}, and this one asks for {scope or 'none'}"
+    for key in _SAME:
+        if key in asked and asked[key] != first.get(key):
+            return f"with {key}={first.get(key, '')}, and this one asks for {asked[key]}"
+    return ""
+
+
+def _network(known: Record) -> int:
+    try:
+        return os.stat(f"/proc/{known.container.pid}/ns/net").st_ino if known.container else 0
+    except OSError:
+        return 0
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except OSError:
+        return []
