@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import select
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import pages, values, verbs
+from terok_host.runtime import completion, pages, values, verbs
 from terok_host.runtime.kit.env import Env
 from terok_host.sidecars.gate.refs import Change
 from terok_host.sidecars.gate.state import State
@@ -63,7 +65,7 @@ def in_fish(scripts: Path, environ: dict[str, str], *words: str) -> set[str]:
 
 
 CASES = [
-    (("terok", "sta"), {"status"}),
+    (("terok", "statu"), {"status"}),
     (("terok", "config", "sh"), {"show"}),
     (("terok", "config", "show", "--def"), {"--defaults"}),
     (("terok", "run", "--no-"), {"--no-shield", "--no-vault", "--no-ssh", "--no-gate"}),
@@ -91,6 +93,73 @@ def test_fish_offers_verbs_options_and_the_right_names(
     scripts: Path, operator: Operator, words: tuple[str, ...], offers: set[str]
 ) -> None:
     assert in_fish(scripts, operator.environ, *words) >= offers
+
+
+class Zsh:
+    """An interactive zsh at a terminal, whose control-T completes the line and hands it over through a FIFO."""
+
+    def __init__(self, folder: Path, fpath: Path, environ: dict[str, str]) -> None:
+        self._fifo = folder / "fifo"
+        os.mkfifo(self._fifo)
+        self._master, slave = pty.openpty()
+        rc = (
+            f"fpath=({fpath} $fpath); autoload -Uz compinit; compinit -u -D\n"
+            f"show() {{ zle complete-word; print -r -- $BUFFER >{self._fifo}; BUFFER=; zle redisplay }}\n"
+            f"zle -N show; bindkey '^T' show; PS1=; unsetopt beep; print -r -- ready >{self._fifo}\n"
+        )
+        (folder / ".zshrc").write_text(rc)
+        self._process = subprocess.Popen(
+            ["zsh", "-d", "-i"],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**environ, "ZDOTDIR": str(folder), "TERM": "xterm"},
+            start_new_session=True,
+        )
+        os.close(slave)
+        assert self._read() == "ready"
+
+    def _read(self) -> str:
+        """What it writes into the FIFO next; its terminal is emptied meanwhile, so that it never waits for it."""
+        fd = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            text = b""
+            while not text.endswith(b"\n"):
+                ready, _, _ = select.select([fd, self._master], [], [], 20)
+                assert ready, "zsh said nothing in 20 seconds"
+                if self._master in ready:
+                    os.read(self._master, 4096)
+                if fd in ready:
+                    part = os.read(fd, 4096)
+                    text += part
+                    if not part:  # the writer of the line before has closed it
+                        os.close(fd)
+                        fd = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
+            return text.decode().strip()
+        finally:
+            os.close(fd)
+
+    def complete(self, line: str) -> str:
+        """The line after its last word was completed."""
+        os.write(self._master, line.encode() + b"\x14")
+        return self._read()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+
+
+def test_zsh_offers_verbs_options_and_the_right_names(scripts: Path, operator: Operator, tmp_path: Path) -> None:
+    folder = tmp_path / "zsh"
+    folder.mkdir()
+    zsh = Zsh(folder, scripts / "share/zsh/site-functions", operator.environ)
+    try:
+        for words, offers in CASES:
+            if len(offers) == 1:
+                assert zsh.complete(" ".join(words)) == " ".join([*words[:-1], *offers])
+    finally:
+        zsh.close()
 
 
 @pytest.mark.parametrize("prog", pages.PROGRAMS)
@@ -161,3 +230,9 @@ def test_completion_prints_what_is_installed_or_generates_it(operator: Operator,
     assert operator("completion", "man", "--directory", str(tmp_path / "man")).code == 0
     assert (tmp_path / "man/terok-run.1").is_file()
     assert operator("completion", "values", "nonsense").code == 2
+
+
+def test_an_installed_wheel_brings_them_and_a_source_tree_does_not() -> None:
+    installed = "site-packages" in Path(pages.__file__).resolve().parts
+    wanted = [*completion.SCRIPTS.values(), "share/man/man1/terok.1", "share/man/man1/terok-vault-passphrase-set.1"]
+    assert [completion.installed(path) is not None for path in wanted] == [installed] * len(wanted)
