@@ -11,7 +11,7 @@ import yaml
 
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit import config_file, files
-from ..kit.config import Config, keys, load
+from ..kit.config import Config, keys, kinds, load
 from ..kit.config_edit import put
 from ..kit.env import Env
 from ..kit.verb import argument, switch, verb
@@ -85,7 +85,7 @@ def run_set(args: argparse.Namespace, env: Env) -> int:
     name = known(args.key)
     try:
         value = yaml.safe_load(args.value)
-        config_file.check(keys()[name].metadata["kind"], value)
+        config_file.check(kinds()[name], value)
     except yaml.YAMLError as error:
         raise TerokError(f"The value for {name} is not YAML.", code=Exit.USAGE) from error
     except ValueError as error:
@@ -96,13 +96,13 @@ def run_set(args: argparse.Namespace, env: Env) -> int:
             before = file.read()
     except FileNotFoundError:
         before = ""
-    old = config_file.parse(before, path)
+    old = config_file.parse(before, path, kinds())
     after = put(before, name, json.dumps(value) if not isinstance(value, str) else _yaml(value))
     try:
-        new = config_file.parse(after, path)
+        new = config_file.parse(after, path, kinds())
     except TerokError:
         new = {}
-    wanted = {**old, name: config_file.check(keys()[name].metadata["kind"], value)}
+    wanted = {**old, name: config_file.check(kinds()[name], value)}
     if new != wanted:
         raise TerokError(f"{path} is written in a way that can't be changed safely.", fix=f"set {name} there by hand")
     os.makedirs(env.layout.config, mode=0o700, exist_ok=True)

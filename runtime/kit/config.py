@@ -169,6 +169,11 @@ def keys() -> dict[str, dataclasses.Field[Any]]:
     return {f"{name}.{each.name}": each for name, section in SECTIONS.items() for each in dataclasses.fields(section)}
 
 
+def kinds() -> dict[str, str]:
+    """The kind of every key, by its dotted name."""
+    return {name: field.metadata["kind"] for name, field in keys().items()}
+
+
 def load(environ: Mapping[str, str], *, uid: int | None = None) -> Config:
     """The configuration of the calling user.
 
@@ -191,7 +196,7 @@ def load_at(layout: Layout) -> Config:
         return Config(layout)
     from .config_file import parse
 
-    return build(layout, parse(text, layout.config_file))
+    return build(layout, parse(text, layout.config_file, kinds()))
 
 
 def build(layout: Layout, values: Mapping[str, Any]) -> Config:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import yaml
 
 from ...supervisor.ground.errors import Exit, TerokError
-from .config import SECTIONS, keys
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml where PyYAML was built with it: ten times faster, same language."""
@@ -88,12 +87,13 @@ def check(kind: str, value: Any) -> Any:
     return KINDS[kind](value)
 
 
-def parse(text: str, path: str) -> dict[str, Any]:
+def parse(text: str, path: str, kinds: Mapping[str, str]) -> dict[str, Any]:
     """The values that a configuration file sets, by dotted name.
 
     Args:
         text: the file's content.
         path: the file's name, for messages.
+        kinds: the kind of every key, by its dotted name (`config.kinds()`).
 
     Raises:
         TerokError: not YAML, not a mapping of sections, an unknown or repeated key, or a wrong value.
@@ -109,15 +109,15 @@ def parse(text: str, path: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if root is None:
         return values
-    known = keys()
-    for section, body in _pairs(root, path, "", list(SECTIONS)):
-        for name, node in _pairs(
-            body, path, section + ".", [each.partition(".")[2] for each in known if each.startswith(section + ".")]
-        ):
+    sections: dict[str, list[str]] = {}
+    for dotted in kinds:
+        section, _, name = dotted.partition(".")
+        sections.setdefault(section, []).append(name)
+    for section, body in _pairs(root, path, "", list(sections)):
+        for name, node in _pairs(body, path, section + ".", sections[section]):
             dotted = f"{section}.{name}"
-            kind = known[dotted].metadata["kind"]
             try:
-                values[dotted] = check(kind, _plain(node))
+                values[dotted] = check(kinds[dotted], _plain(node))
             except ValueError as error:
                 _refuse(path, node.start_mark, f"{dotted} must be {error}.")
     return values

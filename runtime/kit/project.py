@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...supervisor.ground.errors import Exit, TerokError
-from .config import Config
+from .config import Config, kinds
 
 FILE = ".terok.yml"
 
@@ -71,7 +71,7 @@ def apply(cfg: Config, directory: str) -> Config:
 
     try:
         with open(fd, encoding="utf-8") as file:
-            values = parse(file.read((1 << 20) + 1), path)
+            values = parse(file.read((1 << 20) + 1), path, kinds())
     except UnicodeDecodeError as error:
         raise TerokError(f"The project file {path} is not UTF-8.", code=Exit.USAGE) from error
     for name, new in values.items():

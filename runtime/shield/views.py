@@ -12,6 +12,7 @@ from ...sidecars.shield import dnsmasq, ruleset, static
 from ...sidecars.shield import profiles as shelf
 from ...sidecars.shield.live import Running, refresh, settled
 from ...sidecars.shield.model import BYPASS, Forwarder, Model, taught_set
+from ...sidecars.shield.state import State
 from ...sidecars.shield.targets import NAME
 from ...supervisor.ground import process, sockets, within
 from ...supervisor.ground.errors import Exit, TerokError
@@ -180,7 +181,7 @@ def _addresses(names: dict[str, list[str]], env: Env) -> str:
     return table([(name, " ".join(addresses) or "-") for name, addresses in names.items()], env.out, header=False)
 
 
-def _show_synthetic(state: files.State, addresses: dict[str, str], env: Env) -> int:
+def _show_synthetic(state: State, addresses: dict[str, str], env: Env) -> int:
     """Each allowed name of an airlock: its address in the container, and those that the host resolves it to now."""
     own = {each.value: addresses[each.value] for each in state.model.names() if each.kind == NAME}
     found = static.lookup(list(own))

@@ -25,9 +25,30 @@ from .heads import SWITCHED, Requests
 from .policy import HOST_NAME, Proof, Route, Verdict, covers
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ..kit.dial import Dialer
+    from ..kit.reactor import Reactor
     from ..kit.refusal import Refusal
     from ..kit.stream import Stream
-    from .service import Service
+    from .pipes import Pipes
+    from .policy import Policy
+
+    class Service(Protocol):
+        """The relay, as a connection sees it."""
+
+        reactor: Reactor
+        dialer: Dialer
+        pipes: Pipes
+        policy: Policy
+
+        def clock(self) -> float: ...
+        def opened(self, flow: Flow) -> int: ...
+        def closed(self, flow: Flow, number: int, sent: int, received: int, seconds: float, why: str) -> None: ...
+        def failed(self, flow: Flow, why: str) -> None: ...
+        def refused(self, name: str, route: Route, verdict: Verdict) -> None: ...
+        def left(self, flow: Flow) -> None: ...
+
 
 SHOW_SECONDS = 10.0
 """How long a client may take to show the name that it wants."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import AIRLOCK_PORT, Bundle
 from . import expressions as nft
-from .dnsmasq import Features, check_paths, log_options, marker
+from .dnsmasq import check_paths, log_options, marker
 from .expressions import ACCEPT, PROHIBIT, Rule, rule
 from .model import OPEN_MODES, QUARANTINE, Model
 from .ruleset import FAMILIES, SERVICE_PORTS, Chain, Set, Table
@@ -23,11 +23,9 @@ from .special import SYNTHETIC, UNKNOWN
 from .targets import BELOW, NAME, WEB, Target
 
 if TYPE_CHECKING:
-    from .bundle import State
+    from .state import State
 
 _FIRST, _LAST = 0x100, 0x1FEFF
-OLDEST_DNSMASQ = (2, 86)
-"""The first version that knows `address=/*.name/`."""
 _LOOPBACK = {4: "127.0.0.0/8", 6: "::1"}
 
 
@@ -114,11 +112,6 @@ def loopback(model: Model) -> str:
 
 
 # --- names ---------------------------------------------------------------------------------------------------
-
-
-def usable(features: Features) -> bool:
-    """Whether the installed dnsmasq can answer for the airlock; else `/etc/hosts` does, without wildcards."""
-    return features.version >= OLDEST_DNSMASQ
 
 
 def hosts(state: State, container: str) -> str:

@@ -37,6 +37,11 @@ class Features:
         return self.nftset and self.conntrack and self.version >= (2, 87)
 
     @property
+    def usable_in_airlock(self) -> bool:
+        """True when it can answer for the airlock (`address=/*.name/`); else /etc/hosts does, without wildcards."""
+        return self.version >= (2, 86)
+
+    @property
     def missing(self) -> str:
         """What it lacks, for a message."""
         lacking = [name for name in ("nftset", "conntrack") if not getattr(self, name)]

@@ -25,6 +25,7 @@ from ...supervisor.wall import firewall, resolver
 from . import bundle as files
 from . import dnsmasq, policy, ruleset
 from .model import BYPASS, UP
+from .state import State
 from .targets import Target
 
 _ANSWER_TIMEOUT = 5.0
@@ -195,7 +196,7 @@ def reset(bundle: Bundle, running: Running | None) -> policy.Step:
 def _apply(
     bundle: Bundle,
     running: Running | None,
-    decide: Callable[[files.State], policy.Step],
+    decide: Callable[[State], policy.Step],
     event: str,
     targets: Sequence[Target],
     notes: Sequence[str] = (),
@@ -206,7 +207,7 @@ def _apply(
         return _change(bundle, running, old, _reaching(decide(old), due), event, targets, notes, until)
 
 
-def _without_expired(bundle: Bundle, running: Running | None) -> tuple[files.State, list[Target]]:
+def _without_expired(bundle: Bundle, running: Running | None) -> tuple[State, list[Target]]:
     """The state after allowances whose time is over were taken back, and these."""
     old = files.read_state(bundle)
     due = policy.expired(old, time.time())
@@ -223,7 +224,7 @@ def _reaching(step: policy.Step, due: Sequence[Target]) -> policy.Step:
 def _change(
     bundle: Bundle,
     running: Running | None,
-    old: files.State,
+    old: State,
     step: policy.Step,
     event: str,
     targets: Sequence[Target],
@@ -267,7 +268,7 @@ def _note(
     )
 
 
-def _carry_out_in_airlock(bundle: Bundle, running: Running, old: files.State, step: policy.Step) -> None:
+def _carry_out_in_airlock(bundle: Bundle, running: Running, old: State, step: policy.Step) -> None:
     """Files, relay, rules and routes, names: the relay decides about every connection, so it comes first."""
     state = step.state
     before = files.render(old, bundle)
@@ -319,7 +320,7 @@ def _read_generations(told: int) -> list[int]:
     return [int.from_bytes(data[at : at + 8], "big") for at in range(0, len(data), 8)]
 
 
-def _carry_out(bundle: Bundle, running: Running, old: files.State, step: policy.Step) -> None:
+def _carry_out(bundle: Bundle, running: Running, old: State, step: policy.Step) -> None:
     if old.addresses is not None:
         _carry_out_in_airlock(bundle, running, old, step)
         return

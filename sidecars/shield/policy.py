@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import dnsmasq
-from .bundle import State
 from .model import BYPASS, OPEN_MODES, QUARANTINE, UP, taught_set, unique
 from .ruleset import FAMILIES, LEARNED_MAX, learned_set
+from .state import State
 from .targets import WEB, Target
 
 _ELEMENTS_MAX = 2000

@@ -9,9 +9,25 @@ from .agent import Connection, Question
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ..kit.reactor import Reactor
     from ..kit.stream import Stream
+    from .agent import Agent
     from .confirm import Pending
-    from .server import Server
+
+    class Server(Protocol):
+        """The signer, as a connection sees it."""
+
+        reactor: Reactor
+        agent: Agent
+
+        def ask(self, client: Client, question: Question) -> bytes | None: ...
+        def moves(self, client: Client) -> None: ...
+        def stuck(self, client: Client) -> None: ...
+        def drop(self, client: Client, reason: str) -> None: ...
+        def left(self, client: Client) -> None: ...
+
 
 ANSWERS_MAX = 64 << 10
 """Bytes of answers that one turn makes before they are sent."""

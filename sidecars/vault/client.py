@@ -10,10 +10,23 @@ from ..kit.refusal import Refusal, Refused
 from . import limits
 
 if TYPE_CHECKING:
-    from ..kit.reactor import Timer
+    from typing import Protocol
+
+    from ..kit.reactor import Reactor, Timer
     from ..kit.stream import Stream
+    from .books.watch import Books
     from .relay.exchange import Exchange
-    from .service import Service
+
+    class Service(Protocol):
+        """The relay, as a connection sees it."""
+
+        reactor: Reactor
+        books: Books
+        stopping: bool
+
+        def serve(self, client: Client, head: bytes, rest: bytes) -> None: ...
+        def left(self, client: Client) -> None: ...
+
 
 _REASONS = {
     400: "Bad Request",

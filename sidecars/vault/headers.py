@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 from ..kit.codec import Answer, Header, Request, connection_options
 
 if TYPE_CHECKING:
-    from .inject import Auth
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    class Auth(Protocol):
+        """What is put into requests (`inject.Auth`), as far as headers care."""
+
+        @property
+        def names(self) -> frozenset[bytes]: ...
+        @property
+        def merge(self) -> Mapping[bytes, tuple[bytes, bytes]]: ...
+
 
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")

@@ -11,10 +11,10 @@ from terok_host.sidecars.airlock.policy import Policy, Proof, Route, Verdict, co
 from terok_host.sidecars.shield import airlock
 from terok_host.sidecars.shield import bundle as shield_bundle
 from terok_host.sidecars.shield import policy as verbs
-from terok_host.sidecars.shield.bundle import State
 from terok_host.sidecars.shield.dnsmasq import Features
 from terok_host.sidecars.shield.model import BYPASS, DOWN, DOWN_ALL, LEARN, QUARANTINE, Model, unique
 from terok_host.sidecars.shield.special import UNKNOWN
+from terok_host.sidecars.shield.state import State
 from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.ground.layout import Bundle
 

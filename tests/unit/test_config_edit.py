@@ -33,14 +33,17 @@ LAYOUT = Layout("/d", "/r", "/c")
 )
 def test_a_key_is_set_in_place(before: str, after: str | None) -> None:
     changed = put(before, "services.mode", "tcp")
-    assert config_file.parse(changed, "x") == {**config_file.parse(before, "x"), "services.mode": "tcp"}
+    assert config_file.parse(changed, "x", config.kinds()) == {
+        **config_file.parse(before, "x", config.kinds()),
+        "services.mode": "tcp",
+    }
     assert after is None or changed == after
 
 
 def test_a_block_list_is_replaced_whole() -> None:
     before = "shield:\n  profiles:\n    - a\n    - b\n  enabled: true\n"
     after = put(before, "shield.profiles", '["c"]')
-    assert config_file.parse(after, "x") == {"shield.profiles": ("c",), "shield.enabled": True}
+    assert config_file.parse(after, "x", config.kinds()) == {"shield.profiles": ("c",), "shield.enabled": True}
 
 
 FILES = st.dictionaries(
@@ -68,7 +71,7 @@ def test_setting_a_key_keeps_all_others(values: dict[str, object], style: str, n
         else:
             text += f"{section}:\n" + "".join(f"  {key}: {value}\n" for key, value in pairs)
     new = "tcp" if name == "services.mode" else "eager"
-    assert config_file.parse(put(text, name, new), "x") == {**expected, name: new}
+    assert config_file.parse(put(text, name, new), "x", config.kinds()) == {**expected, name: new}
 
 
 def test_show_prints_a_file_that_means_the_same() -> None:
@@ -79,7 +82,7 @@ def test_show_prints_a_file_that_means_the_same() -> None:
         for name, value in values.items()
         if name in ("services.mode", "shield.forwarder", "restricted.memory")
     )
-    assert config_file.parse(text, "x") == {
+    assert config_file.parse(text, "x", config.kinds()) == {
         "services.mode": "tcp",
         "shield.forwarder": "10.0.2.2#5353",
         "restricted.memory": "2g",

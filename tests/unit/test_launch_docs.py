@@ -8,7 +8,7 @@ from pathlib import Path
 from terok_host.runtime import launch
 from terok_host.runtime.care import config
 from terok_host.runtime.kit import config_file, project
-from terok_host.runtime.kit.config import Config, RestrictedConfig, keys
+from terok_host.runtime.kit.config import Config, RestrictedConfig, keys, kinds
 from terok_host.runtime.launch import restricted
 from terok_host.supervisor.ground.layout import Layout
 
@@ -46,7 +46,7 @@ def test_every_name_of_the_api_is_documented() -> None:
 
 def test_the_configuration_page_has_the_defaults_and_what_projects_may_set() -> None:
     text = (DOCS / "configuration.md").read_text()
-    values = config_file.parse(text.partition("```yaml\n")[2].partition("```")[0], "configuration.md")
+    values = config_file.parse(text.partition("```yaml\n")[2].partition("```")[0], "configuration.md", kinds())
     cfg = Config(Layout("/d", "/r", "/c"))
     assert values == {name: field.default for name, field in keys().items()}
     assert config.values_of(cfg).keys() == values.keys()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from terok_host.sidecars.shield import bundle as files
 from terok_host.sidecars.shield import dnsmasq, policy, ruleset
-from terok_host.sidecars.shield.bundle import State
 from terok_host.sidecars.shield.model import DOWN, LEARN, MODES, QUARANTINE, UP, Forwarder, Model, ranges
+from terok_host.sidecars.shield.state import State
 from terok_host.sidecars.shield.targets import WEB, Ports, Target, parse
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.wall import firewall

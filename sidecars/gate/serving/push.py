@@ -18,8 +18,20 @@ from .wire import Body, ChunkedAnswer, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from ..config import GateConfig
     from ..pktline import Command, Push
-    from .serve import Front
+    from ..site import Site
+
+    class Front(Protocol):
+        """The gate, as a push sees it."""
+
+        site: Site
+        config: GateConfig
+
+        def ask(self, request: dict[str, Any], *, seconds: float) -> Any: ...
+
 
 RESULT_TYPE = "application/x-git-receive-pack-result"
 _PACK_HEAD = 12

@@ -18,10 +18,15 @@ from .wire import Body, Connection, Gone
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
     from ..site import Site
-    from .front import Tokens
+
+    class Tokens(Protocol):
+        """The tokens that are good here."""
+
+        def current(self) -> list[bytes]: ...
+
 
 SERVICES = ("git-upload-pack", "git-receive-pack")
 KEEP_SECONDS = 30.0
