@@ -146,7 +146,7 @@ def parse_request(head: bytes) -> Request:
         raise Refused(400, "request-line", "The request line is not `method target HTTP/1.1`.")
     method, target, minor = match.groups()
     if method == b"CONNECT" or target[0] != 47:
-        raise Refused(400, "target-form", "Only targets that begin with / are served; the vault is no forward proxy.")
+        raise Refused(400, "target-form", "Only targets that begin with / are served.")
     if b"#" in target or b"\\" in target:
         raise Refused(400, "target-character", "The target has a fragment or a backslash.")
     request = Request(method, target, minor[0] - 48, fields(lines[1:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,37 @@ def test_a_body_that_stops_ends_git_too(rig: Rig) -> None:
         assert client.recv(100) == b""
     until(lambda: len(children(rig)) == 1, 20)
     assert os.listdir(rig.site.incoming) == []
+
+
+def test_a_client_that_takes_no_answer_ends_git_too(rig: Rig) -> None:
+    """More than sockets and pipes hold: git blocks, and everything goes when nothing moved for the time allowed."""
+    repo = Path(rig.home.repo)
+    blob = subprocess.run(
+        ["git", "hash-object", "-w", "--stdin"],
+        cwd=repo,
+        input=os.urandom(24 << 20),
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout.decode()
+    tree = subprocess.run(
+        ["git", "mktree"],
+        cwd=repo,
+        input=f"100644 blob {blob.strip()}\tlarge\n".encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout.decode()
+    tip = git("commit-tree", "-m", "large", tree.strip(), cwd=repo).stdout.strip()
+    git("update-ref", "refs/heads/large", tip, cwd=repo)
+    rig.configure_again(limits=Limits(idle_seconds=1))
+    want = f"want {tip}\n"
+    body = f"{len(want) + 4:04x}{want}00000009done\n".encode()
+    head = f"POST /proj.git/git-upload-pack HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token}\r\n"
+    head += f"Content-Type: application/x-git-upload-pack-request\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", rig.port), 20) as client:
+        client.sendall(head.encode() + body)
+        assert client.recv(12) == b"HTTP/1.1 200"
+        assert len(children(rig)) > 2
+        until(lambda: len(children(rig)) == 1, 20)
 
 
 def half_a_push(rig: Rig) -> socket.socket:

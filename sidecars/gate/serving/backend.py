@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from ....supervisor.ground import process
+from ...kit.refusal import Refused
 from .. import git
-from . import http
-from .wire import Body, ChunkedAnswer, Connection, Gone, Pipes, pump
+from .connection import Body, ChunkedAnswer, Connection, Gone
+from .pipes import Pipes, Pump
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ class Relay:
         head, end, rest = self._head.partition(b"\r\n\r\n")
         if end:
             try:
-                status, fields = http.parse_cgi(head)
+                status, fields = parse_cgi(head)
             except ValueError:
-                raise http.HttpError(500, "git's answer is malformed.") from None
+                raise Refused(500, "git", "git's answer is malformed.") from None
             self._answer = ChunkedAnswer(self._connection, status, fields)
             self._answer.write(rest)
 
@@ -41,17 +42,36 @@ class Relay:
         """End the answer; one that is not whole ends the connection, so that the client does not take it for whole.
 
         Raises:
-            http.HttpError: there was no answer at all.
+            Refused: there was no answer at all.
             Gone: git failed in the middle of it.
         """
         if self._answer is None:
-            raise http.HttpError(500, "git gave no answer.")
+            raise Refused(500, "git", "git gave no answer.")
         if code:
             raise Gone(errors.decode(errors="replace"))
         self._answer.finish()
 
 
+def parse_cgi(data: bytes) -> tuple[int, dict[str, str]]:
+    """The head that a CGI program printed (RFC 3875): status and fields, without those of the framing.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    status, fields = 200, {}
+    for line in data.decode("latin-1").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if not colon or not name.replace("-", "").isalpha() or not name.isascii():
+            raise ValueError("a CGI header is malformed")
+        if name.lower() == "status":
+            status = int(value.split()[0])
+        elif name.lower() not in ("connection", "transfer-encoding", "content-length"):
+            fields[name] = value.strip()
+    return status, fields
+
+
 def run(
+    connection: Connection,
     variables: Mapping[str, str],
     pairs: list[tuple[str, str]],
     body: Body | None,
@@ -70,11 +90,12 @@ def run(
             [program], env=git.environment(pairs, **variables), fds=pipes.child, die_with_parent=True, new_session=True
         )
         pipes.started()
-        errors = pump(pipes, body, first, sink, seconds=seconds, idle=idle)
+        pump = Pump(connection, pipes, body, first, sink, idle=idle)
+        pump.run(seconds)
         pipes.close()
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         pid = 0
-        return errors, code
+        return pump.errors, code
     finally:
         pipes.close()
         if pid:

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import os
 import resource
-import select
 import signal
-import socket
 import sys
-import time
 import traceback
 
 from ....supervisor.ground import kernel, process
+from ...kit.accept import Acceptor
 from ...kit.confine import confine
+from ...kit.reactor import READ, Reactor, Timer
 from .. import config, git
 from ..config import Limits
 from . import channel
+from .connection import Connection
 from .serve import Front
-from .wire import Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+
     from ...kit.context import Context
     from ..site import Site
 
@@ -44,7 +45,7 @@ def main(context: Context, site: Site, keeper: int) -> int:
     tokens.current()
     confine_to(site)
     served = Front(site, keeper, tokens)
-    return _Acceptor(listeners, served, limits, idle_seconds).run()
+    return _Door(listeners, served, limits, idle_seconds).run()
 
 
 def confine_to(site: Site) -> None:
@@ -84,60 +85,68 @@ def _mark(path: str) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-class _Acceptor:
+class _Door:
     """Forks a process for each connection, up to the limit; beyond that connections wait, they are not refused."""
 
     def __init__(self, listeners: list[socket.socket], served: Front, limits: Limits, idle_seconds: int) -> None:
-        self._listeners = {each.fileno(): each for each in listeners}
+        self._reactor = Reactor(strict=True)
+        self._listeners = listeners
+        self._acceptor = Acceptor(self._reactor, listeners, self._accepted)
         self._served, self._limits, self._idle_seconds = served, limits, idle_seconds
-        self._children: dict[int, int] = {}
+        self._children: set[int] = set()  # pidfds
+        self._quiet_since = self._reactor.now
+        self._idle: Timer | None = None
 
     def run(self) -> int:
         """Serve until idle."""
-        quiet_since = time.monotonic()
-        while True:
-            waiting = select.poll()
-            for fd in self._children:
-                waiting.register(fd, select.POLLIN)
-            if len(self._children) < self._limits.connections:
-                for fd in self._listeners:
-                    waiting.register(fd, select.POLLIN)
-            ready = [fd for fd, _ in waiting.poll(self._patience(quiet_since))]
-            for fd in ready:
-                if fd in self._listeners:
-                    self._accept(self._listeners[fd])
-                else:
-                    del self._children[fd]
-                    os.close(fd)
-            _reap()
-            if ready or self._children:
-                quiet_since = time.monotonic()
-            elif self._idle_seconds and time.monotonic() - quiet_since >= self._idle_seconds:
-                return 0
+        self._acceptor.start()
+        self._quiet()
+        self._reactor.run()
+        return 0
 
-    def _patience(self, quiet_since: float) -> float | None:
-        if self._children or not self._idle_seconds:
-            return None
-        return max(0.0, quiet_since + self._idle_seconds - time.monotonic()) * 1000
+    def _quiet(self) -> None:
+        self._quiet_since = self._reactor.now
+        if self._idle_seconds and not self._children and self._idle is None:
+            self._idle = self._reactor.later(self._idle_seconds, self._leave)
 
-    def _accept(self, listener: socket.socket) -> None:
-        try:
-            client, _ = listener.accept()
-        except OSError:
-            return  # the client left before its turn, or another poll of the same event was faster
+    def _leave(self) -> None:
+        self._idle = None
+        left = self._quiet_since + self._idle_seconds - self._reactor.now
+        if not self._children and left <= 0:
+            self._reactor.stop()
+        elif not self._children:
+            self._idle = self._reactor.later(left, self._leave)
+
+    def _accepted(self, client: socket.socket) -> None:
         parent = os.getpid()
         with client:
             self._served.tokens.current()  # here, so that the next connections' processes have them too
             pid = process.fork(lambda: self._serve(client, parent))
-            self._children[process.pidfd(pid)] = pid
+            child = process.pidfd(pid)
+        self._children.add(child)
+        self._reactor.watch(child, READ, lambda _events: self._ended(child))
+        if len(self._children) >= self._limits.connections:
+            self._acceptor.stop()
+
+    def _ended(self, child: int) -> None:
+        self._reactor.forget(child)
+        self._children.remove(child)
+        os.close(child)
+        _reap()
+        self._acceptor.start()
+        self._quiet()
 
     def _serve(self, client: socket.socket, parent: int) -> int:
+        """In the child: serve one connection, in a loop of its own; the parent's has the parent's descriptors."""
         kernel.die_with_parent(parent, signal.SIGKILL)
-        for fd in (*self._listeners, *self._children):
+        self._reactor.close()
+        for fd in (*(listener.fileno() for listener in self._listeners), *self._children):
             os.close(fd)
         _limit(self._limits)
         try:
-            self._served.serve(Connection(client, idle_seconds=self._limits.idle_seconds))
+            connection = Connection(Reactor(strict=True), client, idle_seconds=self._limits.idle_seconds)
+            self._served.serve(connection)
+            connection.close()
         except Exception:  # noqa: BLE001 - one connection's fault ends that connection; the log has the whole of it
             traceback.print_exc(file=sys.stderr)
             return 70

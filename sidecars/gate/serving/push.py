@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 
+from ...kit.refusal import Refused
 from .. import git, pktline, refs, state
 from ..policy import Judge, against_view
 from ..site import STAGED, make_scratch, remove_tree
-from . import backend, channel, http
-from .wire import Body, ChunkedAnswer, Connection
+from . import backend, channel
+from .connection import Body, ChunkedAnswer, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def receive(front: Front, connection: Connection, body: Body) -> None:
     """Answer one POST to git-receive-pack.
 
     Raises:
-        http.HttpError: the body is not a push.
-        wire.Gone: the client left; nothing was changed.
+        Refused: the body is not a push.
+        connection.Gone: the client left; nothing was changed.
     """
     limits = front.config.limits
     reader = pktline.CommandReader(commands_max=limits.commands, oid_length=front.config.oid_length)
@@ -51,9 +52,9 @@ def receive(front: Front, connection: Connection, body: Body) -> None:
         while head is None and not body.done:
             head = reader.feed(body.pull())
     except pktline.ProtocolError as error:
-        raise http.HttpError(400, f"The push is refused: {error}.") from None
+        raise Refused(400, "push", f"The push is refused: {error}.") from None
     if head is None:
-        raise http.HttpError(400, "The push ends in its list of refs.")
+        raise Refused(400, "push", "The push ends in its list of refs.")
     answer = ChunkedAnswer(connection, 200, {"Content-Type": RESULT_TYPE, "Cache-Control": "no-cache"})
     if head.commands:  # without any it is git's probe whether its credentials are good
         _Receiver(front, head, answer).run(body, reader.rest)
@@ -123,7 +124,14 @@ class _Receiver:
         pairs.append(("safe.directory", os.path.join(self.front.site.incoming, name)))
         head = pktline.staged(self.push, chosen, STAGED)
         errors, _ = backend.run(
-            variables, pairs, body, head + first, collect.feed, seconds=limits.push_seconds, idle=limits.idle_seconds
+            body.connection,
+            variables,
+            pairs,
+            body,
+            head + first,
+            collect.feed,
+            seconds=limits.push_seconds,
+            idle=limits.idle_seconds,
         )
         try:
             unpack, results = pktline.parse_report(collect.report)

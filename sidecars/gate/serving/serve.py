@@ -9,11 +9,14 @@ import re
 import time
 
 from ....supervisor.ground.errors import TerokError
+from ...kit import answer
+from ...kit.refusal import Refusal, Refused
 from ...store.tokens import digest
 from .. import config, git, refs, state
 from ..site import make_scratch, remove_tree
-from . import backend, channel, http, push
-from .wire import Body, Connection, Gone
+from . import backend, channel, push
+from .connection import Body, Connection, Gone
+from .request import Request, tokens
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ NEGOTIATION_MAX = 10 << 20
 
 REALM = 'Basic realm="terok gate", charset="UTF-8"'
 LFS = "The gate does not carry Git LFS: large files are not mirrored. GIT_LFS_SKIP_SMUDGE=1 clones without them."
+NO_STORE = {"Cache-Control": "no-store"}
 _PROTOCOL = re.compile(r"[a-z0-9=:.-]{1,64}")
 
 
@@ -64,10 +68,10 @@ class Front:
                 patience = KEEP_SECONDS
         except Gone:
             pass
-        except http.HttpError as error:
-            self._refuse(connection, error)
+        except Refused as error:
+            self._refuse(connection, error.refusal)
         except TerokError as error:
-            self._refuse(connection, http.HttpError(503, str(error)))
+            self._refuse(connection, Refusal(503, "gate", str(error)))
 
     def _one(self, connection: Connection, patience: float) -> bool:
         request = connection.read_head(keep_seconds=patience, head_seconds=self.config.limits.head_seconds)
@@ -80,23 +84,23 @@ class Front:
             handler = self.route(request)
             handler(self, connection, request, body)
         # an answer that was given before the body came leaves the rest of it in the way of the next request
-        return body.drain(limit=64 << 10, seconds=5.0) and not request.closes
+        return body.drain(limit=64 << 10, seconds=5.0) and request.keep
 
-    def knows(self, request: http.Request) -> bool:
+    def knows(self, request: Request) -> bool:
         """Whether the request carries a token of this container; takes the same time for every wrong one."""
-        given = [digest(each) for each in http.tokens(request.headers.get("authorization", ""))]
+        given = [digest(each) for each in tokens(request.headers.get("authorization", ""))]
         found = [hmac.compare_digest(one, other) for one in given for other in self.tokens.current()]
         return any(found)
 
-    def route(self, request: http.Request) -> Callable[[Front, Connection, http.Request, Body], None]:
+    def route(self, request: Request) -> Callable[[Front, Connection, Request, Body], None]:
         """The handler of a request, by its method and exact path.
 
         Raises:
-            http.HttpError: nothing is served there.
+            Refused: nothing is served there.
         """
         base = f"/{self.site.scope}.git/"
         if not request.path.startswith(base):
-            raise http.HttpError(404, f"This gate serves /{self.site.scope}.git alone.")
+            raise Refused(404, "path", f"This gate serves /{self.site.scope}.git alone.")
         rest = request.path[len(base) :]
         if rest.startswith("info/lfs"):
             return Front._lfs
@@ -105,39 +109,39 @@ class Front:
         elif rest in SERVICES:
             methods = {"POST": Front._fetch if rest == SERVICES[0] else Front._push}
         else:
-            raise http.HttpError(404, "The gate speaks git's smart HTTP protocol alone.")
+            raise Refused(404, "path", "The gate speaks git's smart HTTP protocol alone.")
         if request.method not in methods:
-            raise http.HttpError(405, f"{request.path} takes {' and '.join(methods)}.")
+            raise Refused(405, "method", f"{request.path} takes {' and '.join(methods)}.")
         return methods[request.method]
 
     # -- handlers --
 
-    def _lfs(self, connection: Connection, request: http.Request, body: Body) -> None:
-        answer = json.dumps({"message": LFS}).encode()
-        connection.send(http.answer(501, answer, "application/vnd.git-lfs+json", close=False))
+    def _lfs(self, connection: Connection, request: Request, body: Body) -> None:
+        text = json.dumps({"message": LFS}).encode()
+        connection.send(answer.answer(501, text, "application/vnd.git-lfs+json", close=False, fields=NO_STORE))
         self.note("lfs", verdict="refused", reason=LFS, allow="use the repository without Git LFS")
 
-    def _advertise(self, connection: Connection, request: http.Request, body: Body) -> None:
+    def _advertise(self, connection: Connection, request: Request, body: Body) -> None:
         service = request.query.removeprefix("service=")
         if not request.query.startswith("service=") or service not in SERVICES:
-            raise http.HttpError(403, "The gate speaks git's smart HTTP protocol alone.")
+            raise Refused(403, "service", "The gate speaks git's smart HTTP protocol alone.")
         if service == SERVICES[0]:
             self._refresh()
         self._backend(connection, request, body, "info/refs", request.query)
 
-    def _fetch(self, connection: Connection, request: http.Request, body: Body) -> None:
+    def _fetch(self, connection: Connection, request: Request, body: Body) -> None:
         self.need_type(request, "application/x-git-upload-pack-request")
         body.limit = NEGOTIATION_MAX
         self._backend(connection, request, body, "git-upload-pack", "")
 
-    def _push(self, connection: Connection, request: http.Request, body: Body) -> None:
+    def _push(self, connection: Connection, request: Request, body: Body) -> None:
         self.need_type(request, "application/x-git-receive-pack-request")
         push.receive(self, connection, body)
 
-    def need_type(self, request: http.Request, wanted: str) -> None:
+    def need_type(self, request: Request, wanted: str) -> None:
         """Refuse a body of another type (415), as git-http-backend does."""
         if request.headers.get("content-type") != wanted:
-            raise http.HttpError(415, f"The body's type must be {wanted}.")
+            raise Refused(415, "type", f"The body's type must be {wanted}.")
 
     def _refresh(self) -> None:
         """Let the keeper ask upstream when the mirror is old; what comes of it is in its log, not the client's."""
@@ -150,7 +154,7 @@ class Front:
         except channel.ChannelError:
             pass
 
-    def _backend(self, connection: Connection, request: http.Request, body: Body, path: str, query: str) -> None:
+    def _backend(self, connection: Connection, request: Request, body: Body, path: str, query: str) -> None:
         """Let git-http-backend answer from the mirror."""
         scratch = self._own_view()
         try:
@@ -169,7 +173,7 @@ class Front:
         return make_scratch(self.site, self.config, f"view-{os.getpid()}", shown, self.config.default_branch)
 
     def _run_backend(
-        self, connection: Connection, request: http.Request, body: Body, repository: str, path: str, query: str
+        self, connection: Connection, request: Request, body: Body, repository: str, path: str, query: str
     ) -> None:
         root, _, name = repository.rpartition("/")
         kind = request.headers.get("content-type", "")
@@ -181,7 +185,14 @@ class Front:
         limits = self.config.limits
         pairs = [*git.serving_config(self.site.home, limits), ("safe.directory", repository)]
         errors, code = backend.run(
-            variables, pairs, body, b"", relay.feed, seconds=limits.fetch_seconds, idle=limits.idle_seconds
+            connection,
+            variables,
+            pairs,
+            body,
+            b"",
+            relay.feed,
+            seconds=limits.fetch_seconds,
+            idle=limits.idle_seconds,
         )
         relay.finish(code, errors)
 
@@ -201,22 +212,24 @@ class Front:
 
     # -- refusals --
 
-    def _unauthorized(self, connection: Connection, request: http.Request) -> None:
+    def _unauthorized(self, connection: Connection, request: Request) -> None:
         reason = "The gate needs this container's token (TEROK_GATE_TOKEN) as Basic user name or as bearer."
         if "authorization" in request.headers:
             self.note(
                 "token", verdict="refused", reason="the token is not this container's", allow="use TEROK_GATE_TOKEN"
             )
-        answer = http.answer(401, reason.encode() + b"\n", "text/plain", close=False, WWW_Authenticate=REALM)
-        connection.send(answer)
+        fields = {**NO_STORE, "WWW-Authenticate": REALM}
+        connection.send(answer.answer(401, reason.encode() + b"\n", "text/plain", close=False, fields=fields))
 
-    def _refuse(self, connection: Connection, error: http.HttpError) -> None:
+    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
         self.note(
-            "request", verdict="refused", status=error.status, reason=error.reason, allow="a request as git sends it"
+            "request", verdict="refused", status=refusal.status, reason=refusal.why, allow="a request as git sends it"
         )
         if connection.answering:
             return  # what was promised can't be kept: the connection ends in the middle of the answer
         try:
-            connection.send(http.answer(error.status, error.reason.encode() + b"\n", "text/plain", close=True))
+            text = refusal.why.encode() + b"\n"
+            connection.send(answer.answer(refusal.status, text, "text/plain", close=True, fields=NO_STORE))
+            connection.linger()
         except Gone:
             pass
