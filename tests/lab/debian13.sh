@@ -1,5 +1,5 @@
 #!/bin/bash
-# tests/lab/debian13.sh [TEST... | -- COMMAND...]: the built wheel and the tests inside Debian 13 (podman 5, pasta,
+# tests/lab/debian13.sh [TEST... | COMMAND...]: the built wheel and the tests inside Debian 13 (podman 5, pasta,
 # Python 3.13), as root.
 #
 # The system lies in a directory (TEROK_DEBIAN13, default /var/tmp/terok-debian13; about 700 MB), made once by mmdebstrap from
@@ -44,12 +44,10 @@ tar -cf - --exclude=./.git --exclude=./.venv --exclude=./build --exclude=./dist 
 chmod -R a+rX "$root$source_"
 
 export root source_
-if [[ ${1-} == -- ]]; then
-  shift
-  run=(bash tests/lab/lab.sh -- "$@")
-else
-  run=(bash tests/lab/suite.sh /opt/venv/bin/python "${@:-tests}")
-fi
+case ${1-tests} in
+  tests*) run=(bash tests/lab/suite.sh /opt/venv/bin/python "${@:-tests}");;
+  *) run=(bash tests/lab/lab.sh -- "$@");;
+esac
 exec unshare --mount --pid --fork --kill-child --propagation private -- /bin/bash -ec '
   mount --bind "$root" "$root"
   mount -t proc proc "$root/proc"; mount -t sysfs sysfs "$root/sys"; mount --rbind /dev "$root/dev"

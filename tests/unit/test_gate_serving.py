@@ -241,8 +241,8 @@ def test_bodies_in_other_clothes(rig: Rig, mode: str) -> None:
     ("body", "fields", "status"),
     [
         (b"not gzip", {"Content_Encoding": "gzip"}, 400),
-        (gzip.compress(b"0000")[:-3], {"Content_Encoding": "gzip"}, 400),
-        (gzip.compress(b"0000") + b"x", {"Content_Encoding": "gzip"}, 400),
+        (gzip.compress(b"0000", mtime=0)[:-3], {"Content_Encoding": "gzip"}, 400),
+        (gzip.compress(b"0000", mtime=0) + b"x", {"Content_Encoding": "gzip"}, 400),
         (gzip.compress(b"\0" * (64 << 20)), {"Content_Encoding": "gzip"}, 413),
         (b"0000", {"Content_Encoding": "br"}, 415),
         (b"0000", {"Content_Type": "text/plain"}, 415),
