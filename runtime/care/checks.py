@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ...supervisor.ground import ports, process
+from ...supervisor.ground import kernel, ports, process
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import SUN_PATH_MAX, outer_uid, socket_path
 from ..host import apparmor, hooks, podman
 from ..kit.check import FAIL, OK, WARN, Check
 from ..kit.env import Env, Output
 from ..launch.resources import all_ports, is_free
+from . import landlock
 
 
 def install_hint(debian: str, fedora: str | None = None, *, os_release: str = "/etc/os-release") -> str:
@@ -187,7 +188,11 @@ def _dnsmasq() -> Check:
     return Check("shield", "dnsmasq", WARN, f"{version} was built without nftset: {fallback}", "")
 
 
-CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (_podman, _subids, _paths, _hooks, _ports, _shield)
+def _kernel(env: Env) -> Iterator[Check]:
+    yield landlock.check(kernel.landlock_abi())
+
+
+CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (_podman, _subids, _paths, _hooks, _ports, _shield, _kernel)
 
 
 def run_all(env: Env) -> list[Check]:

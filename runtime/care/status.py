@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...supervisor import record, services
+from ...supervisor.ground import kernel
 from ...supervisor.ground.errors import Exit
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.record import Record, Row
-from ..kit import files, processes
+from ..kit import check, files, processes
 from ..kit.alive import missing_sockets
 from ..kit.config import Config
 from ..kit.env import Env, Output
 from ..kit.table import table
 from ..kit.verb import argument, verb
 from ..launch.resources import containers, require_bundle
+from . import landlock
 
 ERROR_TAIL = 4096
 
@@ -38,7 +40,10 @@ def run(args: argparse.Namespace, env: Env) -> int:
     refused = None if args.names else _last_line(env.layout.hook_error)[0]
     if refused:
         text += f"\n{env.out.paint('last refused start without wiring', 'bad')}: {refused}"
-    env.out.emit({"containers": found, "refused": refused}, text)
+    confined = landlock.check(kernel.landlock_abi())
+    if not args.names and confined.state != check.OK:
+        text += f"\n{env.out.paint(f'Landlock: {confined.detail}', 'warning')}"
+    env.out.emit({"containers": found, "refused": refused, "landlock": confined.detail}, text)
     return Exit.OK
 
 
