@@ -9,20 +9,29 @@ from ...supervisor.ground.errors import Exit, TerokError
 SIZE_MAX = 1 << 20
 
 
-def read(prompt: str, *, confirm: bool = False) -> str:
+def read(prompt: str, *, confirm: bool = False, whole: bool = False) -> str:
     """A secret of one line.
 
     Args:
         prompt: what to ask for, without a colon.
-        confirm: on a terminal, ask twice.
+        confirm: on a terminal, ask twice; a second line of standard input, where there is one, must be the same.
+        whole: everything on standard input is the secret, whatever its lines.
 
     Raises:
-        TerokError: it is empty, or the two entries differ.
+        TerokError: it is empty or has more lines, or the two entries differ.
     """
-    text = _ask(prompt) if sys.stdin.isatty() else read_all().rstrip("\r\n")
+    if sys.stdin.isatty():
+        text = _ask(prompt)
+        again = _ask(f"{prompt}, once more") if confirm and text else text
+    else:
+        text = read_all().rstrip("\r\n")
+        given = [text] if whole else [line.rstrip("\r") for line in text.split("\n")]
+        text, again = given[0], given[-1]
+        if len(given) > (2 if confirm else 1):
+            raise TerokError(f"{prompt}: standard input has {len(given)} lines; one is expected.", code=Exit.USAGE)
     if not text:
         raise TerokError(f"{prompt}: nothing was given.", code=Exit.USAGE)
-    if confirm and sys.stdin.isatty() and _ask(f"{prompt}, once more") != text:
+    if again != text:
         raise TerokError(f"{prompt}: the two entries differ.", code=Exit.USAGE)
     return text
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ...sidecars.roster import files
 from ...sidecars.store.credential import KIND, secrets_of
 from ...sidecars.store.records import LockedError
+from ...sidecars.store.tokens import digest
 from ...supervisor.ground.errors import Exit, TerokError
 from ..host import podman
 from ..kit.verb import argument, scope_option, switch, verb
@@ -44,10 +45,13 @@ def run_clean(args: argparse.Namespace, env: Env) -> int:
     catalogue, _ = files.load(env.layout)
     agents = catalogue.agents
     roots = [os.path.abspath(path) for path in args.paths] or mounted(env)
+    own = [os.path.realpath(path) for path in (env.layout.data, env.layout.runtime)]
     for path in args.paths:
         if not os.path.isdir(path):
             raise TerokError(f"{path} is not a directory.", code=Exit.USAGE)
-    scan = Scan(_names(agents), _secrets(env))
+        if _within(os.path.realpath(path), own):
+            raise TerokError(f"{path} belongs to terok, which keeps its own files there.", code=Exit.REFUSED)
+    scan = Scan(_names(agents), _secrets(env), skip=own)
     found = [each for root in _outermost(roots) for each in scan.walk(root)]
     phantom = _phantoms(env)
     real = [each for each in found if each.secrets or not _only_phantoms(phantom, agents, each)]
@@ -59,6 +63,7 @@ def run_clean(args: argparse.Namespace, env: Env) -> int:
 
 def mounted(env: Env) -> list[str]:
     """Host directories that our containers mount, as podman knows them; without those that terok itself mounts."""
+    own = [os.path.realpath(path) for path in (env.layout.data, env.layout.runtime)]
     try:
         names = sorted(os.listdir(env.layout.containers))
     except FileNotFoundError:
@@ -71,16 +76,20 @@ def mounted(env: Env) -> list[str]:
             continue  # its wiring is there, the container is not (any more)
         for mount in json.loads(result.out):
             source = mount.get("Source", "")
-            if os.path.isdir(source) and not f"{source}/".startswith(f"{env.layout.runtime}/"):
+            if os.path.isdir(source) and not _within(os.path.realpath(source), own):
                 found[source] = None
     return list(found)
+
+
+def _within(path: str, directories: Iterable[str]) -> bool:
+    return any(f"{path}/".startswith(f"{directory}/") for directory in directories)
 
 
 def _outermost(roots: Iterable[str]) -> list[str]:
     """The directories without those that lie in another one."""
     kept: list[str] = []
     for root in sorted({os.path.realpath(each) for each in roots}):
-        if not any(f"{root}/".startswith(f"{other.rstrip('/')}/") for other in kept):
+        if not _within(root, (other.rstrip("/") for other in kept)):
             kept.append(root)
     return kept
 
@@ -110,7 +119,9 @@ def _phantoms(env: Env) -> Callable[[str], bool]:
     """Tells whether a text is a phantom token of some container."""
     if not opening.exists(env):
         return lambda token: False
-    return opening.closed(env).is_phantom
+    with opening.closed(env) as store:
+        digests = store.token_digests()
+    return lambda token: digest(token) in digests
 
 
 def _only_phantoms(phantom: Callable[[str], bool], agents: Mapping[str, Agent], found: Found) -> bool:

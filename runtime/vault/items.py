@@ -287,7 +287,8 @@ def _ca_bundle(path: str) -> str:
 def _ask(name: str, kind: str) -> Credential:
     """The secret, as its kind is written."""
     text = secret_input.read(
-        f"{'Password or token' if kind == 'basic' else 'Key' if kind == 'api-key' else 'Login'} for {name}"
+        f"{'Password or token' if kind == 'basic' else 'Key' if kind == 'api-key' else 'Login'} for {name}",
+        whole=kind == "oauth",
     )
     if kind != "oauth":
         return Credential(kind, credential.check_secret(text))

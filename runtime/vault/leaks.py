@@ -53,6 +53,7 @@ class Scan:
     Args:
         names: path below a home directory -> agents whose credential file it is.
         secrets: `SCOPE/PROVIDER` -> its secrets.
+        skip: directories that are not entered, wherever they are met: terok's own.
 
     Attributes:
         files: how many files were read.
@@ -60,8 +61,11 @@ class Scan:
         cut: paths of files that were read only in part.
     """
 
-    def __init__(self, names: Mapping[str, tuple[str, ...]], secrets: Mapping[str, Iterable[bytes]]) -> None:
+    def __init__(
+        self, names: Mapping[str, tuple[str, ...]], secrets: Mapping[str, Iterable[bytes]], skip: Iterable[str] = ()
+    ) -> None:
         self._names = names
+        self._skip = {_inode(os.stat(path)) for path in skip if os.path.isdir(path)}
         self._patterns = [
             (f"{label} ({form})", pattern)
             for label, each in secrets.items()
@@ -80,7 +84,10 @@ class Scan:
         def failed(error: OSError) -> None:
             self.unreadable.append(os.path.join(root, str(error.filename)))
 
-        for directory, _, names, fd in os.fwalk(root, onerror=failed, follow_symlinks=False):
+        for directory, below, names, fd in os.fwalk(root, onerror=failed, follow_symlinks=False):
+            if _inode(os.fstat(fd)) in self._skip:
+                below.clear()
+                continue
             for name in names:
                 path = os.path.relpath(os.path.join(directory, name), root)
                 found = self._file(root, path, name, fd)
@@ -104,7 +111,7 @@ class Scan:
             if not agents and not secrets:
                 return None
             text = os.pread(fd, CHUNK, 0).decode("utf-8", "replace") if agents else ""
-            return Found(root, path, (status.st_dev, status.st_ino), agents, tuple(secrets), text)
+            return Found(root, path, _inode(status), agents, tuple(secrets), text)
         except OSError:
             self.unreadable.append(os.path.join(root, path))
             return None
@@ -132,6 +139,10 @@ class Scan:
                 self.cut.append(path)
                 break
         return list(found)
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 _NO_FILE = frozenset({2, 6, 20, 40})  # ENOENT, ENXIO (a socket), ENOTDIR, ELOOP (a link): nothing to read
@@ -175,7 +186,7 @@ def delete(found: Found) -> bool:
         return False
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if (status.st_dev, status.st_ino) != found.inode:
+        if _inode(status) != found.inode:
             return False
         os.unlink(name, dir_fd=directory)
         return True

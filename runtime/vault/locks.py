@@ -110,8 +110,9 @@ def unlock(args: argparse.Namespace, env: Env) -> int:
             raise TerokError("The vault has no key yet.", fix="terok vault add SCOPE PROVIDER", code=Exit.NOT_FOUND)
         tier, data_key = _open(args, env, store)
         store.unlock(data_key)
-    if tier != keys.KEY_FILE_TIER:
-        keys.write_key_file(env.layout.unlocked_key, data_key, data_key=True)
+        if tier != keys.KEY_FILE_TIER:
+            keys.write_key_file(env.layout.unlocked_key, data_key, data_key=True)
+        store.release()
     text = "The vault is unlocked by its key file." if tier == keys.KEY_FILE_TIER else f"Unlocked ({tier})."
     env.out.emit({"unlocked": True, "tier": tier}, text)
     return Exit.OK
@@ -127,7 +128,7 @@ def _open(args: argparse.Namespace, env: Env, store: Store) -> tuple[str, bytes]
     have = store.tiers().keys()
     if keys.KEY_FILE_TIER in have:
         try:
-            return keys.KEY_FILE_TIER, keys.find_data_key(store, [env.layout.vault_key])
+            return keys.KEY_FILE_TIER, keys.find_data_key(store, [env.layout.vault_key], unlocking=True)
         except LockedError as error:
             env.note(f"key-file: {error.what}")
     for tier in tiers.UNLOCK_ORDER:
@@ -156,20 +157,19 @@ def _open_tier(tier: str, env: Env, store: Store) -> bytes:
 
 @verb()
 def lock(args: argparse.Namespace, env: Env) -> int:
-    """Lock the vault: remove every unlocked copy of its key.
+    """Lock the vault: remove every unlocked copy of its key, and use no key file until it is unlocked.
 
     Containers keep running. Their requests are answered with 503 until the vault is unlocked.
     """
-    removed = _unlink(env.layout.unlocked_key)
     with opening.closed(env) as store:
-        store.announce_lock()
-        held_open = keys.KEY_FILE_TIER in store.tiers() and os.path.exists(env.layout.vault_key)
-    env.out.emit({"locked": not held_open, "removed": removed}, "" if held_open else "Locked.")
-    if held_open:
-        raise TerokError(
-            f"The key file {env.layout.vault_key} still opens the vault by itself.",
-            fix="terok vault passphrase set, which replaces it by a passphrase",
-            code=Exit.MANUAL,
+        store.hold()
+        key_file = keys.KEY_FILE_TIER in store.tiers() and os.path.exists(env.layout.vault_key)
+    removed = _unlink(env.layout.unlocked_key)
+    env.out.emit({"locked": True, "removed": removed, "key_file": key_file}, "Locked.")
+    if key_file:
+        env.note(
+            f"The key file {env.layout.vault_key} stays: `terok vault unlock` asks for nothing, and a program that"
+            " reads your files can read the secrets. A passphrase instead: terok vault passphrase set"
         )
     return Exit.OK
 

@@ -12,7 +12,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ...sidecars.store import tiers
+from ...sidecars.store import credential, tiers
+from ...sidecars.store.records import Item, LockedError
 from ...sidecars.store.seal import SealBroken, Sealer
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..kit.env import Env
 
 FORMAT = 1
+KINDS = (credential.KIND, "ssh-key", "gate")
 _IDENTITY = ("terok export", FORMAT)
 
 
@@ -129,7 +131,7 @@ def _items(text: str, *, from_stdin: bool) -> list[dict[str, Any]]:
     try:
         document = json.loads(text)
         version = document["terok_export"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise wrong from None
     if version != FORMAT:
         raise TerokError(f"The export has format {version}; this program reads {FORMAT}.", code=Exit.USAGE)
@@ -140,23 +142,36 @@ def _items(text: str, *, from_stdin: bool) -> list[dict[str, Any]]:
             raise TerokError(
                 "The passphrase is read from standard input, so the export must be a file.", code=Exit.USAGE
             )
-        key = tiers.stretch(secret_input.read("Passphrase of the export"), document["scrypt"])
-        return _checked(json.loads(Sealer(key).open(_IDENTITY, base64.b64decode(document["sealed"]))))
-    except SealBroken:
+        sealed, parameters = document["sealed"], document["scrypt"]
+        if not isinstance(parameters, dict):
+            raise wrong
+        key = tiers.stretch(secret_input.read("Passphrase of the export"), parameters)
+        return _checked(json.loads(Sealer(key).open(_IDENTITY, base64.b64decode(sealed))))
+    except (SealBroken, LockedError):
         raise TerokError("The passphrase is wrong, or the export was changed.", code=Exit.REFUSED) from None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise wrong from None
 
 
-def _checked(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The items, when each has what `put` needs; ValueError, KeyError or TypeError when not."""
+def _checked(items: Any) -> list[dict[str, Any]]:
+    """The items, when each is one that this program could have stored; ValueError, KeyError or TypeError when not."""
+    if not isinstance(items, list):
+        raise ValueError("no list of items")
     for item in items:
-        base64.b64decode(item["secret"], validate=True)
-        if item["kind"] not in ("credential", "ssh-key", "gate") or not isinstance(item["meta"], dict):
+        kind, scope, name, meta = item["kind"], item["scope"], item["name"], item["meta"]
+        secret = base64.b64decode(item["secret"], validate=True)
+        if kind not in KINDS or not isinstance(scope, str) or not isinstance(name, str) or not isinstance(meta, dict):
             raise ValueError("not an item")
-        if item["scope"]:
-            check_name(item["scope"])
-        check_name(item["name"])
+        if scope:
+            check_name(scope)
+        check_name(name)
+        scopes = meta.get("scopes", [])
+        if not isinstance(scopes, list) or not all(isinstance(word, str) for word in scopes):
+            raise ValueError("its scopes are no list of names")
+        if kind == credential.KIND:
+            if meta.get("auth", "api-key") not in credential.AUTH_KINDS:
+                raise ValueError("an unknown kind of login")
+            credential.parse(Item(kind, scope, name, secret, meta, 1, 0.0))
     return items
 
 

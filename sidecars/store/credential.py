@@ -80,7 +80,7 @@ def parse(item: Item) -> Credential:
         if auth != "oauth":
             return Credential(auth, text, user=item.meta.get("user"))
         fields = json.loads(text)
-        return Credential(
+        login = Credential(
             auth,
             fields["access_token"],
             refresh_token=fields.get("refresh_token"),
@@ -88,8 +88,14 @@ def parse(item: Item) -> Credential:
             scopes=tuple(fields.get("scopes", ())),
             id_token=fields.get("id_token"),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise wrong from None
+    texts = (login.refresh_token, login.id_token)
+    if not isinstance(login.secret, str) or not all(text is None or isinstance(text, str) for text in texts):
+        raise wrong
+    if login.expires_at is not None and type(login.expires_at) not in (int, float):
+        raise wrong
+    return login
 
 
 def secrets_of(item: Item) -> list[bytes]:

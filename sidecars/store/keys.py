@@ -12,7 +12,6 @@ reading of those directories, and `ensure_unlocked` before it needs a secret.
 from __future__ import annotations
 
 import base64
-import binascii
 import fcntl
 import os
 import stat
@@ -48,16 +47,20 @@ def prepare(paths: Sequence[str]) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
 
 
-def find_data_key(store: Store, key_files: Sequence[str]) -> bytes:
+def find_data_key(store: Store, key_files: Sequence[str], *, unlocking: bool = False) -> bytes:
     """The data key, from the first key file that gives it.
 
     Args:
         store: needs not be unlocked.
         key_files: absolute paths; missing files are passed over.
+        unlocking: for `terok vault unlock` alone: also when the operator locked the vault.
 
     Raises:
-        LockedError: none gives it; the message says why for the last one that exists.
+        LockedError: the operator locked the vault, or no file gives the key; the message says why for the last one that
+            exists.
     """
+    if store.is_held() and not unlocking:
+        raise LockedError("The vault is locked by `terok vault lock`.")
     reason = ""
     for path in key_files:
         try:
@@ -144,7 +147,7 @@ def _read(path: str) -> tuple[str, bytes] | None:
         line = file.read(_LINE_MAX).decode("ascii", "replace").split()
     try:
         key = base64.b64decode(line[1], validate=True) if len(line) == 2 else b""
-    except binascii.Error:
+    except ValueError:  # a character that base64 does not have
         key = b""
     if len(key) != KEY_SIZE or line[0] not in (_KEY_FILE, _DATA_KEY):
         raise TerokError("it is not a key file of terok")

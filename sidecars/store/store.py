@@ -2,9 +2,10 @@
 
 Rules of this file:
 
-- Secrets are sealed under the data key with (kind, scope, name, version) as associated data: a row that is copied over
-  another one, or replaced by its own older version, does not open. `meta` is plain JSON and is not authenticated:
-  it never holds a secret, and whoever can write the file is the operator.
+- Secrets are sealed under the data key with (kind, scope, name, version) as associated data: a sealed value that is put
+  into another row, or into a row that says another version, does not open. A whole row, or the whole file, put back as
+  it once was does open: nothing outside of the file remembers what was last. `meta` is plain JSON and is not
+  authenticated: it never holds a secret. Only the operator can write the file.
 - Describing, setting meta and everything about tokens needs no key.
 - WAL: a reader never waits for a writer. SQLite's readers need `vault.db-wal` and `vault.db-shm` beside the file, and
   the last connection that closes deletes them. So a confined sidecar opens the store **before** it confines itself,
@@ -17,29 +18,24 @@ Rules of this file:
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import stat
 import time
 from typing import TYPE_CHECKING, Any
 
 from ...supervisor.ground.errors import Exit, TerokError
-from . import schema
+from .database import Database, Duplicate
 from .records import Entry, Item, LockedError, TokenInfo
+from .schema import APPLICATION_ID
 from .seal import SealBroken, Sealer
 from .tokens import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-BUSY_SECONDS = 5.0
-"""How long a statement waits for another process's write transaction, which lasts milliseconds."""
-
 SECRET_MAX = 1 << 20
 """Bytes of one secret; a login's JSON has a few KiB."""
 
-_CHECK = ("terok check", schema.APPLICATION_ID)
-_COLUMNS = "kind, scope, name, meta, version, updated"
+_CHECK = ("terok check", APPLICATION_ID)
+_COLUMNS = "CAST(kind AS TEXT), CAST(scope AS TEXT), CAST(name AS TEXT), meta, version, updated"
 
 
 class Store:
@@ -50,9 +46,9 @@ class Store:
         locked: True until `unlock` was given the right key.
     """
 
-    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._db = connection
+    def __init__(self, database: Database) -> None:
+        self.path = database.path
+        self._db = database
         self._sealer: Sealer | None = None
         self._lock_count = self.setting("locks")
 
@@ -77,20 +73,11 @@ class Store:
         Raises:
             TerokError: it is missing (NOT_FOUND), readable by others, newer than this program, or not a database.
         """
-        if create:
-            _create(path)
-        _check_file(path)
-        mode = "ro" if read_only else "rw"
-        uri = f"file:{_escape(path)}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=32)
+        database = Database.open(path, create=create, read_only=read_only)
         try:
-            _prepare(connection, path, read_only=read_only)
-            return cls(path, connection)
-        except sqlite3.Error as error:
-            connection.close()
-            raise TerokError(f"Could not open the vault {path}: {error}.") from error
+            return cls(database)
         except BaseException:
-            connection.close()
+            database.close()
             raise
 
     def close(self) -> None:
@@ -133,7 +120,7 @@ class Store:
             TerokError: it has one already.
         """
         sealer = Sealer(data_key)
-        with self._transaction():
+        with self._db:
             if self.setting("check") is not None:
                 raise TerokError("The vault has a data key already.")
             self.set_setting("check", sealer.seal(_CHECK, b""))
@@ -143,11 +130,21 @@ class Store:
         """True when `terok vault lock` ran since this object was unlocked (`keys.ensure_unlocked` acts on it)."""
         return self.setting("locks") != self._lock_count
 
-    def announce_lock(self) -> None:
-        """Tell every process that uses this vault to forget the data key."""
-        with self._transaction():
-            count = int(self.setting("locks") or b"0")
-            self.set_setting("locks", b"%d" % (count + 1))
+    def hold(self) -> None:
+        """Tell every process that uses this vault to forget the data key, and to use no key file until `release`."""
+        with self._db:
+            count = self.setting("locks") or b"0"
+            self.set_setting("locks", b"%d" % (int(count) + 1 if count.isdigit() else 1))
+            self.set_setting("held", b"1")
+
+    def release(self) -> None:
+        """Take `hold` back: key files open the vault again."""
+        with self._db:
+            self._db.write("DELETE FROM settings WHERE name = 'held'")
+
+    def is_held(self) -> bool:
+        """True between `hold` and `release`: the operator locked the vault."""
+        return self.setting("held") is not None
 
     def _need_key(self) -> Sealer:
         if self._sealer is None:
@@ -186,13 +183,14 @@ class Store:
             raise TerokError(
                 f"The secret for {name} has {len(secret)} bytes; the limit is {SECRET_MAX}.", code=Exit.USAGE
             )
-        with self._transaction():
-            row = self._db.execute(
+        with self._db:
+            row = self._db.row(
                 "SELECT version FROM items WHERE kind = ? AND scope = ? AND name = ?", (kind, scope, name)
-            ).fetchone()
-            version = (row[0] if row else 0) + 1
+            )
+            # a version that another program wrote into the row counts for nothing
+            version = row[0] + 1 if row and _is_version(row[0]) else 1
             sealed = sealer.seal(_identity(kind, scope, name, version), secret)
-            self._db.execute(
+            self._db.write(
                 "INSERT OR REPLACE INTO items (kind, scope, name, version, sealed, meta, updated)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (kind, scope, name, version, sealed, json.dumps(dict(meta)), time.time()),
@@ -206,20 +204,17 @@ class Store:
             TerokError: the row does not open: it was changed or moved.
         """
         sealer = self._need_key()
-        row = self._db.execute(
+        row = self._db.row(
             f"SELECT {_COLUMNS}, CAST(sealed AS BLOB) FROM items WHERE kind = ? AND scope = ? AND name = ?",
             (kind, scope, name),
-        ).fetchone()
+        )
         if row is None:
             return None
         entry = _entry(row[:6])
         try:
             secret = sealer.open(_identity(kind, scope, name, entry.version), row[6])
         except SealBroken:
-            raise TerokError(
-                f"The vault's row {kind}/{scope}/{name} does not open: it was changed outside of terok.",
-                fix="add it again, or restore vault.db from a backup",
-            ) from None
+            raise _changed(kind, scope, name) from None
         return Item(kind, scope, name, secret, entry.meta, entry.version, entry.updated)
 
     def describe(self, kind: str | None = None, scope: str | None = None) -> list[Entry]:
@@ -228,7 +223,7 @@ class Store:
         Args:
             kind, scope: only these; None means any.
         """
-        rows = self._db.execute(
+        rows = self._db.rows(
             f"SELECT {_COLUMNS} FROM items WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR scope = ?2)"
             " ORDER BY kind, scope, name",
             (kind, scope),
@@ -241,101 +236,88 @@ class Store:
         Raises:
             TerokError: there is no such row.
         """
-        with self._transaction():
-            done = self._db.execute(
+        with self._db:
+            changed = self._db.write(
                 "UPDATE items SET meta = ?, updated = ? WHERE kind = ? AND scope = ? AND name = ?",
                 (json.dumps(dict(meta)), time.time(), kind, scope, name),
             )
-            if done.rowcount == 0:
+            if changed == 0:
                 raise TerokError(f"The vault has no {kind} {scope}/{name}.", code=Exit.NOT_FOUND)
 
     def remove(self, kind: str, scope: str, name: str) -> bool:
         """Delete a row and overwrite its bytes; True when there was one. Needs no key."""
-        with self._transaction():
-            done = self._db.execute("DELETE FROM items WHERE kind = ? AND scope = ? AND name = ?", (kind, scope, name))
+        with self._db:
+            removed = self._db.write("DELETE FROM items WHERE kind = ? AND scope = ? AND name = ?", (kind, scope, name))
         # the write-ahead log still holds the row's old pages until a checkpoint
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return done.rowcount > 0
+        self._db.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        return removed > 0
 
     # -- phantom tokens --
 
     def add_token(self, token: str, *, container: str, scope: str, provider: str) -> None:
         """Remember a phantom token by its SHA-256; needs no key. The same token twice is a TerokError."""
         try:
-            with self._transaction():
-                self._db.execute(
+            with self._db:
+                self._db.write(
                     "INSERT INTO tokens (digest, container, scope, provider, created) VALUES (?, ?, ?, ?, ?)",
                     (digest(token), container, scope, provider, time.time()),
                 )
-        except sqlite3.IntegrityError:
+        except Duplicate:
             raise TerokError(f"A token for {provider} was given to {container} already.") from None
 
     def tokens(self, container: str) -> list[TokenInfo]:
         """Every token of one container; needs no key."""
-        rows = self._db.execute(
+        rows = self._db.rows(
             "SELECT digest, container, scope, provider, created FROM tokens WHERE container = ?"
             " ORDER BY provider, created",
             (container,),
         )
         return [TokenInfo(*row) for row in rows]
 
-    def is_phantom(self, token: str) -> bool:
-        """Whether this is a phantom token of any container; needs no key."""
-        return self._db.execute("SELECT 1 FROM tokens WHERE digest = ?", (digest(token),)).fetchone() is not None
+    def token_digests(self) -> set[bytes]:
+        """The SHA-256 of every container's phantom tokens; needs no key."""
+        return {row[0] for row in self._db.rows("SELECT digest FROM tokens")}
 
     def revoke(self, container: str) -> int:
         """Forget every token of one container; returns how many there were."""
-        with self._transaction():
-            return self._db.execute("DELETE FROM tokens WHERE container = ?", (container,)).rowcount
+        with self._db:
+            return self._db.write("DELETE FROM tokens WHERE container = ?", (container,))
 
     # -- settings and tiers --
 
     def setting(self, name: str) -> bytes | None:
         """A value of the vault itself, or None."""
-        row = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
-        return bytes(row[0]) if row else None
+        row = self._db.row("SELECT CAST(value AS BLOB) FROM settings WHERE name = ?", (name,))
+        return row[0] if row else None
 
     def set_setting(self, name: str, value: bytes) -> None:
         """Set a value of the vault itself."""
-        self._db.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (name, value))
+        self._db.write("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (name, value))
 
     def tiers(self) -> dict[str, tuple[bytes, dict[str, Any]]]:
-        """Unlock tiers: name -> (wrapped data key, parameters); `keys` gives them their meaning."""
-        rows = self._db.execute("SELECT name, wrapped, parameters FROM tiers ORDER BY name")
-        return {name: (bytes(wrapped), json.loads(parameters)) for name, wrapped, parameters in rows}
+        """Unlock tiers: name -> (wrapped data key, parameters); `keys` gives them their meaning.
+
+        Parameters that were damaged are empty: such a tier opens nothing, and the others go on.
+        """
+        rows = self._db.rows("SELECT CAST(name AS TEXT), CAST(wrapped AS BLOB), parameters FROM tiers ORDER BY name")
+        return {name: (wrapped, _object(parameters) or {}) for name, wrapped, parameters in rows}
 
     def set_tier(self, name: str, wrapped: bytes, parameters: Mapping[str, Any]) -> None:
         """Add or replace one tier."""
-        with self._transaction():
-            self._db.execute(
+        with self._db:
+            self._db.write(
                 "INSERT OR REPLACE INTO tiers (name, wrapped, parameters, created) VALUES (?, ?, ?, ?)",
                 (name, wrapped, json.dumps(dict(parameters)), time.time()),
             )
 
     def remove_tier(self, name: str) -> bool:
         """Remove one tier; True when there was one."""
-        with self._transaction():
-            return self._db.execute("DELETE FROM tiers WHERE name = ?", (name,)).rowcount > 0
+        with self._db:
+            return self._db.write("DELETE FROM tiers WHERE name = ?", (name,)) > 0
 
     def changes(self) -> int:
         """A number that moves when another connection committed a change (PRAGMA data_version)."""
-        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
-
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK on an exception: the write lock is taken before the first read."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        return int(self._db.rows("PRAGMA data_version")[0][0])
 
 
 def _identity(kind: str, scope: str, name: str, version: int) -> Iterator[str | int]:
@@ -344,47 +326,28 @@ def _identity(kind: str, scope: str, name: str, version: int) -> Iterator[str | 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     kind, scope, name, meta, version, updated = row
-    return Entry(kind, scope, name, json.loads(meta), version, updated)
+    facts = _object(meta)
+    # a column of SQLite holds values of any type, whatever the table says
+    if facts is None or not _is_version(version) or not isinstance(updated, int | float):
+        raise _changed(kind, scope, name)
+    return Entry(kind, scope, name, facts, version, updated)
 
 
-def _create(path: str) -> None:
-    """The file before SQLite sees it, so that it never exists with a wider mode; -wal and -shm inherit its mode."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+def _is_version(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _object(text: Any) -> dict[str, Any] | None:
+    """A JSON object; None when the text is none."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    except FileExistsError:
-        pass
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
-def _check_file(path: str) -> None:
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        raise TerokError(
-            f"There is no vault at {path}.", fix="terok vault add SCOPE PROVIDER", code=Exit.NOT_FOUND
-        ) from None
-    except OSError as error:
-        raise TerokError(f"Could not open the vault {path}: {error.strerror}.") from error
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        raise TerokError(f"The vault {path} is not a regular file of yours.", code=Exit.REFUSED)
-    if found.st_mode & 0o077:
-        raise TerokError(f"The vault {path} can be read by others.", fix=f"chmod 600 {path}", code=Exit.REFUSED)
-
-
-def _escape(path: str) -> str:
-    """A path inside a file: URI (SQLite, "Uniform Resource Identifiers"): %, ? and # would end it."""
-    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _prepare(connection: sqlite3.Connection, path: str, *, read_only: bool) -> None:
-    connection.execute("PRAGMA trusted_schema = OFF")
-    if read_only:
-        if schema.check(connection, path) != schema.VERSION:
-            raise TerokError(f"The vault {path} was written by an older version.", fix="terok vault status")
-        connection.execute("SELECT count(*) FROM settings").fetchone()
-        return
-    connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    # with WAL, only FULL syncs the log at each commit: a refresh token that was answered must survive a power cut
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA secure_delete = ON").fetchone()
-    schema.migrate(connection, path)
+def _changed(kind: str, scope: str, name: str) -> TerokError:
+    return TerokError(
+        f"The vault's row {kind}/{scope}/{name} does not open: it was changed outside of terok.",
+        fix="add it again, or restore vault.db from a backup",
+    )

@@ -54,6 +54,9 @@ SCRYPT = {"n": 1 << 17, "r": 8, "p": 1}
 """128 MiB and some tenths of a second for each guess (OWASP Password Storage Cheat Sheet: N=2^17, r=8, p=1)."""
 
 SCRYPT_MEMORY_MAX = 1 << 30
+SCRYPT_WORK_MAX = 1 << 24
+"""n * r * p; 16 times what a new tier gets."""
+
 _CREDENTIAL_NAME = "terok-vault"
 _KEYRING_SERVICE = "terok-vault"
 _PASSED_ON = (
@@ -88,7 +91,9 @@ def add_command(store: Store, data_key: bytes, argv: Sequence[str], environ: Map
 
 def open_command(store: Store, environ: Mapping[str, str]) -> bytes:
     """The data key; LockedError when the command fails or prints another passphrase than at first."""
-    argv = _parameters(store, COMMAND)["argv"]
+    argv = _parameters(store, COMMAND).get("argv")
+    if not isinstance(argv, list) or not argv or not all(isinstance(word, str) and word for word in argv):
+        raise _damaged(COMMAND)
     return _open_stretched(
         store, COMMAND, run_command(argv, environ), f"{argv[0]} printed a passphrase that does not open the vault."
     )
@@ -147,7 +152,7 @@ def add_systemd(store: Store, data_key: bytes, environ: Mapping[str, str], *, ro
 
 def open_systemd(store: Store, environ: Mapping[str, str], *, root: bool) -> bytes:
     """The data key; LockedError when systemd-creds does not give the tier's key."""
-    sealed = str(_parameters(store, SYSTEMD)["sealed"]).encode()
+    sealed = _text(store, SYSTEMD, "sealed").encode()
     return unwrap(store, SYSTEMD, _systemd_key(sealed, environ, root=root))
 
 
@@ -178,7 +183,7 @@ def add_keyring(store: Store, data_key: bytes) -> None:
 
 def open_keyring(store: Store) -> bytes:
     """The data key; LockedError when the keyring does not answer or has no key."""
-    user = str(_parameters(store, KEYRING)["user"])
+    user = _text(store, KEYRING, "user")
 
     def body() -> tuple[bytes, list[int]]:
         import keyring
@@ -190,7 +195,10 @@ def open_keyring(store: Store) -> bytes:
 
 def forget_keyring(store: Store) -> None:
     """Delete the key from the keyring, when one answers."""
-    user = str(_parameters(store, KEYRING)["user"])
+    try:
+        user = _text(store, KEYRING, "user")
+    except LockedError:
+        return  # a damaged tier does not say what to delete
 
     def body() -> tuple[bytes, list[int]]:
         import keyring
@@ -231,13 +239,23 @@ def stretch_new(passphrase: str) -> tuple[bytes, dict[str, object]]:
 
 
 def stretch(passphrase: str, parameters: Mapping[str, Any]) -> bytes:
-    """The key of a passphrase (RFC 7914); LockedError when the parameters ask for more than 1 GiB."""
-    n, r, p = int(parameters["n"]), int(parameters["r"]), int(parameters["p"])
-    if 128 * n * r > SCRYPT_MEMORY_MAX:
-        raise LockedError("The tier wants more memory for scrypt than this program gives.")
+    """The key of a passphrase (RFC 7914).
+
+    Raises:
+        LockedError: the parameters are damaged, or ask for more than 1 GiB or more time than a guess should take.
+    """
+    salt = parameters.get("salt")
+    n, r, p = (parameters.get(name) for name in ("n", "r", "p"))
+    if not isinstance(salt, str) or type(n) is not int or type(r) is not int or type(p) is not int or min(n, r, p) < 1:
+        raise LockedError("The parameters for scrypt are damaged.")
+    if 128 * n * r > SCRYPT_MEMORY_MAX or n * r * p > SCRYPT_WORK_MAX:
+        raise LockedError("The tier wants more memory or time for scrypt than this program gives.")
     text = unicodedata.normalize("NFC", passphrase).encode()
     memory = 128 * n * r + (16 << 20)
-    return hashlib.scrypt(text, salt=bytes.fromhex(parameters["salt"]), n=n, r=r, p=p, maxmem=memory, dklen=KEY_SIZE)
+    try:
+        return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=n, r=r, p=p, maxmem=memory, dklen=KEY_SIZE)
+    except ValueError:
+        raise LockedError("The parameters for scrypt are damaged.") from None
 
 
 def _open_stretched(store: Store, tier: str, passphrase: str, wrong: str) -> bytes:
@@ -253,6 +271,19 @@ def _parameters(store: Store, tier: str) -> dict[str, Any]:
     if found is None:
         raise LockedError(f"The vault has no {tier} tier.", fix="terok vault status")
     return found[1]
+
+
+def _text(store: Store, tier: str, name: str) -> str:
+    value = _parameters(store, tier).get(name)
+    if not isinstance(value, str):
+        raise _damaged(tier)
+    return value
+
+
+def _damaged(tier: str) -> LockedError:
+    return LockedError(
+        f"The {tier} tier is damaged: it was changed outside of terok.", fix="terok vault unlock --recovery"
+    )
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -58,7 +58,6 @@ exec unshare --mount --pid --fork --kill-child --propagation private -- /bin/bas
   [[ -x /opt/venv/bin/python ]] || python3 -m venv /opt/venv
   rm -rf dist
   pip() { /opt/venv/bin/python -m pip --quiet --disable-pip-version-check "$@" 2>/tmp/pip.log || { cat /tmp/pip.log >&2; exit 1; }; }
-  pip install build
   pip wheel --no-deps --wheel-dir dist .
   pip uninstall --yes terok-host
   pip install "$(echo dist/*.whl)[dev]"

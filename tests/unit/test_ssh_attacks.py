@@ -175,12 +175,14 @@ def test_a_locked_vault_is_empty_until_it_is_unlocked(operator: Operator, blobs:
             assert client.ask(sign(blobs["plain"], SSHSIG))[0] == wire.SIGN_RESPONSE
             key.rename(f"{key}.away")
             with Store.open(str(operator.data / "vault/vault.db")) as store:
-                store.announce_lock()  # what `terok vault lock` does
+                store.hold()  # what `terok vault lock` does
             assert client.ask(b"\x0b") == empty
             assert client.ask(sign(blobs["plain"], SSHSIG)) == FAILURE
     finally:
         if not key.exists():
             Path(f"{key}.away").rename(key)
+        with Store.open(str(operator.data / "vault/vault.db")) as store:
+            store.release()
 
 
 def test_without_a_vault_there_are_no_keys(tmp_path: Path) -> None:

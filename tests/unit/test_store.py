@@ -134,11 +134,14 @@ def test_lock_reaches_other_processes_and_unlocking_too(store: Store, layout: La
         keys.ensure_unlocked(sidecar, paths)
         os.unlink(layout.vault_key)
         keys.ensure_unlocked(sidecar, paths)
-        store.announce_lock()
+        store.hold()
         with pytest.raises(LockedError):
             keys.ensure_unlocked(sidecar, paths)
         assert sidecar.locked
         keys.write_key_file(layout.unlocked_key, data_key, data_key=True)
+        with pytest.raises(LockedError, match="terok vault lock"):  # a key file is not enough: the operator locked it
+            keys.ensure_unlocked(sidecar, paths)
+        store.release()
         keys.ensure_unlocked(sidecar, paths)
         assert not sidecar.locked
 
@@ -168,7 +171,7 @@ def test_a_reader_that_opened_early_needs_no_writable_directory(store: Store, la
         item = reader.get("credential", "work", "github")
         assert item is not None
         assert item.secret == b"two"
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(TerokError, match="readonly"):
             reader.put("credential", "work", "github", b"three", {})
 
 

@@ -145,8 +145,8 @@ def test_a_killed_writer_leaves_a_whole_row(layout: Layout) -> None:
 
     def writer() -> None:
         store = unlocked(layout)
-        store._db.execute("BEGIN IMMEDIATE")
-        store._db.execute("DELETE FROM items")
+        store._db.write("BEGIN IMMEDIATE")
+        store._db.write("DELETE FROM items")
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert child(writer) == -signal.SIGKILL

@@ -65,17 +65,50 @@ def test_passphrase_replaces_the_key_file_and_running_vaults_do_not_notice(terok
         assert Path(terok.layout.unlocked_key).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(("given", "code"), [
+    ("a long passphrase\n", Exit.OK),
+    ("a long passphrase\na long passphrase\n", Exit.OK),
+    ("a long passphrase\r\na long passphrase\r\n", Exit.OK),
+    ("a long passphrase\na long passphrasf\n", Exit.USAGE),
+    ("a long passphrase\na long passphrase\nmore\n", Exit.USAGE),
+    ("\n", Exit.USAGE),
+])  # fmt: skip
+def test_a_piped_passphrase_has_one_line_or_the_same_twice(terok: Operator, given: str, code: int) -> None:
+    terok.add()
+    ran = terok("vault", "passphrase", "set", stdin=given)
+    assert ran.code == code, ran.err
+    if code == Exit.OK:
+        terok("vault", "lock")
+        assert terok("vault", "unlock", stdin="a long passphrase").code == Exit.OK
+        assert terok("vault", "unlock", "--tier", "passphrase", stdin="a long passphrase\nmore").code == Exit.USAGE
+
+
 def test_a_guess_costs_memory_and_a_vault_cannot_ask_for_too_much() -> None:
     assert 128 * tiers.SCRYPT["n"] * tiers.SCRYPT["r"] >= 128 << 20
     with pytest.raises(keys.LockedError, match="more memory"):
         tiers.stretch("x", {"salt": "00", "n": 1 << 24, "r": 8, "p": 1})
 
 
-def test_lock_with_a_key_file_is_honest(terok: Operator) -> None:
+def test_lock_holds_with_a_key_file_too_until_unlock(terok: Operator) -> None:
     terok.add()
-    ran = terok("vault", "lock")
-    assert ran.code == Exit.MANUAL
-    assert "passphrase set" in ran.err
+    paths = keys.key_files(terok.layout)
+    with Store.open(terok.layout.vault_db, read_only=True) as running:
+        keys.ensure_unlocked(running, paths)
+        ran = terok("vault", "lock")
+        assert (ran.code, ran.out) == (Exit.OK, "Locked.\n")
+        assert "passphrase set" in ran.err
+        with Store.open(terok.layout.vault_db, read_only=True) as started_later:
+            for sidecar in (running, started_later):
+                with pytest.raises(keys.LockedError, match="terok vault lock"):
+                    keys.ensure_unlocked(sidecar, paths)
+                assert sidecar.locked
+            status = terok("vault", "status", "--json").json()
+            assert (status["unlocked"], status["reason"]) == (False, "The vault is locked by `terok vault lock`.")
+            assert terok.add("work", "github").code == Exit.LOCKED
+            assert terok("vault", "unlock").code == Exit.OK
+            for sidecar in (running, started_later):
+                keys.ensure_unlocked(sidecar, paths)
+                assert not sidecar.locked
 
 
 def test_recovery_restores_a_vault_whose_passphrase_is_lost(terok: Operator) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,47 @@ def test_import_refuses_what_is_no_export(terok: Operator, tmp_path: Path) -> No
         bad.write_text(text)
         assert terok("vault", "import", str(bad), stdin="x").code == Exit.USAGE, text
     assert not Path(terok.layout.vault_db).exists()
+
+
+GOOD: dict[str, Any] = {"kind": "credential", "scope": "work", "name": "y", "secret": "eA==", "meta": {"auth": "oauth"}}
+
+
+@pytest.mark.parametrize("items", [
+    5, "x", {"a": 1}, [5], ["x"], [None], [[]], [{}],
+    [{**GOOD, "kind": "other"}], [{**GOOD, "kind": []}], [{**GOOD, "scope": None}], [{**GOOD, "scope": 0}],
+    [{**GOOD, "name": 5}], [{**GOOD, "name": None}], [{**GOOD, "secret": 5}], [{**GOOD, "secret": "?"}],
+    [{**GOOD, "meta": []}], [{**GOOD, "meta": {"auth": 5}}], [{**GOOD, "meta": {"auth": "x"}}],
+    [{**GOOD, "kind": "ssh-key", "scope": "", "meta": {"scopes": 5}}],
+    [{**GOOD, "kind": "ssh-key", "scope": "", "meta": {"scopes": [5]}}],
+    [GOOD], [{**GOOD, "secret": base64.b64encode(b'{"access_token": null}').decode()}],
+    [{**GOOD, "secret": base64.b64encode(b'{"access_token": "a", "expires_at": "x"}').decode()}],
+    [{**GOOD, "secret": base64.b64encode(b"\xff").decode(), "meta": {}}],
+], ids=repr)  # fmt: skip
+def test_import_of_a_changed_export_is_a_sentence(terok: Operator, tmp_path: Path, items: Any) -> None:
+    export = tmp_path / "export.json"
+    export.write_text(json.dumps({"terok_export": 1, "items": items}))
+    ran = terok("vault", "import", str(export))
+    assert ran.code in (Exit.USAGE, Exit.FAILURE) and ran.err.startswith("terok: "), ran
+    assert not Path(terok.layout.vault_db).exists()
+
+
+@pytest.mark.parametrize("change", [
+    {"sealed": 5}, {"sealed": "?"}, {"sealed": ""}, {"sealed": "AQ=="}, {"scrypt": 5}, {"scrypt": None}, {"scrypt": {}},
+    {"scrypt": {"salt": "00", "n": 3, "r": 8, "p": 1}}, {"scrypt": {"salt": "00", "n": 1 << 40, "r": 8, "p": 1}},
+    {"terok_export": {}}, {"terok_export": None},
+], ids=repr)  # fmt: skip
+def test_import_of_a_changed_sealed_export_is_a_sentence(terok: Operator, tmp_path: Path, change: Any) -> None:
+    export = tmp_path / "export.json"
+    scrypt = {"salt": "00", "n": 2, "r": 1, "p": 1}
+    export.write_text(json.dumps({"terok_export": 1, "scrypt": scrypt, "sealed": "AAAA", **change}))
+    ran = terok("vault", "import", str(export), stdin=PASSPHRASE)
+    assert ran.code in (Exit.USAGE, Exit.REFUSED) and ran.err.startswith("terok: "), ran
+
+
+def test_an_export_that_nests_without_end_is_a_sentence(terok: Operator, tmp_path: Path) -> None:
+    export = tmp_path / "export.json"
+    export.write_text('{"terok_export": ' + "[" * 100_000)
+    assert terok("vault", "import", str(export)).code == Exit.USAGE
 
 
 CLAUDE = {
@@ -154,6 +196,24 @@ def test_clean_finds_real_credentials_and_not_phantoms(terok: Operator, tmp_path
     assert not (mount / "deep/er/notes.txt").exists()
     assert (mount / "other/.vibe/.env").exists()
     assert terok("vault", "clean", str(mount)).code == Exit.OK
+
+
+def test_clean_leaves_terok_s_own_files_alone(terok: Operator, tmp_path: Path) -> None:
+    """A state bundle holds files that are mounted as an agent's login, with phantom tokens or revoked ones."""
+    terok.add()
+    own = [
+        vendor_file(Path(terok.layout.data), "containers/box/home/.claude/.credentials.json", json.dumps(CLAUDE)),
+        vendor_file(Path(terok.layout.runtime), "box/home/.claude/.credentials.json", json.dumps(CLAUDE)),
+    ]
+    leaked = vendor_file(tmp_path, "project/.claude/.credentials.json", json.dumps(CLAUDE))
+    assert terok("vault", "clean", str(tmp_path), "--yes").code == Exit.OK
+    assert all(path.exists() for path in own) and not leaked.exists()
+    for inside in (Path(terok.layout.data), own[0].parent, own[1].parent.parent):
+        refused = terok("vault", "clean", str(inside), "--yes")
+        assert refused.code == Exit.REFUSED and "belongs to terok" in refused.err
+    (tmp_path / "link").symlink_to(own[0].parent)
+    assert terok("vault", "clean", str(tmp_path / "link"), "--yes").code == Exit.REFUSED
+    assert all(path.exists() for path in own)
 
 
 def test_clean_does_not_delete_what_was_swapped(tmp_path: Path) -> None:

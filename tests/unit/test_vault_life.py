@@ -29,14 +29,12 @@ def test_a_locked_vault_says_how_to_unlock_it_and_goes_on_at_once(vault: Vault) 
     token = vault.add("p")
     assert vault.get("/small", token).status == 200
     pid = vault.pid
-    hidden = vault.layout.vault_key + ".away"
-    os.rename(vault.layout.vault_key, hidden)
-    vault.store.announce_lock()
+    vault.store.hold()  # `terok vault lock`
     for _ in range(2):
         reply = vault.get("/small", token)
         assert (reply.status, reply.json()["reason"]) == (503, "locked")
         assert "terok vault unlock" in reply.json()["message"]
-    os.rename(hidden, vault.layout.vault_key)
+    vault.store.release()
     assert vault.get("/small", token).status == 200
     assert vault.pid == pid
     assert "locked" in [line.get("reason") for line in vault.audit()]
