@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process's write transaction, which lasts milliseconds."""
 
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""SQLite's words about a damaged file quote it, and Python then fails to decode them."""
+
 
 class Duplicate(TerokError):
     """A row with this key is there already."""
@@ -38,7 +41,7 @@ class Database:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=32)
         try:
             _prepare(connection, path, read_only=read_only)
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             connection.close()
             raise TerokError(f"Could not open the vault {path}: {error}.") from error
         except BaseException:
@@ -54,7 +57,7 @@ class Database:
         """What a query gives."""
         try:
             return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise self._failed(error) from error
 
     def row(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
@@ -66,7 +69,7 @@ class Database:
         """Change something; returns how many rows."""
         try:
             return self._connection.execute(statement, values).rowcount
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise self._failed(error) from error
 
     def __enter__(self) -> None:
@@ -83,7 +86,7 @@ class Database:
             if self._connection.in_transaction:
                 self.write("ROLLBACK")
 
-    def _failed(self, error: sqlite3.Error) -> TerokError:
+    def _failed(self, error: Exception) -> TerokError:
         if isinstance(error, sqlite3.IntegrityError):
             return Duplicate(f"The vault {self.path} has this row already: {error}.")
         return TerokError(f"The vault {self.path} could not be used: {error}.")
