@@ -8,6 +8,7 @@ import hashlib
 import json
 import socket
 import time
+import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def secret_of(request: Request) -> bytes:
 
 
 def leak(upstream: Upstream, talk: Conversation, request: Request) -> bool:
-    """/leak/HOW: the secret back: raw, base64 (1, 2: alignments), percent, header, split, slow, gzip, brotli."""
+    """/leak/HOW: the secret back: raw, base64 (1, 2: alignments), percent, header, split, slow, gzip, ..."""
     talk.read_body(request)
     how = request.path.rpartition("/")[2]
     secret = secret_of(request)
@@ -252,6 +253,28 @@ def leak(upstream: Upstream, talk: Conversation, request: Request) -> bool:
     elif how == "header":
         talk.answer(b"see above", headers=f"X-Echo: {secret.decode()}\r\n")
         return True
+    elif how in ("trailer", "trailer-late"):
+        talk.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        if how == "trailer-late":
+            time.sleep(0.05)
+        talk.send(b"0\r\nX-Key: " + secret + b"\r\n\r\n")
+        return True
+    elif how == "half":
+        # the connection ends inside the secret, as when the upstream fails
+        talk.send(b"HTTP/1.1 200 OK\r\n\r\nyour key is ")
+        time.sleep(0.05)
+        talk.send(secret[: len(secret) // 3])
+        return False
+    elif how == "json-escape":
+        content = content.replace(b"+", b"\\u002B")
+    elif how == "hex":
+        content = secret.hex().encode()
+    elif how == "gzip-silent":
+        content = gzip.compress(content)
+    elif how == "deflate-raw":
+        stream = zlib.compressobj(wbits=-15)
+        content = stream.compress(content) + stream.flush()
+        headers += "Content-Encoding: deflate\r\n"
     elif how in ("gzip", "brotli"):
         content = gzip.compress(content)
         headers += f"Content-Encoding: {'br' if how == 'brotli' else how}\r\n"

@@ -1,118 +1,18 @@
-"""The echo guard, the usage counter, the ledger and the hash-chained journal, by themselves."""
+"""The usage counter, the ledger and the hash-chained journal, by themselves."""
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import os
 import time
-import urllib.parse
-import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from terok_host.sidecars.kit.refusal import Refused
 from terok_host.sidecars.vault.books import journal
 from terok_host.sidecars.vault.books.journal import Journal, verify
 from terok_host.sidecars.vault.books.ledger import Counts, Ledger, Limit
 from terok_host.sidecars.vault.books.usage import Counter, Tokens
-from terok_host.sidecars.vault.echo import HOLD_MIN, Guard, Inflater, cores_of, patterns
-
-SECRET = b'sk-live-AbC/123+xyz="q\\7TgV'
-
-
-def sent(pieces: list[bytes], secret: bytes = SECRET) -> bytes | None:
-    """What the guard lets through; None when it found the secret."""
-    guard = Guard(patterns([secret]))
-    try:
-        return b"".join(guard.feed(piece) for piece in pieces) + guard.feed(b"", last=True)
-    except Refused:
-        return None
-
-
-FORMS = {
-    "raw": SECRET,
-    "percent": urllib.parse.quote(SECRET.decode(), safe="").encode(),
-    "percent-lower": urllib.parse.quote(SECRET.decode(), safe="").replace("%2F", "%2f").replace("%2B", "%2b")
-    .replace("%3D", "%3d").replace("%5C", "%5c").encode(),
-    "percent-all": "".join(f"%{byte:02X}" for byte in SECRET).encode(),
-    "percent-all-lower": "".join(f"%{byte:02x}" for byte in SECRET).encode(),
-    "json": json.dumps(SECRET.decode()).encode(),
-    "json-slash": json.dumps(SECRET.decode()).replace("/", "\\/").encode(),
-    **{f"base64-{n}": base64.b64encode(b"z" * n + SECRET + b"tail") for n in range(6)},
-    **{f"urlsafe-{n}": base64.urlsafe_b64encode(b"z" * n + SECRET) for n in range(6)},
-    "basic": base64.b64encode(b"someone:" + SECRET),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_the_guard_finds_every_form(form: str) -> None:
-    text = b"before " + FORMS[form] + b" behind"
-    assert sent([text]) is None
-    for size in range(1, 12):
-        assert sent([text[at : at + size] for at in range(0, len(text), size)]) is None
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.one_of(st.binary(min_size=8, max_size=60), st.from_regex(rb"[0-9A-Za-z+/_-]{8,60}", fullmatch=True)))
-)
-def test_every_pattern_has_a_core_in_it(secrets: list[bytes]) -> None:
-    wanted = patterns(secrets)
-    cores = cores_of(wanted)
-    assert all(any(core in each for core in cores) for each in wanted)
-    assert all(Guard(wanted).inside(b"." + each + b".") for each in wanted)
-    assert all(len(core) >= HOLD_MIN for core in cores)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from(sorted(FORMS)), st.lists(st.integers(0, 120), max_size=6), st.binary(max_size=40))
-def test_however_it_is_split(form: str, cuts: list[int], before: bytes) -> None:
-    text = before + FORMS[form] + b"!"
-    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    assert sent([text[a:b] for a, b in zip(places, places[1:], strict=False)]) is None
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from([SECRET[:3], SECRET[:-1], SECRET[1:], b"x", b"sk-live-", b"\n\n"]), max_size=12))
-def test_what_is_no_secret_passes_whole(pieces: list[bytes]) -> None:
-    if SECRET not in b"".join(pieces):
-        assert sent(pieces) == b"".join(pieces)
-
-
-def test_no_more_than_a_prefix_passes_before_the_cut() -> None:
-    guard = Guard(patterns([SECRET]))
-    passed = guard.feed(b"key: " + SECRET[: HOLD_MIN - 1])
-    assert passed == b"key: " + SECRET[: HOLD_MIN - 1]
-    assert guard.feed(SECRET[HOLD_MIN - 1 : 20]) == b""
-    assert guard.holds
-    with pytest.raises(Refused):
-        guard.feed(SECRET[20:])
-
-
-def test_an_event_is_never_held_back() -> None:
-    guard = Guard(patterns([SECRET]))
-    event = b'data: {"text": "sk-live-"}\n\n'
-    assert guard.feed(event) == event
-
-
-def test_short_secrets_are_not_looked_for() -> None:
-    assert patterns([b"short"]) == ()
-
-
-def test_compressed_bodies_are_looked_into() -> None:
-    for data in (gzip.compress(b"a" * 999) + gzip.compress(b"b"), zlib.compress(b"a" * 999 + b"b")):
-        inflater = Inflater()
-        assert b"".join(inflater.feed(data[at : at + 7]) for at in range(0, len(data), 7)) == b"a" * 999 + b"b"
-    with pytest.raises(Refused):
-        Inflater().feed(b"not compressed at all")
-    with pytest.raises(Refused):
-        Inflater().feed(gzip.compress(b"\0" * (80 << 20), 9))
-
 
 # --- usage ---
 

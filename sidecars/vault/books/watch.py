@@ -8,11 +8,12 @@ from collections.abc import Callable
 from json import dumps
 from typing import TYPE_CHECKING
 
-from ...kit.codec import Answer, Request
+from ...kit.codec import UNTIL_CLOSE, Answer, Request
 from ...kit.refusal import Refusal
 from .. import limits
 from ..decide import Plan
-from ..echo import Guard, Inflater, cores_of, patterns, secret_in_answer
+from ..guard.echo import Patterns, secret_in_answer
+from ..guard.screen import GZIP, Screen
 from ..headers import readable
 from .ledger import Counts
 from .rates import Rates
@@ -28,13 +29,29 @@ _UNAUDITED = "The request could not be written to the audit log"
 
 
 class _Notes:
-    """What is kept about one exchange: its guard, and for a body that is looked into, inflater and counter."""
+    """What is kept about one exchange: how its answer's body is looked into."""
 
-    __slots__ = ("guard", "inflater", "counter", "held")
+    __slots__ = ("patterns", "compressed", "counter", "sure", "screen")
 
-    def __init__(self, guard: Guard | None, inflater: Inflater | None, counter: Counter | None) -> None:
-        self.guard, self.inflater, self.counter = guard, inflater, counter
-        self.held = b""
+    def __init__(self, patterns: Patterns, counter: Counter | None, *, compressed: bool, sure: bool) -> None:
+        self.patterns, self.counter, self.compressed, self.sure = patterns, counter, compressed, sure
+        self.screen: Screen | None = None
+        """From the first bytes on that were not seen with the head."""
+
+    def pass_whole(self, payload: bytes) -> bytes:
+        """A whole body, seen with its head to hold no secret as it is."""
+        if self.patterns.begun(payload, half=True):
+            raise secret_in_answer()
+        if self.counter is not None:
+            self.counter.feed(payload)
+        return payload
+
+    def pass_piece(self, payload: bytes, *, last: bool) -> bytes:
+        """What may pass of a body, with the next bytes of it."""
+        if self.screen is None:
+            plain = self.counter.feed if self.counter is not None else None
+            self.screen = Screen(self.patterns, compressed=self.compressed, plain=plain, sure=self.sure)
+        return self.screen.feed(payload, last=last)
 
 
 class Books:
@@ -62,7 +79,7 @@ class Books:
         self._reactor, self._container = reactor, container
         self._audit, self._journal, self._counts, self._required = audit, journal, counts, required
         self._rates = Rates()
-        self._patterns: dict[tuple[bytes, ...], tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}
+        self._patterns: dict[tuple[bytes, ...], Patterns] = {}
         self._failed = False
         self.renewal: Callable[[Exchange], bool] | None = None
         """Set by who can refresh logins."""
@@ -97,60 +114,45 @@ class Books:
 
     def begins(self, exchange: Exchange, answer: Answer, came: bytes) -> Refusal | None:
         """The answer's head is there: refuse one that cannot be looked into or carries the secret itself."""
-        route = exchange.plan.route
-        guard = self._guard(exchange)
         refusal = self.carries_secret(exchange, came)
         if refusal is not None:
             return refusal
         coding = answer.coding
         if coding and not readable(coding):
             why = "The answer is compressed in a way that cannot be checked for credentials."
-            return Refusal(502, "content-coding", why, "", route.name, exchange.plan.grant.scope)
-        inflater = Inflater() if coding and coding.lower() != b"identity" and answer.length else None
-        counter = Counter.fitting(answer.content_type) if route.usage else None
-        exchange.notes = _Notes(guard, inflater, counter)
+            return Refusal(502, "content-coding", why)
+        compressed = bool(coding) and coding.lower() != b"identity" and bool(answer.length)
+        counter = Counter.fitting(answer.content_type) if exchange.plan.route.usage else None
+        sure = answer.length != UNTIL_CLOSE and answer.status != 101
+        exchange.notes = _Notes(self._patterns_of(exchange), counter, compressed=compressed, sure=sure)
         return None
 
     def carries_secret(self, exchange: Exchange, head: bytes) -> Refusal | None:
-        """Refuse a head, interim ones too, that carries the secret itself."""
-        guard = self._guard(exchange)
-        if guard is not None and guard.inside(head):
-            found = secret_in_answer().refusal
-            return found._replace(provider=exchange.plan.route.name, scope=exchange.plan.grant.scope)
-        return None
+        """Refuse a head, interim ones and trailers too, that carries the secret itself."""
+        return secret_in_answer().refusal if self._patterns_of(exchange).anywhere(head) else None
 
-    def _guard(self, exchange: Exchange) -> Guard | None:
+    def _patterns_of(self, exchange: Exchange) -> Patterns:
         secrets = exchange.loaded.secrets
-        wanted = self._patterns.get(secrets)
-        if wanted is None:
+        patterns = self._patterns.get(secrets)
+        if patterns is None:
             if len(self._patterns) > 64:
                 self._patterns.clear()
-            found = patterns(secrets)
-            wanted = self._patterns[secrets] = (found, cores_of(found))
-        return Guard(*wanted) if wanted[0] else None
+            patterns = self._patterns[secrets] = Patterns(secrets)
+        return patterns
 
     def passes(self, exchange: Exchange, payload: bytes, *, last: bool, seen: bool = False) -> bytes:
         """Payload on its way to the client."""
         notes = exchange.notes
         if not isinstance(notes, _Notes):
             return payload
-        if notes.inflater is not None:
-            return self._passes_inflated(notes, notes.inflater, payload, last=last)
-        if notes.counter is not None:
-            notes.counter.feed(payload)
-        return payload if seen or notes.guard is None else notes.guard.feed(payload, last=last)
+        if seen and not notes.compressed and not payload.startswith(GZIP):
+            return notes.pass_whole(payload)
+        return notes.pass_piece(payload, last=last)
 
-    def _passes_inflated(self, notes: _Notes, inflater: Inflater, payload: bytes, *, last: bool) -> bytes:
-        plain = inflater.feed(payload)
-        if notes.counter is not None:
-            notes.counter.feed(plain)
-        if notes.guard is not None:
-            notes.guard.feed(plain, last=last)
-            if notes.guard.holds:
-                notes.held += payload
-                return b""
-        payload, notes.held = notes.held + payload, b""
-        return payload
+    def busy(self, exchange: Exchange) -> bool:
+        """Whether there is more to look into of what `passes` was given."""
+        notes = exchange.notes
+        return isinstance(notes, _Notes) and notes.screen is not None and notes.screen.busy
 
     def ends(self, exchange: Exchange) -> None:
         """The answer is complete. The lines of one turn are written together, then the answers' ends are sent."""

@@ -119,6 +119,11 @@ class AnswerSide:
             framed += b"0\r\n%b\r\n" % trailer_lines(self._body.trailers)
         return framed
 
+    @property
+    def trailers(self) -> bytes:
+        """The trailers that would follow the body."""
+        return trailer_lines(self._body.trailers) if self._body is not None and self._body.trailers else b""
+
     def end(self) -> bool:
         """The upstream sends no more: True when that completes the body."""
         return self._body is not None and self._body.end()

@@ -46,13 +46,17 @@ class Watcher(Protocol):
         """The answer's head is there, `came` is it and what came with it; a refusal is sent instead of it."""
 
     def carries_secret(self, exchange: Exchange, head: bytes) -> Refusal | None:
-        """An interim head (1xx) is about to go to the client; a refusal is sent instead of it."""
+        """An interim head (1xx) or trailers are about to go to the client; a refusal is sent instead of them."""
 
     def passes(self, exchange: Exchange, payload: bytes, *, last: bool, seen: bool = False) -> bytes:
         """Payload is about to go to the client; returns what may go. Raises Refused when none may any more.
 
-        `last`: nothing follows. `seen`: it was in what `begins` was given, as it is here.
+        Nothing passes while `busy`: call it again with nothing more. `last`: nothing follows. `seen`: it was in what
+        `begins` was given, as it is here.
         """
+
+    def busy(self, exchange: Exchange) -> bool:
+        """Whether `passes` was given more than one turn of the loop can look into."""
 
     def ends(self, exchange: Exchange) -> None:
         """The answer is complete: write it down, then call the exchange's `audited`."""
@@ -76,7 +80,7 @@ class Exchange:
 
     __slots__ = (
         "_caller", "_watcher", "_pool", "plan", "loaded", "started", "notes", "_phase", "_request", "_answer",
-        "_tunnel", "_upstream", "_last", "_repeated",
+        "_tunnel", "_upstream", "_head", "_last", "_repeated", "_looking",
     )  # fmt: skip
 
     def __init__(
@@ -89,7 +93,8 @@ class Exchange:
         self._request, self._answer = RequestSide(plan), AnswerSide(plan.request)
         self._tunnel: Tunnel | None = None
         self._upstream: Upstream | None = None
-        self._last = b""
+        self._head = self._last = b""
+        self._looking = False
         self._repeated: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -180,7 +185,7 @@ class Exchange:
             elif self._answer.head is None:
                 self._read_heads(data)
             else:
-                self._deliver(b"", self._answer.payload(data))
+                self._deliver(self._answer.payload(data))
         except Refused as refused:
             self._broken(refused)
 
@@ -205,13 +210,13 @@ class Exchange:
             self._repeat(_RENEWED)
             return
         refusal = self._watcher.begins(self, answer, came)
-        head, payload = self._answer.begin(answer)
+        self._head, payload = self._answer.begin(answer)
         if refusal is not None:
             self.stop(refusal)
             return
-        self._deliver(head, payload)
+        self._deliver(payload, first=True)
 
-    def _deliver(self, head: bytes, payload: bytes) -> None:
+    def _deliver(self, payload: bytes, *, first: bool = False) -> None:
         """Send the head (once) and payload; and the end, when the body is complete.
 
         The last bytes stay here until the audit line is written: a client that has read a complete answer can rely on
@@ -223,8 +228,15 @@ class Exchange:
         if payload or done:
             # a whole answer that came at once was looked into together with its head, so not a second time here; in
             # chunks it was not, since the framing may have cut a secret in two
-            seen = bool(head) and done and answer.head is not None and answer.head.length >= 0
+            seen = first and done and answer.head is not None and answer.head.length >= 0
             payload = self._watcher.passes(self, payload, last=done, seen=seen)
+            if self._watcher.busy(self):
+                self._look_later()
+                return
+        if done and answer.trailers and (refusal := self._watcher.carries_secret(self, answer.trailers)):
+            self.stop(refusal)
+            return
+        head, self._head = self._head, b""
         wired = head + answer.wrap(payload)
         if done:
             self._last = wired
@@ -237,6 +249,25 @@ class Exchange:
             self._move(phases.BEGIN)
         if self._upstream is not None:
             carry(wired, self._upstream.wire, self._caller.wire)
+
+    def _look_later(self) -> None:
+        """A compressed body may become a thousand times as long: let others have their turn before the next piece."""
+        if self._upstream is not None:
+            self._upstream.wire.pause()
+        if not self._looking:
+            self._looking = True
+            self._pool.reactor.soon(self._look_on)
+
+    def _look_on(self) -> None:
+        self._looking = False
+        if self._phase not in (phases.SENT, phases.PASSING):
+            return
+        if self._upstream is not None and not self._caller.wire.full:
+            self._upstream.wire.resume()
+        try:
+            self._deliver(b"")
+        except Refused as refused:
+            self._broken(refused)
 
     def audited(self, refusal: Refusal | None) -> None:
         """The audit line of a complete answer is written: send its end. A refusal says that it could not be."""
@@ -308,7 +339,7 @@ class Exchange:
             if self._tunnel is not None:
                 self._end_tunnel()
             elif self._answer.end():
-                self._deliver(b"", b"")
+                self._deliver(b"")
             else:
                 self.upstream_lost(None)
         except Refused as refused:
@@ -318,6 +349,9 @@ class Exchange:
         """The connection broke before the answer was complete."""
         upstream = self._upstream
         if self._phase not in phases.LIVE or upstream is None:
+            return
+        if self._answer.done:
+            self._drop_upstream(reusable=False)  # all of it is here and is being looked into
             return
         try:
             if self._tunnel is not None:
@@ -388,5 +422,5 @@ class Exchange:
 
     def client_drained(self) -> None:
         """The client takes bytes again."""
-        if self._upstream is not None:
+        if self._upstream is not None and not self._looking:
             self._upstream.wire.resume()

@@ -98,7 +98,7 @@ class Pool:
     """
 
     def __init__(self, reactor: Reactor, dialer: Dialer) -> None:
-        self._reactor, self._dialer = reactor, dialer
+        self.reactor, self._dialer = reactor, dialer
         self._kept: dict[tuple[object, ...], list[Upstream]] = {}
         self._sweep: Timer | None = None
 
@@ -125,14 +125,14 @@ class Pool:
     def keep(self, upstream: Upstream) -> None:
         """Keep a connection for the next exchange, when there is room."""
         upstream.used = True
-        upstream.since = self._reactor.now
+        upstream.since = self.reactor.now
         kept = self._kept.setdefault(upstream.endpoint.key, [])
         if len(kept) >= limits.POOL_IDLE_MAX or upstream.wire.dead:
             upstream.wire.abort()
             return
         kept.append(upstream)
         if self._sweep is None:
-            self._sweep = self._reactor.later(limits.POOL_IDLE_SECONDS, self._swept)
+            self._sweep = self.reactor.later(limits.POOL_IDLE_SECONDS, self._swept)
 
     def drop(self, upstream: Upstream) -> None:
         """Forget a kept connection."""
@@ -143,14 +143,14 @@ class Pool:
 
     def _swept(self) -> None:
         """Close what was kept too long; wake up again only while something is kept."""
-        oldest = self._reactor.now - limits.POOL_IDLE_SECONDS
+        oldest = self.reactor.now - limits.POOL_IDLE_SECONDS
         left = [each.since for kept in self._kept.values() for each in kept if each.since > oldest]
         for kept in self._kept.values():
             for upstream in [each for each in kept if each.since <= oldest]:
                 self.drop(upstream)
         self._sweep = None
         if left:
-            self._sweep = self._reactor.later(max(0.05, min(left) - oldest), self._swept)
+            self._sweep = self.reactor.later(max(0.05, min(left) - oldest), self._swept)
 
     def close(self) -> None:
         """Close everything that is kept."""

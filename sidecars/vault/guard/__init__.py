@@ -1,0 +1,1 @@
+"""The echo guard: no answer carries the real credential to the client."""
