@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ..kit.answer import answer
 from ..kit.codec import split_head
 from ..kit.refusal import Refusal, Refused
 from . import limits
@@ -28,21 +29,6 @@ if TYPE_CHECKING:
         def left(self, client: Client) -> None: ...
 
 
-_REASONS = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    417: "Expectation Failed",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
-
-
 def error_answer(refusal: Refusal, *, close: bool) -> bytes:
     """A refusal on the wire: `error` as the AI services shape it, `message` as GitHub and GitLab do."""
     message = f"terok vault: {refusal.why}" + (f" To allow it: {refusal.allow}." if refusal.allow else "")
@@ -55,16 +41,12 @@ def error_answer(refusal: Refusal, *, close: bool) -> bytes:
             "allow": refusal.allow,
         }
     ).encode()
-    lines = [f"HTTP/1.1 {refusal.status} {_REASONS.get(refusal.status, 'Error')}", "Content-Type: application/json"]
-    lines.append(f"Content-Length: {len(body)}")
+    fields = {"X-Terok-Reason": refusal.rule}
     if refusal.status == 401:
-        lines.append('WWW-Authenticate: Basic realm="terok vault"')
+        fields["WWW-Authenticate"] = 'Basic realm="terok vault"'
     if refusal.retry_after:
-        lines.append(f"Retry-After: {refusal.retry_after}")
-    lines.append(f"X-Terok-Reason: {refusal.rule}")
-    if close:
-        lines.append("Connection: close")
-    return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + body
+        fields["Retry-After"] = str(refusal.retry_after)
+    return answer(refusal.status, body, "application/json", close=close, fields=fields)
 
 
 class Client:

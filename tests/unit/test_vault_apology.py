@@ -26,3 +26,23 @@ def test_a_client_that_says_nothing_does_not_hold_the_others(tmp_path: Path) -> 
         Path(vault.layout.vault_db).unlink()
         with vault.raw():
             assert vault.get("/", "token").status == 503
+
+
+def test_a_client_that_still_sends_hears_the_whole_answer(tmp_path: Path) -> None:
+    with Vault(tmp_path, {"p": provider("https://127.0.0.1:1")}, idle_seconds=300) as vault:
+        Path(vault.layout.vault_db).unlink()
+        with vault.raw() as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
+            client.sendall(bytes(900_000))
+            answer = b""
+            while piece := client.recv(65536):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"no-vault" in answer and answer.endswith(b"}")
+
+
+def test_clients_that_say_nothing_hear_it_too_and_do_not_keep_the_process(tmp_path: Path) -> None:
+    with Vault(tmp_path, {"p": provider("https://127.0.0.1:1")}, idle_seconds=300) as vault:
+        Path(vault.layout.vault_db).unlink()
+        with vault.raw() as client:
+            assert client.recv(65536).startswith(b"HTTP/1.1 503 ")
+            assert vault.wait() == 0
