@@ -163,7 +163,7 @@ def annotated_name(state: dict[str, Any]) -> str:
 
 
 def _meant_for_us(annotations: dict[str, str]) -> bool:
-    """Whether an annotation asks for services of ours.
+    """Whether an annotation asks for terok's services.
 
     Raises:
         TerokError: a key resembles ours without being one, or has no value. Ignoring it would start an open container
@@ -247,7 +247,7 @@ def _report(state: dict[str, Any], stage: str, places: layout.Layout, error: Ter
 
 
 def _error_directory(state: dict[str, Any], places: layout.Layout) -> str | None:
-    """The bundle that the annotation points into, if it is a directory of ours alone; else the data directory."""
+    """The bundle that the annotation points into, if it is the operator's own directory; else the data directory."""
     try:
         path = _annotations(state).get(layout.ANNOTATION_SIDECAR, "")
     except TerokError:

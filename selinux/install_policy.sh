@@ -20,7 +20,7 @@ fail() { printf 'install_policy.sh: %s\n' "$@" >&2; exit 2; }
 # The kernel takes a context that is written to this file when the running policy knows it, and refuses it otherwise.
 known() { (printf 'system_u:object_r:%s:s0' "$1" >"$fs/context") 2>/dev/null; }
 
-trusted() { # PATH: refuse what somebody else than root and the caller could have put there or could still change
+trusted() { # PATH: refuse what a user other than root and the caller could have put there or could still change
   local owner mode
   [[ ! -L $1 ]] || fail "$1 is a symbolic link; run the script from where it really is."
   read -r owner mode < <(stat -c '%u %a' -- "$1")
@@ -72,7 +72,7 @@ here=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 script=$here/$(basename -- "${BASH_SOURCE[0]}")
 for path in "$here" "${BASH_SOURCE[0]}" "$here/$name.te"; do trusted "$path"; done
 
-# What was checked, shown and compiled is one copy that nobody else can change in between.
+# What was checked, shown and compiled is one copy that no other user can change in between.
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 cat -- "$here/$name.te" >"$work/$name.te"

@@ -33,7 +33,7 @@ class Opened:
         fds: listener -> listening descriptor.
         probe: a UDP socket connected to its resolver.
         monitors: netlink sockets that hear of changes of its firewall, and of its routes in the airlock.
-        dns_log: what dnsmasq's standard error becomes when somebody reads its log; else -1.
+        dns_log: what dnsmasq's standard error becomes when its log is read; else -1.
     """
 
     def __init__(self, wiring: Wiring) -> None:
@@ -47,7 +47,7 @@ class Opened:
                     self.fds[listener], self.dns_log = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def read_dns_log(self) -> str:
-        """What dnsmasq has written to its log so far and nobody has read; for the sentence of a failed start."""
+        """What dnsmasq has written to its log so far and was not read; for the sentence of a failed start."""
         source = next((fd for listener, fd in self.fds.items() if listener.kind == "dnslog"), -1)
         try:
             return os.read(source, 1 << 16).decode(errors="replace") if source >= 0 else ""
@@ -139,7 +139,7 @@ def _open_host_port(port: int) -> int:
     try:
         return sockets.listen_tcp("127.0.0.1", port)
     except OSError as error:
-        owner = ports.owner(port) or "nobody to be seen"
+        owner = ports.owner(port) or "an unknown process"
         raise TerokError(
             f"The container's port 127.0.0.1:{port} cannot be used: {error.strerror} ({owner} has it).",
             fix=f"end what uses port {port}, or run `terok cleanup` and prepare the container again for other ports",

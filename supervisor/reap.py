@@ -30,7 +30,7 @@ def reap(bundle: Bundle, runtime_dir: str, *, even_if_running: bool = False) -> 
     touched, unless `even_if_running`.
 
     Returns:
-        True when nothing of ours is left.
+        True when nothing of the supervisor is left.
     """
     known = record.read(bundle.record)
     if known is not None and known.alive() and not even_if_running:

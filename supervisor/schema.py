@@ -1,7 +1,7 @@
 """The sidecar JSON: the fully resolved wiring of one container, and the only door through which it is read.
 
-Whoever may write the file decides what the supervisor does, so it is believed only when it is a regular file of
-the operator's, that nobody else can write, at an absolute path without links at its end. Every key and type is
+A writer of the file decides what the supervisor does, so it is believed only when it is a regular file of
+the operator's, that no other user can write, at an absolute path without links at its end. Every key and type is
 checked; an unknown key or a newer version is refused, because half-understood wiring is not fail-closed.
 """
 
@@ -28,7 +28,7 @@ SIDECARS = {"vault": "vault", "ssh": "ssh", "gate": "gate", "audit": "shield.rea
 """The services that the supervisor can start, each `sidecars/<name>`; dnsmasq is not ours and stands beside them."""
 LISTENER_KINDS = ("unix", "netns", "netns6", "tcp", "nflog", "dnslog")
 SOURCES = ("nflog", "dnslog")
-"""Kinds that nobody connects to: they are only read."""
+"""Kinds without clients: they are only read."""
 PORT_MAX = 0xFFFF
 """The largest TCP port, and the largest NFLOG group."""
 
@@ -118,7 +118,7 @@ def load(path: str) -> Wiring:
     """Read and check a sidecar JSON.
 
     Args:
-        path: what the annotation says; controlled by whoever started the container.
+        path: what the annotation says; controlled by the user who started the container.
 
     Raises:
         SidecarError: with the reason; nothing was done yet.

@@ -22,7 +22,7 @@ NAMES = ("terok-superv", "terok-standby")
 
 
 def resolvers(net: int) -> list[Process]:
-    """Every dnsmasq of ours in the network namespace behind the descriptor.
+    """Every dnsmasq of terok in the network namespace behind the descriptor.
 
     The container's own programs share that network but not this process's mount namespace.
     """

@@ -1,4 +1,4 @@
-"""What the host must have: one check each, with the command that mends it. Used by setup and doctor."""
+"""What the host must have: one check each, with the command that helps. Used by setup and doctor."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _ports(env: Env) -> Iterator[Check]:
     if not taken:
         yield Check("hooks", "ports", OK, f"{wanted[0]} to {wanted[1]} are free")
         return
-    detail = ", ".join(f"{port}: {ports.owner(port) or 'somebody'}" for port in taken[:5])
+    detail = ", ".join(f"{port}: {ports.owner(port) or 'an unknown process'}" for port in taken[:5])
     left = wanted[1] - wanted[0] + 1 - len(taken) - len(ours)
     state = WARN if left >= 3 else FAIL
     yield Check("hooks", "ports", state, f"{detail}; {left} are left", "terok config set network.port_range null")

@@ -1,4 +1,4 @@
-"""`terok doctor`: runs every check, names the one cause to mend first, and mends what is safe with --fix."""
+"""`terok doctor`: runs every check, names the one cause to fix first, and fixes what is safe with --fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..kit.env import Env
 from ..kit.verb import switch, verb
 from . import checks, doctor_checks, setup
 
-MENDS: dict[str, Callable[[Env], list[str]]] = {
+FIXES: dict[str, Callable[[Env], list[str]]] = {
     "hooks": setup.install,
     "stale bundles": doctor_checks.remove_stale,
     "orphaned processes": doctor_checks.end_orphans,
@@ -34,8 +34,8 @@ def run(args: argparse.Namespace, env: Env) -> int:
     done: list[str] = []
     if args.fix:
         for each in results:
-            if each.state != check.OK and each.what in MENDS:
-                done += MENDS[each.what](env)
+            if each.state != check.OK and each.what in FIXES:
+                done += FIXES[each.what](env)
         results = examine(env) if done else results
     cause = first_cause(results)
     lines = [*done, *([""] if done else []), *checks.render(results, env.out), "", _verdict(cause, env)]
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
     env.out.emit(data, "\n".join(lines))
     if cause is None or cause.state == check.WARN:
         return Exit.OK
-    return Exit.FAILURE if cause.what in MENDS else Exit.MANUAL
+    return Exit.FAILURE if cause.what in FIXES else Exit.MANUAL
 
 
 def examine(env: Env) -> list[check.Check]:

@@ -123,7 +123,7 @@ def remove_stale(env: Env) -> list[str]:
 
 @dataclass(frozen=True)
 class Orphan:
-    """A process of ours that no record names."""
+    """A process of terok that no record names."""
 
     pid: int
     started: int
@@ -131,7 +131,7 @@ class Orphan:
 
 
 def orphans(env: Env) -> list[Orphan]:
-    """Processes of ours that belong to no container's record."""
+    """Processes of terok that belong to no container's record."""
     records = [record.read(env.layout.bundle(name).record) for name in containers(env.config)]
     known = {process for row in records if row for _, process in row.processes()}
     marks = [program("hookbin", "entry.py"), program("sidecars", "boot.py")]
@@ -152,7 +152,7 @@ def orphans(env: Env) -> list[Orphan]:
 
 
 def processes(env: Env) -> Iterator[Check]:
-    """Whether processes of ours outlived their containers."""
+    """Whether processes of terok outlived their containers."""
     found = orphans(env)
     if not found:
         yield Check("containers", "orphaned processes", OK, "none")

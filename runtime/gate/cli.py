@@ -130,7 +130,7 @@ def add(args: argparse.Namespace, env: Env) -> int:
     if args.credential is None:
         settings = settings.replace(credential=_default_credential(args, env, address))
     if os.path.exists(home.config):
-        mirror.create(home, settings)  # says that there is one, before anybody is asked
+        mirror.create(home, settings)  # says that there is one, before anything is asked
     os.makedirs(home.root, mode=0o700, exist_ok=True)
     if address.kind == "ssh":
         hostkeys.pin(home, address, hostkeys.choose(address, args.host_key or ""))

@@ -1,6 +1,6 @@
 """AppArmor and dnsmasq: a distribution's profile may keep dnsmasq from its files in the state bundle.
 
-Nobody but the kernel knows what a loaded profile forbids (the list of profiles is for root alone), so dnsmasq itself is
+Only the kernel knows what a loaded profile forbids (the list of profiles is for root alone), so dnsmasq itself is
 asked to read a configuration in the very place where a container's will be. Where it may not, names are resolved once,
 at the start, until an administrator has loaded the few lines that `terok setup` prints.
 """

@@ -28,7 +28,7 @@ def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
 
     The interpreter's absolute path is its argv[0] too, since Python derives `sys.executable` from it. The environment
     is given, since crun would hand its own on (crun 0.17: the container's), and the loader follows LD_LIBRARY_PATH
-    before the first line of ours; so the layout's directories are arguments.
+    before the hook's first line; so the layout's directories are arguments.
     """
     entry = program("hookbin", "entry.py")
     interpreter = os.path.abspath(sys.executable)

@@ -29,7 +29,7 @@ OWN, POLICY, TCP, NONE, FREE, UNKNOWN = "own labels", "policy module", "tcp", "n
 """Ways to the sockets. NONE: containers can't connect; FREE: SELinux does not confine containers on this host;
 UNKNOWN: the kernel does not answer this login's questions about its policy."""
 MISSING, CURRENT, OTHER = "missing", "current", "other"
-"""What the loaded policy has of ours: nothing, the module of this version, or one of another version."""
+"""What the loaded policy has of terok: nothing, the module of this version, or one of another version."""
 
 SERVED = ("create", "bind", "listen", "accept", "read", "write", "getattr", "getopt", "setopt", "shutdown")
 """What the supervisor and a sidecar do with a socket (class unix_stream_socket)."""

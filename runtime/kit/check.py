@@ -15,7 +15,7 @@ class Check:
     what: what was looked at.
     state: `OK`, `WARN` (something works less well) or `FAIL` (containers can't start).
     detail: what was found.
-    fix: the command that mends it; empty when nothing needs mending.
+    fix: the command that helps; empty when there is nothing to fix.
     """
 
     subsystem: str

@@ -16,12 +16,12 @@ def make_dir(path: str, mode: int = 0o700) -> str:
     """Make a directory and its parents, and give the last one exactly `mode` whatever the umask; returns `path`.
 
     Raises:
-        TerokError: it can't be made, or belongs to somebody else.
+        TerokError: it can't be made, or belongs to another user.
     """
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
         if os.stat(path).st_uid != os.geteuid():
-            raise TerokError(f"The directory {path} belongs to somebody else.", fix="move it away, or change paths.*")
+            raise TerokError(f"The directory {path} belongs to another user.", fix="move it away, or change paths.*")
         os.chmod(path, mode)
     except OSError as error:
         raise TerokError(f"Could not make the directory {path}: {error.strerror}.") from error
@@ -56,7 +56,7 @@ def write_json(path: str, data: Any) -> None:
 
 
 def read_json(path: str) -> Any:
-    """A JSON file of ours, or None when it is missing or damaged."""
+    """A JSON file of terok, or None when it is missing or damaged."""
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)

@@ -1,6 +1,6 @@
 """The project file `.terok.yml`: it may narrow what the operator's configuration allows, and never widen it.
 
-It comes with a project's files, so somebody else may have written it.
+It comes with a project's files, so another person may have written it.
 """
 
 from __future__ import annotations

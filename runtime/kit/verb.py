@@ -4,8 +4,8 @@
     def x(args: Namespace, env: Env) -> int:
         \"\"\"What --help and the man page say about it.\"\"\"
 
-`runtime/verbs.py` names the function and gives its one line of help. Whoever reads that table (the parser, the
-completion, the man pages) imports the module of a verb only when that verb is needed.
+`runtime/verbs.py` names the function and gives its one line of help. The readers of that table (the parser, the
+completion, the man pages) import the module of a verb only when that verb is needed.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def compose(state: bytes, data: str, runtime: str, config: str) -> str:
     cfg = load_at(Layout(data, runtime, config))
     request = request_of(check_name(identity[:12]), annotations, cfg)
     prepared = prepare_in(request, cfg, network_of(document, read_config(bundle), cfg))
-    # the runtime directory is what the container sees, whoever its user is
+    # the runtime directory is what the container sees, whatever its user
     variables = container_env(cfg.layout.runtime_dir(request.container))
     files.write(variables, env_file(prepared.env), mode=0o644)
     return str(prepared.bundle.sidecar)

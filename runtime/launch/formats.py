@@ -31,7 +31,7 @@ def compose(words: Words) -> str:
         elif flag.name not in _COMPOSE_NEEDLESS:
             raise TerokError(
                 f"podman's {flag.written} can't be written into a Compose file by terok.",
-                fix=f"leave it away here and add it to the service {service.get('container_name', '')} by hand",
+                fix=f"remove it here and add it to the service {service.get('container_name', '')} by hand",
                 code=Exit.USAGE,
             )
     name = service.get("container_name", "service")

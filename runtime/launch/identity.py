@@ -52,7 +52,7 @@ def make(plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundl
     found = Identity()
     if plan.scope is None or not (plan.broker or plan.gate):
         return found
-    # the services open it too, and say what is missing to whoever asks them
+    # the services open it too, and say what is missing to their clients
     store = services.open_store(cfg.layout, create=True)
     assert store is not None
     with store:

@@ -22,7 +22,7 @@ SANDBOX_MANAGED_FLAGS = frozenset(
 
 BRIDGES_DIR = "/usr/local/share/terok-sandbox/bridges"
 MANAGED_TARGETS = (IN_CONTAINER, "/etc/resolv.conf", BRIDGES_DIR)
-"""Paths in the container where something of ours is mounted."""
+"""Paths in the container where terok mounts something."""
 
 _LINKS = {"/var/run": "/run", "/var/lock": "/run/lock", "/bin": "/usr/bin", "/lib": "/usr/lib", "/sbin": "/usr/sbin"}
 """Symbolic links that most images have, with where they lead."""
@@ -120,12 +120,12 @@ def _refuse_flags(words: Words) -> None:
 
 def _refusal(flag: Flag, reason: str) -> TerokError:
     return TerokError(
-        f"podman's {flag.written} is refused: {reason}.", fix=f"leave {flag.written} away", code=Exit.REFUSED
+        f"podman's {flag.written} is not allowed: {reason}.", fix=f"remove {flag.written}", code=Exit.REFUSED
     )
 
 
 def reject_managed_volumes(podman_args: Sequence[str], *, also: Iterable[str] = ()) -> None:
-    """Refuse a -v, --volume, --mount, --tmpfs or --secret whose target overlaps a mount of ours.
+    """Refuse a -v, --volume, --mount, --tmpfs or --secret whose target overlaps a mount of terok.
 
     Args:
         podman_args: what stands after `--`.

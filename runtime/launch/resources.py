@@ -59,7 +59,7 @@ def kept_ports(bundle: Bundle) -> list[int] | None:
 
 
 def pick_ports(cfg: Config, count: int) -> list[int]:
-    """Free ports on 127.0.0.1 that no other container of ours has; all are held open until the last one is found.
+    """Free ports on 127.0.0.1 that no other prepared container has; all are held open until the last one is found.
 
     Raises:
         TerokError: the configured range has not enough free ones.
@@ -103,7 +103,7 @@ def is_free(port: int) -> bool:
 
 
 def all_ports(cfg: Config) -> dict[str, list[int]]:
-    """The ports of every container of ours, by name."""
+    """The ports of every prepared container, by name."""
     return {name: kept_ports(cfg.layout.bundle(name)) or [] for name in containers(cfg)}
 
 

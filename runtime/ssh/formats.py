@@ -22,7 +22,7 @@ GENERATED = ("ed25519", "ecdsa-256", "ecdsa-384", "ecdsa-521", "rsa")
 
 SECURITY_KEY = (
     "It is a security key (FIDO): its private half is in the hardware, which has to be plugged in and touched. "
-    "The signer holds private keys itself and serves containers while nobody is at the machine"
+    "The signer holds private keys itself and serves containers while the operator is away"
 )
 
 

@@ -150,10 +150,10 @@ def _unique(found: list[HostKey]) -> list[HostKey]:
 
 
 def scan(host: str) -> list[HostKey]:
-    """Ask the host for its keys with ssh-keyscan(1); whoever answers is believed by nobody until confirmed.
+    """Ask the host for its keys with ssh-keyscan(1); the answer is not believed until it is confirmed.
 
     Raises:
-        TerokError: ssh-keyscan is missing, or nobody answered.
+        TerokError: ssh-keyscan is missing, or there was no answer.
     """
     name, port = host, str(DEFAULT_PORT)
     if host.startswith("["):

@@ -96,7 +96,7 @@ def answer(question: Waiting, *, yes: bool) -> None:
     """
     try:
         fd = os.open(question.answer, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # the FIFO is gone, or nobody has it open for reading
+    except OSError:  # the FIFO is gone, or no signer has it open for reading
         raise TerokError(f"The signature {question.id} does not wait any more.", code=Exit.NOT_FOUND) from None
     with open(fd, "wb", buffering=0) as file:
         file.write(YES if yes else NO)

@@ -36,7 +36,7 @@ class Service:
         listeners: where the redirect rules lead, IPv4 and IPv6.
         policy_path: `policy.json`; read again when it has changed.
         audit: the container's log.
-        told: descriptor that gets one byte after each policy that is in force; -1: nobody waits.
+        told: descriptor that gets one byte after each policy that is in force; -1: no process waits.
         idle_seconds: leave after this long without a connection; 0: stay.
     """
 
@@ -97,7 +97,7 @@ class Service:
             try:
                 os.write(self._told, self.policy.generation.to_bytes(8, "big"))
             except BlockingIOError:
-                pass  # full: nobody reads what is said
+                pass  # full: the reader is not reading
 
     def _time_next_end(self) -> None:
         if self._ender is not None:

@@ -52,7 +52,7 @@ def environment(config: Iterable[tuple[str, str]] = (), **variables: str) -> dic
     """The whole environment of a git process.
 
     Args:
-        config: pairs on top of what every git of ours gets; later ones win.
+        config: pairs on top of what every git process gets; later ones win.
         variables: further variables.
     """
     env = {

@@ -175,7 +175,7 @@ class Keeper:
             sync.synchronise(self._site, settings)
         finally:
             job.answer({})
-        mirror.tidy(self._site.home)  # nobody waits for it
+        mirror.tidy(self._site.home)  # no client waits for it
         return {}
 
 

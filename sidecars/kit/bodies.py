@@ -1,7 +1,7 @@
 """Message bodies, strictly: bytes in, payload out, no I/O (RFC 9112, section 7).
 
 Each reader takes what arrived and returns the payload in it. `done` tells that the body is complete, and `rest` holds
-the bytes behind its end. Chunk extensions are dropped: nobody behind us must have to read them.
+the bytes behind its end. Chunk extensions are dropped: no program behind this one has to read them.
 """
 
 from __future__ import annotations

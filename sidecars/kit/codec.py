@@ -138,7 +138,7 @@ def parse_request(head: bytes) -> Request:
     """Read a request head, its empty line included.
 
     Raises:
-        Refused: it breaks a rule of RFC 9112, or one of ours.
+        Refused: it breaks a rule of RFC 9112, or one of this file.
     """
     lines = _lines(head)
     match = _REQUEST_LINE.fullmatch(lines[0])
@@ -213,7 +213,7 @@ def _number(value: bytes, status: int) -> int:
 
 
 def read_answer(head: bytes, method: bytes) -> Answer:
-    """`parse_answer`, for heads that come again: whoever gets the answer must not change it."""
+    """`parse_answer`, for heads that come again: the caller must not change the answer."""
     answer = _ANSWERS.get((head, method))
     if answer is None:
         answer = parse_answer(head, method)

@@ -108,7 +108,7 @@ class Dialer:
         return lambda: self._learned(key, waiting, found)
 
     def _take_waiting(self, key: tuple[str, int], waiting: _Waiting) -> _Waiting:
-        """Who waits for this resolution; nobody when it came too late."""
+        """What waits for this resolution; nothing when it came too late."""
         if self._waiting.get(key) is not waiting:
             return []
         return self._waiting.pop(key)

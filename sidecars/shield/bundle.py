@@ -97,7 +97,7 @@ def prepare(
         user_profiles: the operator's profile directory.
         forwarder: the network's resolver, ADDRESS or ADDRESS#PORT; None without a network.
         features: of the installed dnsmasq.
-        services: (address, port) of TCP services of ours at the network's gateway (`services.mode: tcp`).
+        services: (address, port) of TCP services of terok at the network's gateway (`services.mode: tcp`).
         published_udp: UDP ports that the container publishes.
         audit_group: NFLOG group of the audit sidecar.
         in_airlock: the container has the airlock's network; names keep the addresses that they had there before.

@@ -63,7 +63,7 @@ class Running:
         supervisor = known.supervisor.open() if known.supervisor else None
         if known.supervisor is None or supervisor is None:
             raise TerokError(
-                f"The supervisor of {bundle.name} has died; its firewall stands, but nobody can change it.",
+                f"The supervisor of {bundle.name} has died; its firewall stays in force, but cannot be changed.",
                 fix=f"terok heal {bundle.name}",
             )
 

@@ -52,7 +52,7 @@ class Model:
         taught: domains that have a set of their own for the addresses that they taught, those with a line in the
             running dnsmasq's configuration; all other names share the set `live`.
         resolved: addresses of allowed names, where no dnsmasq can teach them.
-        services: (address, port) of TCP services of ours at the network's gateway.
+        services: (address, port) of TCP services of terok at the network's gateway.
         published_udp: UDP ports that the container publishes.
         audit_group: NFLOG group that gets a copy of noteworthy packets; None: no log.
         epoch: part of the mark of granted connections. A new one makes every connection be judged again.

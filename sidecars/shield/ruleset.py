@@ -203,7 +203,7 @@ def _recorded(model: Model, prefix: str, *when: Statement, rate: int = _LOG_RATE
 
 
 def _bypass(model: Model) -> Iterator[Rule]:
-    """As `down`, for as long as the set `bypass` has elements: the kernel ends it, whoever else has died by then.
+    """As `down`, for as long as the set `bypass` has elements: the kernel ends it, whichever process has died by then.
 
     What names taught meanwhile does not count afterwards, so learned addresses wait for `up`.
     """

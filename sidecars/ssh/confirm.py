@@ -1,7 +1,7 @@
 """The operator's word: a pending signature is two files in the container's state bundle.
 
 `ID.json` says what is to be signed; `ID.answer` is a FIFO that `terok ssh confirm` writes `yes` or `no` into. The
-signer waits for the FIFO as for any socket, so nobody polls, and no session bus or daemon is needed. Both files are
+signer waits for the FIFO as for any socket, so nothing polls, and no session bus or daemon is needed. Both files are
 the operator's alone (0600 in a 0700 directory), and no path of the bundle is visible in the container.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ...supervisor.ground.quick import dumps
 
 QUESTIONS_MAX = 8
-"""Signatures that wait for one operator; more are refused at once, so that nobody says yes to a flood."""
+"""Signatures that wait for one operator; more are refused at once, so that a flood is not confirmed by habit."""
 
 SECONDS = 120.0
 """How long a signature waits; ssh itself gives up after two minutes (sshd's LoginGraceTime)."""

@@ -22,7 +22,7 @@ KIND = "ssh-key"
 
 
 class Unavailable(Exception):
-    """A key cannot be used now; the text is for the audit, `allow` says what mends it."""
+    """A key cannot be used now; the text is for the audit, `allow` says what helps."""
 
     def __init__(self, reason: str, allow: str = "") -> None:
         super().__init__(reason)

@@ -37,7 +37,7 @@ FIELDS = frozenset({"hosts", "users", "namespaces", "rate", "require_bind", "for
 
 
 class PolicyError(ValueError):
-    """A policy is not understood; its key signs nothing until it is mended."""
+    """A policy is not understood; its key signs nothing until it is corrected."""
 
 
 class Pin(NamedTuple):

@@ -313,7 +313,7 @@ def _userauth(reader: Reader) -> UserAuth:
     if method not in _METHODS:
         raise WireError(f"a userauth request has the method {method[:40]!r}")
     if not reader.boolean():
-        raise WireError("a userauth request is only a probe, which nobody signs")
+        raise WireError("a userauth request is only a probe and is not signed")
     algorithm, key = reader.text(), reader.string()
     host_key = reader.string() if method == _METHODS[1] else None
     reader.end()

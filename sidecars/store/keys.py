@@ -1,4 +1,4 @@
-"""The data key: made once, wrapped by each unlock tier, found again by whoever may read a key file.
+"""The data key: made once, wrapped by each unlock tier, found again by a process that may read a key file.
 
 Two kinds of key files exist, both one line of text, 0600, owned by the operator:
 

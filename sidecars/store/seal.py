@@ -3,7 +3,7 @@
 A sealed value is `version byte, 12-byte nonce, ciphertext, 16-byte tag` (NIST SP 800-38D). Nonces are random: one key
 may seal 2^32 values before a collision is likely enough to matter, which no vault reaches.
 The identity is encoded with each field's length before it, so no two identities give the same bytes.
-`cryptography` is imported when the first key is used: whoever only describes or checks tokens never pays for it.
+`cryptography` is imported when the first key is used: a process that only describes or checks tokens never pays for it.
 """
 
 from __future__ import annotations

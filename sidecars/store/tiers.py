@@ -217,8 +217,8 @@ def strength(store: Store) -> str:
     have = store.tiers().keys()
     if KEY_FILE_TIER in have:
         return (
-            "weak: a key file beside the vault opens it; whoever can read your files (a backup, a stolen disk without "
-            "encryption) can read the secrets"
+            "weak: a key file beside the vault opens it; a copy of your files (a backup, a stolen disk) "
+            "reveals the secrets"
         )
     if PASSPHRASE in have:
         return "good: a passphrase opens it; as strong as the passphrase"

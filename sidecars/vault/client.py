@@ -78,7 +78,7 @@ class Client:
     # --- the wire's owner ---
 
     def received(self, data: bytes) -> None:
-        """Bytes of a head, of the running exchange's body, or of a body that nobody wants any more."""
+        """Bytes of a head, of the running exchange's body, or of a body that is dropped."""
         exchange = self._exchange
         if exchange is not None:
             try:

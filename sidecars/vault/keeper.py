@@ -1,4 +1,4 @@
-"""What the relay knows of the vault: tokens, routes and credentials, read again when somebody changed them.
+"""What the relay knows of the vault: tokens, routes and credentials, read again when they were changed.
 
 Nothing is asked of a running sidecar when a token is revoked, a credential rotated or the vault locked: one pragma a
 request tells that the database moved, and one stat(2) that the routes did.

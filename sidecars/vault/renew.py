@@ -25,7 +25,7 @@ Renewed = Callable[["Loaded | Refusal"], None]
 
 
 class Renewer:
-    """Asks the helper for one login at a time, whoever waits for it.
+    """Asks the helper for one login at a time, however many requests wait for it.
 
     Args:
         reactor: the loop.

@@ -93,7 +93,7 @@ class Service:
                 except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                     return
                 except OSError:
-                    # out of descriptors: whoever waits stays in the kernel's queue until something is closed
+                    # out of descriptors: waiting clients stay in the kernel's queue until something is closed
                     self._accept_off()
                     self.reactor.later(shared.ACCEPT_RETRY_SECONDS, self._accept_on)
                     return

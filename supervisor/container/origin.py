@@ -1,9 +1,9 @@
 """Who asked for a container's annotations: the operator, or the image.
 
 Podman 4 gives a container the annotations of its image's manifest as well as those of the command line, and a hook
-sees one list. An image that carries `terok.scope` would be handed the credentials of that scope by whoever merely
+sees one list. An image that carries `terok.scope` would be handed the credentials of that scope by a user who merely
 runs it. So the hook looks into Podman's own storage, which no image can write: an image whose manifest names
-anything of ours is refused, and wiring serves only the container that has its name, which is the operator's choice
+any of terok's keys is refused, and wiring serves only the container that has its name, which is the operator's choice
 alone.
 
 The storage's files (containers-storage(1)): `<graph>/<driver>-containers/containers.json`, for containers with --rm
@@ -90,12 +90,12 @@ class Origin:
         return []
 
     def refuse_images_words(self) -> None:
-        """Raises TerokError when the image itself carries annotations of ours."""
+        """Raises TerokError when the image itself carries annotations of terok."""
         ours = sorted(name for name in self.annotations or {} if name.startswith(PREFIX))
         if ours:
             raise TerokError(
                 f"The image carries the annotation {ours[0]}, which only the operator may give to a container.",
-                fix="do not run this image; whoever built it asks for your credentials",
+                fix="do not run this image: its builder asks for your credentials",
             )
 
     def require_known_image(self) -> None:

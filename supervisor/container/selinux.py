@@ -122,7 +122,7 @@ def _listen_all(paths: Sequence[str]) -> list[int]:
 
 
 def own_files(wiring: Wiring) -> list[str]:
-    """What the container will see of ours: its runtime directory, and its mounts' sources in it or in the bundle.
+    """What the container will see of terok: its runtime directory, and its mounts' sources in it or in the bundle.
 
     Nothing else, whatever the wiring says: with another label, a file of the operator's would be open to the
     container under every other mount too.
@@ -150,7 +150,7 @@ def relabel(label: str, paths: Sequence[str]) -> None:
 
 
 def _relabel(label: bytes, path: str, depth: int) -> None:
-    # by descriptor: what is below a directory of ours may not be swapped for a link in between
+    # by descriptor: what is below terok's directory may not be swapped for a link in between
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode

@@ -1,4 +1,4 @@
-"""The one exception that carries a sentence for people, and the exit codes of every program of ours."""
+"""The one exception that carries a sentence for people, and the exit codes of every program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TerokError(Exception):
 
     Args:
         what: one sentence: what was attempted and why it failed. Never holds a secret.
-        fix: the command or the change that mends it; empty when there is none.
+        fix: the command or the change that helps; empty when there is none.
         code: the exit code of a program that ends with it (see `Exit`).
     """
 

@@ -1,4 +1,4 @@
-"""Every path of ours, on the host and in the container. No other module joins one."""
+"""Every path of terok, on the host and in the container. No other module joins one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ AIRLOCK_PORT = 9440
 
 
 def check_name(name: str) -> str:
-    """Return `name` when it may name a container, a scope or a directory of ours.
+    """Return `name` when it may name a container, a scope or one of terok's directories.
 
     Podman's own rule ([a-zA-Z0-9][a-zA-Z0-9_.-]*) with a length limit, so `/`, `..` and a leading dot or
     dash never reach a path or an argument list.

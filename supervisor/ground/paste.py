@@ -8,7 +8,7 @@ from __future__ import annotations
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./:,@%+=-")
 WORD_MAX = 256
-"""Longer words give no command: nobody reads them."""
+"""Longer words give no command: people do not read them."""
 
 
 def quoted(word: str) -> str:

@@ -1,6 +1,6 @@
 """Listening sockets and descriptor passing, on `_socket` alone: the `socket` module costs the hook 4 ms.
 
-Sockets are handed around as plain descriptors. Whoever serves one builds its own object from it.
+Sockets are handed around as plain descriptors. The process that serves one builds its own object from it.
 """
 
 from __future__ import annotations

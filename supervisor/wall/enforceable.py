@@ -19,15 +19,15 @@ def check(container: Container, origin: Origin | None) -> None:
     """Refuse a container whose firewall would not hold.
 
     NET_ADMIN changes rules and marks, NET_RAW sets marks (kernel >= 5.17) and writes packets past the resolver. A
-    network that is shared has the rules of whoever came last: only an empty pod, whose first container this is, can
-    be protected; what joins it later is under the same rules.
+    network that is shared has the rules of the container that came last: only an empty pod, whose first container this
+    is, can be protected; what joins it later is under the same rules.
 
     Args:
         container: as it was created.
         origin: what Podman's storage says; None when the container was checked at its start already.
 
     Raises:
-        TerokError: with what to leave away.
+        TerokError: with the option to remove.
     """
     held = sorted(container.capabilities & {"CAP_NET_ADMIN", "CAP_NET_RAW"})
     if held:

@@ -99,7 +99,7 @@ def check(shield: Shield) -> None:
 
 
 def restore(namespaces: Namespaces, shield: Shield) -> None:
-    """Put back what should be in force now, after somebody else changed or flushed the table.
+    """Put back what should be in force now, after another process changed or flushed the table.
 
     Raises:
         TerokError: as `apply`.

@@ -27,7 +27,7 @@ def listen(group: int, copy_bytes: int) -> int:
         copy_bytes: how much of each packet is delivered.
 
     Raises:
-        OSError: somebody else reads the group (EBUSY, EPERM), or the kernel has no NFLOG.
+        OSError: another process reads the group (EBUSY, EPERM), or the kernel has no NFLOG.
     """
     made = socket(_AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, _NETLINK_NETFILTER)
     try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TIMEOUT = 10.0
-"""Seconds for the program; the library is bounded by whoever runs this in a child."""
+"""Seconds for the program; the library is bounded by the caller, which runs this in a child."""
 
 
 class Refused(TerokError):

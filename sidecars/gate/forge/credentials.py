@@ -152,7 +152,7 @@ def _ssh_key(config: GateConfig, scope: str, store_path: str, key_files: Sequenc
 
 
 def ssh_command(home: GateHome, agent: str) -> str:
-    """The ssh command line for git: no configuration of anybody's, the pinned host keys, the agent's key alone."""
+    """The ssh command line for git: no user's configuration, the pinned host keys, the agent's key alone."""
     options = {
         "BatchMode": "yes",
         "CheckHostIP": "no",

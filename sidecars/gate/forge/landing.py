@@ -123,7 +123,7 @@ class Landing:
     # -- gatekeeping --
 
     def _propose(self, wishes: list[Wish], atomic: bool) -> None:
-        """Make proposals; a container's own branches show their new tips at once, since nobody else pushes there."""
+        """Make proposals; a container's own branches, to which no other pushes, show their new tips at once."""
         with state.State(self.home) as kept:
             groups = [wishes] if atomic else [[wish] for wish in wishes]
             for group in groups:

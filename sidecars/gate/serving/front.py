@@ -1,7 +1,7 @@
 """The front: the half of a gate that reads the container's bytes.
 
 Confined to git's own files, the mirror (reading) and one scratch directory (writing), without any network, and without
-a secret. Each connection has a process of its own, so a slow or broken one concerns nobody else; code is shared with
+a secret. Each connection has a process of its own, so a slow or broken one affects no other; code is shared with
 the parent, which costs little, and a waiting connection costs nothing until it says something.
 """
 

@@ -5,8 +5,8 @@ beside the log (`.head`) holds the last chain value, the number of lines and the
 end is missed as one taken out of the middle is. All writers hold flock(2) on the head while they append.
 
 The files are opened before the process is confined, and never by path afterwards: a full log is copied into `.1` and
-emptied in place. `verify` reads both and says whether the chain holds. What it cannot show: whoever may write the files
-can make a new chain. Ship the log elsewhere when that matters.
+emptied in place. `verify` reads both and says whether the chain holds. What it cannot show: a writer of
+the files can make a new chain. Ship the log elsewhere when that matters.
 """
 
 from __future__ import annotations
