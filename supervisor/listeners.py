@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from .container import selinux
-from .ground import netlink, ports, sockets, within
+from .ground import netlink, pids, sockets, within
 from .ground.errors import TerokError
 from .ground.layout import DNS_PORT
 from .wall import firewall, guard, nflog
@@ -139,7 +139,7 @@ def _open_host_port(port: int) -> int:
     try:
         return sockets.listen_tcp("127.0.0.1", port)
     except OSError as error:
-        owner = ports.owner(port) or "an unknown process"
+        owner = pids.port_owner(port) or "an unknown process"
         raise TerokError(
             f"The container's port 127.0.0.1:{port} cannot be used: {error.strerror} ({owner} has it).",
             fix=f"end what uses port {port}, or run `terok cleanup` and prepare the container again for other ports",

@@ -6,8 +6,7 @@ every reader sees; `Record.document` and `_decode` are the only two places that 
 
 from __future__ import annotations
 
-import os
-
+from .ground import durable
 from .ground.pids import Process as Process
 from .ground.quick import dumps, loads
 
@@ -22,7 +21,6 @@ else:
 SCHEMA = 1
 READY, ENDED, FAILED = "ready", "ended", "failed"
 """Phases that readers ask for; a supervisor is also `starting` and `ending`."""
-TEMPORARY = ".new"
 
 
 @dataclass(frozen=True)
@@ -119,14 +117,9 @@ class Record:
 def write(path: str, record: Record) -> None:
     """Replace the record at `path`; the directory must exist. Raises OSError.
 
-    Only the holder of the bundle's lock writes, so one name serves for every temporary file, and one that was left
-    by a writer that was killed is overwritten by the next.
+    Only the holder of the bundle's lock writes. What it tells of ends with the machine, so the disk is not waited for.
     """
-    temporary = path + TEMPORARY
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(dumps(record.document()) + "\n")
-    os.replace(temporary, path)
+    durable.replace(path, dumps(record.document()) + "\n", durable=False, only_writer=True)
 
 
 def read(path: str) -> Record | None:

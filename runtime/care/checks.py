@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ...supervisor.ground import kernel, ports, process
+from ...supervisor.ground import kernel, pids, process
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import SUN_PATH_MAX, outer_uid, socket_path
 from ..host import apparmor, hooks, podman
@@ -152,7 +152,7 @@ def _ports(env: Env) -> Iterator[Check]:
     if not taken:
         yield Check("hooks", "ports", OK, f"{wanted[0]} to {wanted[1]} are free")
         return
-    detail = ", ".join(f"{port}: {ports.owner(port) or 'an unknown process'}" for port in taken[:5])
+    detail = ", ".join(f"{port}: {pids.port_owner(port) or 'an unknown process'}" for port in taken[:5])
     left = wanted[1] - wanted[0] + 1 - len(taken) - len(ours)
     state = WARN if left >= 3 else FAIL
     yield Check("hooks", "ports", state, f"{detail}; {left} are left", "terok config set network.port_range null")

@@ -106,7 +106,7 @@ def run_set(args: argparse.Namespace, env: Env) -> int:
     if new != wanted:
         raise TerokError(f"{path} is written in a way that can't be changed safely.", fix=f"set {name} there by hand")
     os.makedirs(env.layout.config, mode=0o700, exist_ok=True)
-    files.write(os.path.realpath(path), after)
+    files.write(os.path.realpath(path), after, sync=True)
     load(env.environ)
     env.out.emit({name: value}, f"{name}: {_yaml(value)}")
     return Exit.OK

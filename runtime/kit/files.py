@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from typing import Any
 
+from ...supervisor.ground import durable
 from ...supervisor.ground.errors import TerokError
 
 
@@ -28,24 +29,14 @@ def make_dir(path: str, mode: int = 0o700) -> str:
     return path
 
 
-def write(path: str, content: str | bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` by a file with `content` and exactly `mode`, in one step.
+def write(path: str, content: str | bytes, *, mode: int = 0o600, sync: bool = False) -> None:
+    """Replace `path` by a file with `content` and exactly `mode`, in one step; `sync`: and wait for the disk.
 
     Raises:
         TerokError: the disk is full or the directory not writable; the old file is still there.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = f"{path}.new.{os.getpid()}"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        durable.replace(path, content, mode=mode, durable=sync)
     except OSError as error:
         raise TerokError(f"Could not write {path}: {error.strerror}.") from error
 

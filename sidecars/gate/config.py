@@ -6,8 +6,8 @@ import json
 import os
 from typing import NamedTuple
 
+from ...supervisor.ground import durable
 from ...supervisor.ground.errors import Exit, TerokError
-from ..kit import durable
 from .policy import Policy
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..kit import durable
+from ...supervisor.ground import durable
 from . import catalog
 from .model import Catalog, Source
 
@@ -50,7 +50,8 @@ def write_routes(layout: Layout) -> Catalog:
 
     found = sources(layout)
     catalogue = compile_files([source.path for source in found])._replace(sources=found)
-    _replace(layout.vault_routes, catalog.dump(catalogue))
+    os.makedirs(os.path.dirname(layout.vault_routes), mode=0o700, exist_ok=True)
+    durable.replace(layout.vault_routes, catalog.dump(catalogue))
     return catalogue
 
 
@@ -81,9 +82,3 @@ def _load_or_none(path: str) -> Catalog | None:
         return catalog.load(path)
     except TerokError:
         return None
-
-
-def _replace(path: str, data: bytes) -> None:
-    """Write a file completely or not at all: 0600, durable."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    durable.replace(path, data)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...supervisor.ground import audit
+from ...supervisor.ground import audit, durable
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.schema import Shield
@@ -262,19 +262,15 @@ def _beside(path: str, content: str | None) -> None:
 
 
 def write_file(path: str, content: str, *, mode: int = 0o600) -> None:
-    """Replace a file; a reader sees the old or the new one."""
-    partial = path + ".new"
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    with open(fd, "w", encoding="utf-8") as file:
-        os.fchmod(fd, mode)  # whatever the umask says
-        file.write(content)
-    os.replace(partial, path)
+    """Replace a generated file under the shield's lock."""
+    durable.replace(path, content, mode=mode, durable=False, only_writer=True)
 
 
 def write_lists(bundle: Bundle, live: Sequence[Target], denied: Sequence[Target]) -> None:
     """Write `live.allowed` and `deny.list`."""
-    write_file(bundle.live_allowed, "".join(f"{each}\n" for each in live))
-    write_file(bundle.deny_list, "".join(f"{each}\n" for each in denied))
+    # a person decided this, and nothing else says it again
+    durable.replace(bundle.live_allowed, "".join(f"{target}\n" for target in live), only_writer=True)
+    durable.replace(bundle.deny_list, "".join(f"{target}\n" for target in denied), only_writer=True)
 
 
 def read_list(path: str) -> list[Target]:

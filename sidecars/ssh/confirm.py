@@ -11,6 +11,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
+from ...supervisor.ground import durable
 from ...supervisor.ground.quick import dumps
 
 QUESTIONS_MAX = 8
@@ -78,12 +79,7 @@ class Desk:
         # for writing too: otherwise the FIFO is at its end before the operator opens it, and after
         fd = os.open(path + ANSWER, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         document = {"id": name, "asked": round(time.time(), 3), "expires": round(time.time() + SECONDS, 3), **fields}
-        made = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(made, dumps(document, None).encode() + b"\n")
-        finally:
-            os.close(made)
-        os.rename(path + ".new", path + QUESTION)
+        durable.replace(path + QUESTION, dumps(document, None) + "\n", durable=False, only_writer=True)
         return Pending(name, fd, now + SECONDS)
 
     def read(self, pending: Pending) -> bool:

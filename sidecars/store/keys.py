@@ -17,8 +17,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from ...supervisor.ground import durable
 from ...supervisor.ground.errors import Exit, TerokError
-from ..kit import durable
 from .records import LockedError
 from .seal import KEY_SIZE, SealBroken, Sealer
 
@@ -109,19 +109,13 @@ def unwrap(store: Store, tier: str, key: bytes) -> bytes:
 
 
 def write_key_file(path: str, key: bytes, *, data_key: bool) -> None:
-    """Write a key file: 0600, complete or not at all, durable on return.
+    """Write a key file: 0600, complete or not at all, durable on return: no tier in the database without its file.
 
     Args:
         data_key: True for the unlocked data key, False for the key of the key-file tier.
     """
     prepare([path])
     durable.replace(path, f"{_DATA_KEY if data_key else _KEY_FILE} {base64.b64encode(key).decode()}\n".encode())
-    # a power cut must not leave a tier in the database without its file
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def add_key_file(store: Store, path: str, data_key: bytes) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terok_host.supervisor import record
-from terok_host.supervisor.ground import pids
+from terok_host.supervisor.ground import durable, pids
 from terok_host.supervisor.record import Process, Record, Row
 from terok_host.supervisor.wall import guard
 
@@ -71,7 +71,7 @@ def test_a_container_is_alive_while_its_init_is(tmp_path: Path) -> None:
 
 def test_a_temporary_record_of_a_killed_writer_is_used_again(tmp_path: Path) -> None:
     path = tmp_path / "supervisor.json"
-    (tmp_path / ("supervisor.json" + record.TEMPORARY)).write_text("half a rec")
+    (tmp_path / ("supervisor.json" + durable.TEMPORARY)).write_text("half a rec")
     record.write(str(path), Record("box"))
     assert [file.name for file in tmp_path.iterdir()] == ["supervisor.json"]
 

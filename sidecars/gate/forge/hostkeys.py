@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import os
 
-from ....supervisor.ground import process
+from ....supervisor.ground import durable, process
 from ....supervisor.ground.errors import Exit, TerokError
 
 TYPE_CHECKING = False
@@ -84,6 +83,4 @@ def choose(address: Address, given: str) -> list[tuple[str, str]]:
 def pin(home: GateHome, address: Address, keys: list[tuple[str, str]]) -> None:
     """Write the scope's known_hosts."""
     text = "".join(f"{host_name(address)} {kind} {key}\n" for kind, key in keys)
-    fd = os.open(home.known_hosts, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w", encoding="ascii") as file:
-        file.write(text)
+    durable.replace(home.known_hosts, text)
