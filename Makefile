@@ -28,9 +28,15 @@ $(STAMP): pyproject.toml tests/lab/venv.sh
 bytecode: dev
 	@$(BIN)/python -m compileall -q $(wildcard $(FLOORS))
 
-check: dev ## Lint, types, house rules: ruff, mypy --strict, floors
+check: lint types house ## Lint, types, house rules: ruff, mypy --strict, floors (each alone: make lint, types, house)
+
+lint: dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: dev
 	$(BIN)/mypy
+
+house: dev
 	$(BIN)/python -m pytest -q tests/unit/test_house.py
 
 test-unit: dev ## Unit tests: no root, no Podman
@@ -68,4 +74,4 @@ clean: ## Remove what `make` built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(FLOORS) tests bench demo -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo dev packages bytecode check test-unit test test-wheel test-debian13 test-selinux bench docs clean
+.PHONY: help demo dev packages bytecode check lint types house test-unit test test-wheel test-debian13 test-selinux bench docs clean

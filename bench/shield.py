@@ -20,7 +20,7 @@ from terok_host.supervisor.ground import process
 from terok_host.supervisor.wall import firewall
 from tests.lab.house import House
 from tests.lab.waiting import until
-from tests.netns.world import FORWARDER, World
+from tests.lab.world import FORWARDER, World
 
 ROUNDS = 7
 SECONDS = 1.0

@@ -18,7 +18,7 @@ def furnish(
     house: House,
     *,
     upstream: str = "https://upstream.test",
-    ca_bundle: Path | None = None,
+    ca_bundle: Path | str | None = None,
     allowed: Sequence[str] = (ALLOWED,),
     scope: str = SCOPE,
     profile: str = PROFILE,
@@ -42,7 +42,7 @@ def furnish(
         house.terok("ssh", "generate", "--scope", scope)
 
 
-def add_words(scope: str, upstream: str, ca_bundle: Path | None) -> list[str]:
+def add_words(scope: str, upstream: str, ca_bundle: Path | str | None) -> list[str]:
     """The words of `terok vault add` that store the credential; its secret comes on standard input."""
     trust = [] if ca_bundle is None else ["--ca-bundle", str(ca_bundle)]
     return ["vault", "add", scope, PROVIDER, "--upstream", upstream, "--allow-private", *trust, "--replace"]

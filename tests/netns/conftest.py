@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.world import World
+
 from .nameserver import NameServer
-from .world import World
 
 
 @pytest.fixture

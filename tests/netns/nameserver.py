@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .world import FORWARDER, World
+from tests.lab.world import FORWARDER, World
 
 A, CNAME, AAAA, HTTPS = 1, 5, 28, 65
 _NXDOMAIN = 3

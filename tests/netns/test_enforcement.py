@@ -9,9 +9,9 @@ import time
 import pytest
 
 from terok_host.supervisor.wall import firewall
+from tests.lab.world import FORWARDER, World, counted
 
 from .nameserver import AAAA, HTTPS, NameServer, ask
-from .world import FORWARDER, World, counted
 
 ALLOWED, OTHER = "198.51.100.10", "198.51.100.66"
 ALLOWED6, OTHER6 = "2001:db8:1::10", "2001:db8:1::66"

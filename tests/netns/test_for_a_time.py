@@ -14,9 +14,9 @@ from terok_host.sidecars.shield.dnsmasq import Features
 from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.wall import firewall
 from tests.lab.waiting import until
+from tests.lab.world import World
 
 from .nameserver import NameServer, ask
-from .world import World
 
 ONE, TWO, THREE = "198.51.100.10", "198.51.100.20", "198.51.100.30"
 PAST, LATER = 1.0, time.time() + 3600

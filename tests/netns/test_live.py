@@ -15,9 +15,9 @@ from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.wall import firewall
 from tests.lab.waiting import until
+from tests.lab.world import World, counted
 
 from .nameserver import NameServer, ask, ask_stream, decode, question
-from .world import World, counted
 
 ONE, TWO, THREE = "198.51.100.10", "198.51.100.20", "198.51.100.30"
 

@@ -18,9 +18,9 @@ import pytest
 
 from terok_host.supervisor.ground.quick import loads
 from terok_host.supervisor.wall import firewall
+from tests.lab.world import FORWARDER, World, counted
 
 from .nameserver import NameServer, ask, ask_stream
-from .world import FORWARDER, World, counted
 
 ALLOW_HOST = {4: "198.51.100.10", 6: "2001:db8:1::10"}
 ALLOW_NET = {4: "203.0.113.7", 6: "2001:db8:2::7"}

@@ -10,8 +10,7 @@ import pytest
 from terok_host.supervisor.ground import kernel, within
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.wall import firewall, nft
-
-from .world import World
+from tests.lab.world import World
 
 ADDRESS = "203.0.113.1"
 

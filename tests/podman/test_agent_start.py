@@ -6,18 +6,17 @@ import json
 import os
 import pty
 import select
-import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab import scope
 from tests.lab.house import House
+from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
@@ -67,13 +66,9 @@ def place(house: House, nothing_left: None) -> Iterator[Path]:
 @pytest.fixture
 def provider(house: House, resolver: Resolver) -> Iterator[Upstream]:
     """The stand-in for the provider, and the words that send the scope's requests to it."""
-    authority = trustme.CA()
-    bundle = house.base / "start-authority.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("upstream.test").configure_cert(context)
-    with Upstream(context, resolver.records["upstream.test"][0], 443) as server:
-        words = scope.add_words(PROJECT, "https://upstream.test", bundle)
+    authority = Authority(house.base / "start-authority.pem", "upstream.test")
+    with Upstream(authority.context, resolver.records["upstream.test"][0], 443) as server:
+        words = scope.add_words(PROJECT, "https://upstream.test", authority.file)
         house.terok(*words, stdin=scope.SECRET + "\n")
         yield server
 

@@ -14,11 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from terok_host.sidecars.store import keys
-from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground.layout import GateHome
 from tests.lab.house import House
 from tests.standins.forge import PASSWORD, HttpsForge, SshForge
 from tests.standins.gate import git, make_upstream
+from tests.standins.stores import unlocked
 
 IDENTITY = (
     "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@x GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@x; cd /tmp; set -e; "
@@ -46,8 +46,7 @@ def https(house: House) -> Iterator[HttpsForge]:
     for name in ("online", "keeping"):
         git("config", "http.receivepack", "true", cwd=make_upstream(root / f"{name}.git"))
     made = HttpsForge(root, house.base)
-    with Store.open(house.layout.vault_db) as store:
-        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
+    with unlocked(house.layout) as store:
         for scope in ("online", "keeping"):
             store.put("credential", scope, "localhost", PASSWORD.encode(), {"auth": "basic"})
     for scope, mode in (("online", "online"), ("keeping", "gatekeeping")):
@@ -160,8 +159,7 @@ def test_over_ssh(house: House, name: str) -> None:
     key = Ed25519PrivateKey.generate()
     seed, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
     blob = text(b"ssh-ed25519") + text(public)
-    with Store.open(house.layout.vault_db) as store:
-        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
+    with unlocked(house.layout) as store:
         meta = {"scopes": ["deep"], "type": "ssh-ed25519", "public": base64.b64encode(blob).decode()}
         store.put("ssh-key", "", "deploy", blob + text(seed + public), meta)
     forge = SshForge(root, house.base / "sshd", "ssh-ed25519 " + base64.b64encode(blob).decode())
@@ -228,8 +226,7 @@ def test_an_upstream_that_is_gone(house: House, name: str) -> None:
     root.mkdir()
     git("config", "http.receivepack", "true", cwd=make_upstream(root / "gone.git"))
     forge = HttpsForge(root, house.base)
-    with Store.open(house.layout.vault_db) as store:
-        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
+    with unlocked(house.layout) as store:
         store.put("credential", "gone", "localhost", PASSWORD.encode(), {"auth": "basic"})
     options = ["--ca-file", str(forge.ca_file), "--mode", "online", "--refresh", "0"]
     house.terok("gate", "add", "gone", f"{forge.url}/gone.git", *options)

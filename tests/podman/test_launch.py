@@ -26,6 +26,7 @@ from terok_host.sidecars.store.tokens import digest
 from terok_host.supervisor import schema
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
+from tests.standins.stores import unlocked
 
 SECRET = "sk-ant-api03-the-real-one-never-leaves"
 SCOPE = "proj"
@@ -37,8 +38,7 @@ def house() -> Iterator[House]:
     """A house whose vault has two credentials in one scope, and a shield profile."""
     made = House.build()
     keys.create_vault(made.layout)
-    with Store.open(made.layout.vault_db) as store:
-        store.unlock(keys.find_data_key(store, keys.key_files(made.layout)))
+    with unlocked(made.layout) as store:
         store.put("credential", SCOPE, "anthropic", SECRET.encode(), {"auth": "api-key"})
         store.put("credential", SCOPE, "github", b"gho_the-real-one", {"auth": "api-key"})
         store.put("credential", "other", "anthropic", b"another", {"auth": "api-key"})

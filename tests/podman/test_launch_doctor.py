@@ -19,6 +19,7 @@ from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
+from tests.standins.stores import unlocked
 
 PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
 
@@ -176,8 +177,7 @@ def test_a_locked_vault_and_an_expired_login_are_named(house: House) -> None:
         found = cause(house)
         assert found is not None
         assert (found["what"], found["fix"]) == ("vault", "terok vault unlock")
-    with Store.open(house.layout.vault_db) as store:
-        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
+    with unlocked(house.layout) as store:
         store.put("credential", "p", "github", b"x", {"auth": "api-key", "expires_at": time.time() - 600})
     found = cause(house)
     assert found is not None

@@ -6,15 +6,14 @@ Two things are not as on the page: the image's name stands for one that the test
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 
 from tests.lab import scope
 from tests.lab.house import House
+from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
@@ -57,13 +56,9 @@ def newcomer(resolver: Resolver) -> Iterator[House]:
 def test_the_readmes_commands_work_and_print_what_it_shows(newcomer: House, resolver: Resolver) -> None:
     assert "terok setup " in README.read_text()
     newcomer.run(["terok", "setup"])
-    authority = trustme.CA()
-    bundle = newcomer.base / "authority.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("upstream.test").configure_cert(context)
-    stand_in = f"--upstream https://upstream.test --allow-private --ca-bundle {bundle}"
-    with Upstream(context, resolver.records["upstream.test"][0], 443) as provider:
+    authority = Authority(newcomer.base / "authority.pem", "upstream.test")
+    stand_in = f"--upstream https://upstream.test --allow-private --ca-bundle {authority.file}"
+    with Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider:
         for command, printed in commands():
             words = command.replace(" < key", f" {stand_in} < key")
             done = newcomer.run(["sh", "-c", f"exec 2>&1; {words}"], check=False)

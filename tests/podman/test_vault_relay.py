@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 
 from terok_host.supervisor import record
 from tests.lab import scope
 from tests.lab.house import House
 from tests.standins import services
+from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
@@ -24,13 +23,9 @@ CODE = '-o /dev/null -w "%{http_code}"'
 @pytest.fixture(scope="module")
 def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
     """The scope's provider on its stand-in address."""
-    authority = trustme.CA()
-    path = house.base / "vault-authority.pem"
-    authority.cert_pem.write_to_path(str(path))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("upstream.test").configure_cert(context)
-    scope.furnish(house, ca_bundle=path)
-    with Upstream(context, resolver.records["upstream.test"][0], 443) as provider:
+    authority = Authority(house.base / "vault-authority.pem", "upstream.test")
+    scope.furnish(house, ca_bundle=authority.file)
+    with Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider:
         provider.handlers["/v1/messages"] = services.anthropic
         yield provider
 

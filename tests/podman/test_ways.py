@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 
 from terok_host.runtime.host import podman
-from terok_host.sidecars.store import keys
-from terok_host.sidecars.store.store import Store
 from tests.lab import scope
 from tests.lab.house import House
+from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.forge import PASSWORD, HttpsForge
 from tests.standins.gate import make_upstream
+from tests.standins.stores import unlocked
 from tests.standins.upstream import Upstream
 
 WAYS_SCOPE, WAYS_PROFILE = "ways", "ways"
@@ -56,23 +54,18 @@ spec:
 @pytest.fixture(scope="module")
 def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
     """A scope with a credential, a key, a mirror and a profile; web servers on the allowed and the denied address."""
-    authority = trustme.CA()
-    path = house.base / "ways-authority.pem"
-    authority.cert_pem.write_to_path(str(path))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("upstream.test").configure_cert(context)
-    scope.furnish(house, ca_bundle=path, scope=WAYS_SCOPE, profile=WAYS_PROFILE)
+    authority = Authority(house.base / "ways-authority.pem", "upstream.test")
+    scope.furnish(house, ca_bundle=authority.file, scope=WAYS_SCOPE, profile=WAYS_PROFILE)
     root = house.base / "ways-forge"
     root.mkdir()
     make_upstream(root / f"{REPOSITORY}.git")
     forge = HttpsForge(root, house.base)
-    with Store.open(house.layout.vault_db) as store:
-        store.unlock(keys.find_data_key(store, keys.key_files(house.layout)))
+    with unlocked(house.layout) as store:
         store.put("credential", WAYS_SCOPE, "localhost", PASSWORD.encode(), {"auth": "basic"})
     options = ["--ca-file", str(forge.ca_file), "--mode", "gatekeeping", "--refresh", "0"]
     house.terok("gate", "add", WAYS_SCOPE, f"{forge.url}/{REPOSITORY}.git", *options)
     with (
-        Upstream(context, resolver.records["upstream.test"][0], 443) as provider,
+        Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider,
         Upstream(None, resolver.records[scope.ALLOWED][0], 80),
         Upstream(None, resolver.records[scope.DENIED][0], 80),
     ):

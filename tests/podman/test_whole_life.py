@@ -6,20 +6,19 @@ import json
 import os
 import shlex
 import signal
-import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from terok_host.supervisor import record
 from tests.lab import leaks, scope
 from tests.lab.house import House
 from tests.lab.waiting import until
 from tests.lab.wakeups import woken
+from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
@@ -34,14 +33,10 @@ REFUSED_WITHIN = 0.5
 @pytest.fixture(scope="module")
 def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
     """The scope's provider on its stand-in address, a web server on the allowed and one on the denied address."""
-    authority = trustme.CA()
-    path = house.base / "authority.pem"
-    authority.cert_pem.write_to_path(str(path))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("upstream.test").configure_cert(context)
-    scope.furnish(house, ca_bundle=path)
+    authority = Authority(house.base / "authority.pem", "upstream.test")
+    scope.furnish(house, ca_bundle=authority.file)
     with (
-        Upstream(context, resolver.records["upstream.test"][0], 443) as provider,
+        Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider,
         Upstream(None, resolver.records[scope.ALLOWED][0], 80),
         Upstream(None, resolver.records[scope.DENIED][0], 80),
     ):

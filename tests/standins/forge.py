@@ -6,13 +6,12 @@ import base64
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import trustme
+from tests.standins.authority import Authority
 
 USER, PASSWORD = "x-access-token", "forge-secret-0123456789"
 EXEC_PATH = subprocess.run(["git", "--exec-path"], capture_output=True, text=True, check=True).stdout.strip()
@@ -102,14 +101,11 @@ class HttpsForge:
     def __init__(self, root: Path, scratch: Path) -> None:
         self.root = root
         self.seen: list[tuple[str, str, str]] = []
-        authority = trustme.CA()
-        self.ca_file = scratch / "ca.pem"
-        authority.cert_pem.write_to_path(self.ca_file)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost").configure_cert(context)
+        authority = Authority(scratch / "ca.pem", "localhost")
+        self.ca_file = authority.file
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.forge = self
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._server.socket = authority.context.wrap_socket(self._server.socket, server_side=True)
         self.url = f"https://localhost:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

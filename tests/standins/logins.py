@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import trustme
-
-from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.credential import Credential
 from terok_host.sidecars.store.records import Item
 from terok_host.sidecars.store.store import Store
-from terok_host.supervisor.ground import process
-from terok_host.supervisor.ground.layout import Layout
+from tests.standins.authority import Authority
 
 
 class TokenServer:
@@ -30,11 +24,8 @@ class TokenServer:
         self.hold = threading.Event()
         self.hold.set()
         self.asked = threading.Event()
-        authority = trustme.CA()
-        self.ca_file = str(directory / "ca.pem")
-        authority.cert_pem.write_to_path(self.ca_file)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority = Authority(directory / "ca.pem", "127.0.0.1")
+        self.ca_file = authority.file
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,7 +45,7 @@ class TokenServer:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = False
-        self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
+        self.http.socket = authority.context.wrap_socket(self.http.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self.http.server_address[1]}/token"
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,))
         self.thread.start()
@@ -79,12 +70,6 @@ class TokenServer:
         self.http.server_close()
 
 
-def unlocked(layout: Layout) -> Store:
-    store = Store.open(layout.vault_db)
-    keys.ensure_unlocked(store, keys.key_files(layout))
-    return store
-
-
 def put(store: Store, expires_at: float = 1000.0, **meta: Any) -> None:
     login = Credential("oauth", "access-0", refresh_token="refresh-0", expires_at=expires_at)
     store.put("credential", "work", "anthropic", login.encode(), {"auth": "oauth", "expires_at": expires_at, **meta})
@@ -94,13 +79,3 @@ def get(store: Store) -> Item:
     found = store.get("credential", "work", "anthropic")
     assert found is not None
     return found
-
-
-def ended(pid: int) -> int:
-    """The exit code of a child, within 20 s; negative: the signal."""
-    fd = process.pidfd(pid)
-    try:
-        assert process.wait_gone(fd, 20)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    finally:
-        os.close(fd)

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from terok_host.runtime import cli
-from terok_host.sidecars.store import keys, tiers
+from terok_host.sidecars.store import tiers
 from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground.layout import Layout
+from tests.standins.stores import unlocked
 
 PASSPHRASE = "correct horse battery"
 
@@ -65,9 +66,7 @@ class Operator:
         return self("vault", "add", scope, provider, *more, stdin=secret + "\n")
 
     def store(self) -> Store:
-        store = Store.open(self.layout.vault_db)
-        keys.ensure_unlocked(store, keys.key_files(self.layout))
-        return store
+        return unlocked(self.layout)
 
 
 def recovery_key(ran: Ran) -> str:

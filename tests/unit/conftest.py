@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from terok_host.sidecars.gate.forge import sync
 from terok_host.sidecars.store import keys
 from terok_host.supervisor.ground.layout import Layout
+from tests.standins.authority import Authority
 from tests.standins.gate import Rig, make_upstream
-from tests.standins.logins import TokenServer, put, unlocked
+from tests.standins.logins import TokenServer, put
+from tests.standins.stores import unlocked
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault, provider
-
-
-class Authority:
-    """A certificate authority of the tests, and a server context for `localhost`."""
-
-    def __init__(self, root: Path) -> None:
-        self.ca = trustme.CA()
-        self.file = str(root / "ca.pem")
-        self.ca.cert_pem.write_to_path(self.file)
-        self.context = self.server("localhost", "127.0.0.1")
-
-    def server(self, *names: str) -> ssl.SSLContext:
-        """A server context with a certificate for these names."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.ca.issue_cert(*names).configure_cert(context)
-        return context
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """One authority for the session: keys are slow to make."""
-    return Authority(tmp_path_factory.mktemp("ca"))
+    return Authority(tmp_path_factory.mktemp("ca") / "ca.pem", "localhost", "127.0.0.1")
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from terok_host.sidecars.store import keys
-from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground.errors import Exit
 from terok_host.supervisor.ground.layout import Layout
 from tests.standins.forge import PASSWORD, HttpsForge
 from tests.standins.gate import Rig, commit, git, make_upstream
+from tests.standins.stores import unlocked
 
 PROGRAM = Path(sys.executable).parent / "terok"
 
@@ -58,8 +58,7 @@ class Operator:
 def operator(tmp_path: Path) -> Operator:
     made = Operator(tmp_path)
     keys.create_vault(made.layout)
-    with Store.open(made.layout.vault_db) as store:
-        store.unlock(keys.find_data_key(store, keys.key_files(made.layout)))
+    with unlocked(made.layout) as store:
         store.put("credential", "proj", "localhost", PASSWORD.encode(), {"auth": "basic"})
     return made
 

@@ -14,11 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from terok_host.sidecars.gate import config, review, state
 from terok_host.sidecars.gate.forge import address, hostkeys, sync
 from terok_host.sidecars.gate.policy import Policy
-from terok_host.sidecars.store import keys
-from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground.errors import Exit, TerokError
 from tests.standins.forge import PASSWORD, HttpsForge, SshForge
 from tests.standins.gate import Rig, commit, git, make_upstream
+from tests.standins.stores import unlocked
 
 
 @pytest.fixture
@@ -38,12 +37,6 @@ def forge(tmp_path: Path, repo: Path) -> Iterator[HttpsForge]:
     made.close()
 
 
-def unlocked(rig: Rig) -> Store:
-    store = Store.open(rig.layout.vault_db)
-    store.unlock(keys.find_data_key(store, keys.key_files(rig.layout)))
-    return store
-
-
 def running(rig: Rig, url: str, **fields: Any) -> config.GateConfig:
     settings = rig.configure(url, **fields)
     sync.synchronise(rig.site, settings)
@@ -54,7 +47,7 @@ def running(rig: Rig, url: str, **fields: Any) -> config.GateConfig:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     made = Rig(tmp_path)
-    with unlocked(made) as store:
+    with unlocked(made.layout) as store:
         store.put("credential", "proj", "forge", PASSWORD.encode(), {"auth": "basic"})
     yield made
     made.stop()
@@ -351,7 +344,7 @@ def test_restore_online_gives_upstream_its_branch_back(online: Rig, repo: Path) 
 
 
 def test_a_wrong_credential_is_said_and_never_asked_for(rig: Rig, forge: HttpsForge) -> None:
-    with unlocked(rig) as store:
+    with unlocked(rig.layout) as store:
         store.put("credential", "proj", "forge", b"wrong", {"auth": "basic"})
     settings = rig.configure(f"{forge.url}/up.git", credential="forge", ca_file=str(forge.ca_file))
     with pytest.raises(TerokError, match="Authentication failed|could not read") as caught:
@@ -378,7 +371,7 @@ def ssh(tmp_path: Path, repo: Path, rig: Rig) -> Iterator[SshForge]:
         return len(data).to_bytes(4, "big") + data
 
     private = text(b"ssh-ed25519") + text(public) + text(seed + public)
-    with unlocked(rig) as store:
+    with unlocked(rig.layout) as store:
         store.put("ssh-key", "", "deploy", private, {"scopes": ["proj"], "type": "ssh-ed25519"})
     import base64
 

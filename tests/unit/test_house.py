@@ -266,6 +266,23 @@ def test_relative_and_absolute_imports_are_read_alike() -> None:
     }
 
 
+def shared_wrongly(module: str, path: Path) -> list[str]:
+    """What a program imports from another folder of tests than the two that are shared."""
+    imported = imports(ast.parse(path.read_text()), module, package=False)
+    return [name for name in imported if name.startswith("tests.") and name.split(".")[1] not in ("lab", "standins")]
+
+
+def test_what_is_shared_lies_in_lab_and_standins() -> None:
+    """tests/lab (where and in what tests run) and tests/standins (whom they talk to) serve tests, bench and demo."""
+    wrong = {
+        str(path.relative_to(ROOT)): names
+        for folder in ("tests", "bench", "demo")
+        for path in (ROOT / folder).rglob("*.py")
+        if (names := shared_wrongly("x", path))
+    }
+    assert wrong == {}
+
+
 def test_one_module_spawns() -> None:
     assert {module for module in MODULES if spawns(parse(module))} == {"supervisor.ground.process"}
 

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import threading
 import time
 from pathlib import Path
@@ -24,7 +23,9 @@ from terok_host.sidecars.store.records import Item
 from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground import process
 from terok_host.supervisor.ground.layout import Layout
-from tests.standins.logins import TokenServer, ended, get, put, unlocked
+from tests.standins.authority import Authority
+from tests.standins.logins import TokenServer, get, put
+from tests.standins.stores import ended, unlocked
 
 # the token endpoint is a thread of the test; its children use nothing that the thread could hold locked
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -172,14 +173,11 @@ def test_an_endpoint_that_never_finishes_is_given_up(endpoint: TokenServer, monk
 def test_a_slow_drip_does_not_hold_the_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(exchange, "ANSWER_SECONDS", 0.3)
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "drip.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority = Authority(tmp_path / "drip.pem", "127.0.0.1")
     stop = threading.Event()
 
     def drip(listener: socket.socket) -> None:
-        with context.wrap_socket(listener.accept()[0], server_side=True) as client:
+        with authority.context.wrap_socket(listener.accept()[0], server_side=True) as client:
             client.recv(65536)
             try:
                 while not stop.wait(0.05):

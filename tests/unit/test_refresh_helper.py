@@ -18,7 +18,8 @@ from terok_host.sidecars.store.credential import parse
 from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground import process
 from terok_host.supervisor.ground.layout import Layout
-from tests.standins.logins import TokenServer, ended, get, unlocked
+from tests.standins.logins import TokenServer, get
+from tests.standins.stores import ended, unlocked
 
 # the token endpoint is a thread of the test; its children use nothing that the thread could hold locked
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")

@@ -23,6 +23,7 @@ from terok_host.sidecars.store.seal import SealBroken, Sealer, encode
 from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.ground.layout import Layout
+from tests.standins.stores import unlocked
 
 FIELDS = st.lists(st.text(max_size=12) | st.integers(0, 2**64 - 1), max_size=5).map(tuple)
 KEYS = st.binary(min_size=32, max_size=32)
@@ -36,17 +37,11 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     root = tmp_path_factory.mktemp("vault")
     made = Layout(str(root / "data"), str(root / "run"), str(root / "config"))
     keys.create_vault(made)
-    with opened(made) as store:
+    with unlocked(made) as store:
         store.put("credential", "work", "github", b"secret one", {"auth": "api-key"})
         store.put("credential", "work", "openai", b"secret two", {"auth": "api-key"})
         store.add_token("phantom", container="box", scope="work", provider="github")
     return made
-
-
-def opened(layout: Layout) -> Store:
-    store = Store.open(layout.vault_db)
-    keys.ensure_unlocked(store, keys.key_files(layout))
-    return store
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +151,7 @@ class TwoConnections(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="tk", dir="/tmp"))
         self.layout = Layout(str(self.root / "data"), str(self.root / "run"), str(self.root / "config"))
         keys.create_vault(self.layout)
-        self.stores = [opened(self.layout), opened(self.layout)]
+        self.stores = [unlocked(self.layout), unlocked(self.layout)]
         self.rows: dict[tuple[str, str], tuple[bytes, int, dict[str, Any]]] = {}
         self.tokens: dict[str, str] = {}
         self.held = False
@@ -253,7 +248,7 @@ TestTwoConnections = TwoConnections.TestCase
 @given(st.lists(st.tuples(st.sampled_from(("passphrase", "keyring", "systemd-creds")), KEYS | st.none()), max_size=8))
 def test_each_tier_opens_with_its_last_key_alone(vault: Layout, copy: Layout, steps: Any) -> None:
     fresh(vault, copy)
-    with opened(copy) as store:
+    with unlocked(copy) as store:
         data_key = keys.find_data_key(store, keys.key_files(copy))
         have: dict[str, bytes] = {}
         for tier, key in steps:
@@ -330,7 +325,7 @@ def test_a_changed_cell_gives_a_sentence_and_no_wrong_secret(
 
 def test_every_changed_byte_of_a_sealed_value_is_noticed(vault: Layout, copy: Layout) -> None:
     fresh(vault, copy)
-    with closing(sqlite3.connect(copy.vault_db, isolation_level=None)) as raw, opened(copy) as store:
+    with closing(sqlite3.connect(copy.vault_db, isolation_level=None)) as raw, unlocked(copy) as store:
         for table, column, where, read in (
             ("items", "sealed", "name = 'github'", lambda: store.get("credential", "work", "github")),
             ("tiers", "wrapped", "name = 'key-file'", lambda: keys.find_data_key(store, [copy.vault_key])),
@@ -369,7 +364,7 @@ def test_no_key_file_is_a_crash(vault: Layout, copy: Layout, content: bytes) -> 
 
 def test_a_row_as_it_once_was_opens_which_the_documents_say(vault: Layout, copy: Layout) -> None:
     fresh(vault, copy)
-    with closing(sqlite3.connect(copy.vault_db, isolation_level=None)) as raw, opened(copy) as store:
+    with closing(sqlite3.connect(copy.vault_db, isolation_level=None)) as raw, unlocked(copy) as store:
         ((sealed, version),) = raw.execute("SELECT sealed, version FROM items WHERE name = 'github'")
         store.put("credential", "work", "github", b"a newer secret", {})
         raw.execute("UPDATE items SET sealed = ? WHERE name = 'github'", (sealed,))
@@ -385,7 +380,7 @@ def test_a_row_as_it_once_was_opens_which_the_documents_say(vault: Layout, copy:
 def test_whatever_of_the_log_reached_the_disk_the_store_is_as_it_once_was(vault: Layout, copy: Layout) -> None:
     """A power cut tears the write-ahead log anywhere: what is read is a beginning of what was written, never a mix."""
     fresh(vault, copy)
-    with opened(copy) as store:
+    with unlocked(copy) as store:
         for number in range(1, 6):
             store.put("credential", "work", "github", b"secret %d" % number, {"number": number})
             store.add_token(f"token {number}", container="jar", scope="work", provider="github")
@@ -397,7 +392,7 @@ def test_whatever_of_the_log_reached_the_disk_the_store_is_as_it_once_was(vault:
         Path(copy.vault_db).write_bytes(database)
         torn = log[:end] + (b"\0" * 100 if end % 2 else b"")
         Path(copy.vault_db + "-wal").write_bytes(torn)
-        with opened(copy) as store:
+        with unlocked(copy) as store:
             item = store.get("credential", "work", "github")
             assert item is not None
             number, given_out = item.meta.get("number", 0), len(store.tokens("jar"))
@@ -427,7 +422,7 @@ def test_parameters_that_another_program_wrote_open_nothing(vault: Layout, copy:
         damaged: tuple[dict[str, Any], ...] = ({}, {"argv": []}, {"argv": "true"}, {"argv": [5]}, {"user": 5})
         for parameters in damaged:
             fresh(vault, copy)
-            with opened(copy) as store:
+            with unlocked(copy) as store:
                 store.set_tier(tier, b"x", parameters)
                 with pytest.raises(keys.LockedError):
                     read(store)

@@ -17,6 +17,7 @@ from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground import process
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.ground.layout import Layout
+from tests.standins.stores import ended, unlocked
 
 # the writer is a thread of the test; the reader, a child, uses nothing that it could hold locked
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -29,12 +30,6 @@ def layout(tmp_path: Path) -> Layout:
     return made
 
 
-def unlocked(layout: Layout) -> Store:
-    store = Store.open(layout.vault_db)
-    keys.ensure_unlocked(store, keys.key_files(layout))
-    return store
-
-
 def child(body: Callable[[], None]) -> int:
     """Run `body` in a child; its exit code, within 20 s (70: it raised; its words are on stderr)."""
 
@@ -42,13 +37,7 @@ def child(body: Callable[[], None]) -> int:
         body()
         return 0
 
-    pid = process.fork(run)
-    fd = process.pidfd(pid)
-    try:
-        assert process.wait_gone(fd, 20)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    finally:
-        os.close(fd)
+    return ended(process.fork(run))
 
 
 def test_a_confined_reader_sees_what_is_written_later_and_nothing_else(layout: Layout) -> None:

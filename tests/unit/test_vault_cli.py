@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import select
-import ssl
 import subprocess
 import sys
 import threading
@@ -15,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import trustme
 
 from terok_host.sidecars.store.credential import Credential
 from terok_host.sidecars.vault.books.journal import Journal
 from terok_host.sidecars.vault.books.ledger import Ledger
 from terok_host.supervisor.ground.errors import Exit
+from tests.standins.authority import Authority
 from tests.standins.operator import PASSPHRASE, Operator, stored
 
 
@@ -153,11 +152,8 @@ class Upstream:
     """A provider's stand-in: takes one key, over TLS."""
 
     def __init__(self, directory: Path) -> None:
-        authority = trustme.CA()
-        self.ca_file = str(directory / "ca.pem")
-        authority.cert_pem.write_to_path(self.ca_file)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority = Authority(directory / "ca.pem", "127.0.0.1")
+        self.ca_file = authority.file
         self.seen: list[tuple[str, str]] = []
         upstream = self
 
@@ -172,7 +168,7 @@ class Upstream:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = False
-        self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
+        self.http.socket = authority.context.wrap_socket(self.http.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self.http.server_address[1]}"
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,))
         self.thread.start()

@@ -19,10 +19,10 @@ import pytest
 from terok_host.sidecars.roster import files as roster
 from terok_host.sidecars.roster import model
 from tests.standins import services
+from tests.standins.authority import Authority
 from tests.standins.behaviours import secret_of
 from tests.standins.upstream import Upstream
 from tests.standins.vault import SECRET, Vault, auth, provider
-from tests.unit.conftest import Authority
 
 Shipped = Callable[..., str]
 

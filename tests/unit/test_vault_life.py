@@ -18,9 +18,9 @@ import pytest
 from terok_host.sidecars.vault.books.ledger import Ledger, Limit
 from terok_host.supervisor.ground import process
 from tests.lab.waiting import until
+from tests.standins.authority import Authority
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault, provider, read_all
-from tests.unit.conftest import Authority
 
 Make = Callable[..., Vault]
 

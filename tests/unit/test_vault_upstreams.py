@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.standins.authority import Authority
 from tests.standins.upstream import Upstream
 from tests.standins.vault import SECRET, Vault, provider, read_all, wait_line
-from tests.unit.conftest import Authority
 
 Make = Callable[..., Vault]
 
