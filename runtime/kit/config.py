@@ -68,7 +68,9 @@ class ShieldConfig:
     enabled: bool = key(True, "bool", "Whether containers get the firewall unless --no-shield says otherwise.")
     profiles: tuple[str, ...] = key(("dev-standard",), "words", "Profiles of a container that names none.")
     dns: str = key(
-        "auto", "auto|dnsmasq|static", "auto: dnsmasq when it supports nftset, else names are resolved at the start."
+        "auto",
+        "auto|dnsmasq|static",
+        "auto: dnsmasq when it supports nftset, else names are resolved when the container is prepared.",
     )
     forwarder: str | None = key(
         None,

@@ -105,7 +105,7 @@ def test_another_user_name_is_refused(signer: Signer, operator: Operator, sshd: 
     assert run(signer, *sshd.ssh("-l", sshd.user, HOST, "true")).returncode != 0
     line = signer.audit("sign")[-1]
     assert (line["verdict"], line["reason"], line["user"]) == ("refused", "the user name is not allowed", sshd.user)
-    assert line["allow"] == f"terok ssh trust [{HOST}]:{sshd.port} --user {sshd.user}"
+    assert line["allow"] == f"terok ssh trust '[{HOST}]:{sshd.port}' --user={sshd.user}"
     operator.terok("ssh", "trust", sshd.name, "--user", sshd.user)  # what the audit says would allow it
     assert run(signer, *sshd.ssh(HOST, "true")).returncode == 0
 
