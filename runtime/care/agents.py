@@ -1,4 +1,4 @@
-"""`terok agents`: the agents of the roster, and which of them a scope can use."""
+"""`terok agents`: the agents of the roster, and the scopes that can use each."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _ports(env: Env) -> Iterator[Check]:
     detail = ", ".join(f"{port}: {pids.port_owner(port) or 'an unknown process'}" for port in taken[:5])
     left = wanted[1] - wanted[0] + 1 - len(taken) - len(ours)
     state = WARN if left >= 3 else FAIL
-    yield Check("hooks", "ports", state, f"{detail}; {left} are left", "terok config set network.port_range null")
+    yield Check("hooks", "ports", state, f"{detail}; {left} are free", "terok config set network.port_range null")
 
 
 def _shield(env: Env) -> Iterator[Check]:

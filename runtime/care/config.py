@@ -46,7 +46,9 @@ def run_show(args: argparse.Namespace, env: Env) -> int:
         changed = "" if values[name] == defaults[name] else "  # default: " + _yaml(defaults[name])
         lines.append(f"  {key}: {_yaml(values[name])}{changed}")
     if not args.defaults:
-        env.note(f"# {env.layout.config_file}" + ("" if os.path.exists(env.layout.config_file) else " (not there)"))
+        env.note(
+            f"# {env.layout.config_file}" + ("" if os.path.exists(env.layout.config_file) else " (does not exist)")
+        )
     env.out.emit(values, "\n".join(lines))
     return Exit.OK
 
@@ -104,7 +106,7 @@ def run_set(args: argparse.Namespace, env: Env) -> int:
         new = {}
     wanted = {**old, name: config_file.check(kinds()[name], value)}
     if new != wanted:
-        raise TerokError(f"{path} is written in a way that can't be changed safely.", fix=f"set {name} there by hand")
+        raise TerokError(f"{path} cannot be edited safely.", fix=f"set {name} in this file yourself")
     os.makedirs(env.layout.config, mode=0o700, exist_ok=True)
     files.write(os.path.realpath(path), after, sync=True)
     load(env.environ)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
         if not healthy:
             heal(bundle, env)
     if healthy:
-        env.out.emit({"container": args.name, "healed": False}, f"{args.name} has its supervisor; nothing to do.")
+        env.out.emit({"container": args.name, "healed": False}, f"{args.name} already has a supervisor.")
         return Exit.OK
     env.out.emit({"container": args.name, "healed": True}, f"{args.name} has a new supervisor.")
     return Exit.OK

@@ -94,9 +94,9 @@ def uninstall(args: argparse.Namespace, env: Env) -> int:
             done.append(f"Removed {folder}/")
     policy = selinux.removal()
     if policy:
-        env.note(f"The SELinux policy module stays, which only an administrator can remove: {policy}")
+        env.note(f"The SELinux policy module is still loaded; an administrator can remove it: {policy}")
     if os.path.isdir(env.layout.containers):
-        env.note(f"State bundles are left in {env.layout.containers}; `terok cleanup NAME` removes one.")
+        env.note(f"The state of containers remains in {env.layout.containers}; `terok cleanup NAME` removes it.")
     env.out.emit({"done": done}, "\n".join(done) or "The hooks were not installed.")
     return Exit.OK
 

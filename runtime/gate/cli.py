@@ -83,7 +83,9 @@ def _settings(args: argparse.Namespace, base: GateConfig) -> GateConfig:
         for each in args.limit:
             name, _, value = each.partition("=")
             if name not in limits or not value.isdigit() or int(value) < 1:
-                raise TerokError(f"--limit {each} is not NAME=VALUE with a known name.", code=Exit.USAGE)
+                raise TerokError(
+                    f"--limit {each}: not NAME=VALUE, or NAME is unknown or VALUE not positive.", code=Exit.USAGE
+                )
             limits[name] = int(value)
         changes["limits"] = Limits(**limits)
     return base.replace(**changes)
@@ -189,8 +191,8 @@ def policy(args: argparse.Namespace, env: Env) -> int:
     for pattern in (each for patterns in changes.values() for each in patterns):
         if not pattern.startswith(("refs/heads/", "refs/tags/")):
             raise TerokError(
-                f"The pattern {pattern!r} covers no branch or tag.",
-                fix="begin it with refs/heads/ or refs/tags/",
+                f"The pattern {pattern!r} matches no branch or tag.",
+                fix="start it with refs/heads/ or refs/tags/",
                 code=Exit.USAGE,
             )
     if args.protect is not None:
@@ -212,12 +214,12 @@ def remove(args: argparse.Namespace, env: Env) -> int:
     waiting = len(state.State.peek(home).proposals)
     if waiting and not args.yes:
         raise TerokError(
-            f"The gate of {args.scope} has {waiting} open proposals, which would be lost.",
+            f"The gate of {args.scope} has {waiting} open proposals, which removing it would delete.",
             fix=f"terok gate list {args.scope}, then terok gate remove {args.scope} --yes",
             code=Exit.REFUSED,
         )
     mirror.remove(home)
-    env.out.emit({"scope": args.scope, "removed": True}, f"{args.scope}: the gate is gone.")
+    env.out.emit({"scope": args.scope, "removed": True}, f"{args.scope}: the mirror was deleted.")
     return Exit.OK
 
 
@@ -243,7 +245,11 @@ def list_gates(args: argparse.Namespace, env: Env) -> int:
     if args.scope is None:
         found = sorted(os.listdir(env.layout.gate)) if os.path.isdir(env.layout.gate) else []
         rows = [_summary(env, name) for name in found if os.path.exists(env.layout.gate_home(name).config)]
-        env.out.emit(rows, gate_text.summaries(rows, env.out, time.time()) or "No gate yet: terok gate add SCOPE URL")
+        env.out.emit(
+            rows,
+            gate_text.summaries(rows, env.out, time.time())
+            or "There are no gates. `terok gate add SCOPE URL` adds one.",
+        )
         return Exit.OK
     summary, home = _summary(env, args.scope), _home(args, env)
     everything = refs.read(home)
@@ -273,7 +279,7 @@ def log(args: argparse.Namespace, env: Env) -> int:
     home = _home(args, env)
     gate_config.load(home)
     entries = gate_text.read_log(home.log, args.n)
-    env.out.emit(entries, gate_text.log(entries, env.out) or "Nothing happened yet.")
+    env.out.emit(entries, gate_text.log(entries, env.out) or "The log is empty.")
     return Exit.OK
 
 
@@ -312,7 +318,7 @@ def synchronise(args: argparse.Namespace, env: Env) -> int:
     steps = sync.synchronise(site, settings)
     mirror.tidy(site.home)
     rows = [step._asdict() for step in steps]
-    env.out.emit(rows, gate_text.steps(rows, env.out) or f"{args.scope}: nothing new.")
+    env.out.emit(rows, gate_text.steps(rows, env.out) or f"{args.scope}: already up to date.")
     return Exit.OK
 
 
@@ -346,11 +352,11 @@ def restore(args: argparse.Namespace, env: Env) -> int:
     if args.tip is None:
         lost = refs.kept(refs.read(site.home))
         rows = [tip._asdict() for tip in lost]
-        env.out.emit(rows, gate_text.lost(rows, env.out) or "No tip was lost in the last 30 days.")
+        env.out.emit(rows, gate_text.lost(rows, env.out) or "No tip was overwritten or deleted in the last 30 days.")
         return Exit.OK
     done = review.restore(site, settings, args.tip, _say(env))
     env.out.emit(
         done._asdict(),
-        f"{plain(done.ref)} is {done.tip[:12]} again.",
+        f"{plain(done.ref)} was restored to {done.tip[:12]}.",
     )
     return Exit.OK

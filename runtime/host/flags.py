@@ -144,13 +144,13 @@ def _cluster(word: str, pending: list[str]) -> list[Flag]:
 
 def _take(written: str, pending: list[str]) -> str:
     if not pending:
-        raise TerokError(f"podman's flag {written} needs a value.", code=Exit.USAGE)
+        raise TerokError(f"podman's option {written} needs a value.", code=Exit.USAGE)
     return pending.pop(0)
 
 
 def _unknown(written: str) -> TerokError:
     return TerokError(
-        f"terok does not know podman's flag {written[:60]} and can't tell whether the next word belongs to it.",
+        f"terok does not know podman's option {written[:60]} and cannot tell whether it takes a value.",
         fix=f"write it as {written[:60]}=VALUE (=true for a switch)",
         code=Exit.USAGE,
     )

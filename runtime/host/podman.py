@@ -127,8 +127,8 @@ def plan_network(
     """
     if mode == "host":
         raise TerokError(
-            "--network=host is refused: a container in the host's network namespace would have the host's firewall, "
-            "ports and abstract sockets, and the shield would filter the host itself.",
+            "--network=host is not allowed: the container would share the host's firewall, ports and abstract "
+            "sockets, and the shield would filter the host.",
             fix="remove --network, or use airlock, slirp4netns, pasta, bridge or none",
             code=Exit.REFUSED,
         )

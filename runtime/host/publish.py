@@ -42,11 +42,11 @@ def _range(text: str, whole: str) -> list[int]:
     found = _PORTS.fullmatch(text)
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 0 < first <= last < 65536:
-        raise TerokError(f"{whole[:100]!r} names no UDP port of the container (1 to 65535).", code=Exit.USAGE)
+        raise TerokError(f"{whole[:100]!r} contains no valid UDP port of the container (1 to 65535).", code=Exit.USAGE)
     return list(range(first, last + 1))
 
 
 def _checked(ports: list[int]) -> tuple[int, ...]:
     if len(ports) > PORTS_MAX:
-        raise TerokError(f"{len(ports)} published UDP ports are more than {PORTS_MAX}.", code=Exit.USAGE)
+        raise TerokError(f"{len(ports)} published UDP ports exceed the limit of {PORTS_MAX}.", code=Exit.USAGE)
     return tuple(sorted(set(ports)))

@@ -42,5 +42,5 @@ def refuse_if_running(bundle: Bundle) -> None:
     finally:
         os.close(fd)
     raise TerokError(
-        f"The container {bundle.name} is running with this wiring.", fix=f"podman stop {bundle.name}", code=Exit.REFUSED
+        f"{bundle.name} is running; its wiring cannot be changed.", fix=f"podman stop {bundle.name}", code=Exit.REFUSED
     )

@@ -99,7 +99,7 @@ def parse(text: str, path: str, kinds: Mapping[str, str]) -> dict[str, Any]:
         TerokError: not YAML, not a mapping of sections, an unknown or repeated key, or a wrong value.
     """
     if len(text) > SIZE_MAX:
-        raise TerokError(f"{path} is larger than a configuration can be.", code=Exit.USAGE)
+        raise TerokError(f"{path} is too large for a configuration file.", code=Exit.USAGE)
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:

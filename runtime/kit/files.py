@@ -25,7 +25,7 @@ def make_dir(path: str, mode: int = 0o700) -> str:
             raise TerokError(f"The directory {path} belongs to another user.", fix="move it away, or change paths.*")
         os.chmod(path, mode)
     except OSError as error:
-        raise TerokError(f"Could not make the directory {path}: {error.strerror}.") from error
+        raise TerokError(f"Could not create the directory {path}: {error.strerror}.") from error
     return path
 
 

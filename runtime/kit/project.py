@@ -66,7 +66,7 @@ def apply(cfg: Config, directory: str) -> Config:
     except (FileNotFoundError, NotADirectoryError):
         return cfg
     except OSError as error:
-        raise TerokError(f"The project file {path} can't be read: {error.strerror}.", code=Exit.USAGE) from error
+        raise TerokError(f"The project file {path} could not be read: {error.strerror}.", code=Exit.USAGE) from error
     from .config_file import parse  # YAML, which most launches do not need
 
     try:
@@ -88,7 +88,7 @@ def _set(cfg: Config, name: str, new: Any, path: str) -> Config:
         allowed = "it may not be set in a project" if check is None else f"it would widen {old!r}"
         raise TerokError(
             f"The project file {path} sets {name} to {new!r}: {allowed}.",
-            fix=f"terok config set {name} VALUE, if you want it everywhere",
+            fix=f"terok config set {name} VALUE, to set it for every project",
             code=Exit.REFUSED,
         )
     changed: Config = dataclasses.replace(cfg, **{section: dataclasses.replace(holder, **{field: new})})

@@ -30,7 +30,7 @@ def read(prompt: str, *, confirm: bool = False, whole: bool = False) -> str:
         if len(given) > (2 if confirm else 1):
             raise TerokError(f"{prompt}: standard input has {len(given)} lines; one is expected.", code=Exit.USAGE)
     if not text:
-        raise TerokError(f"{prompt}: nothing was given.", code=Exit.USAGE)
+        raise TerokError(f"{prompt}: the input is empty.", code=Exit.USAGE)
     if again != text:
         raise TerokError(f"{prompt}: the two entries differ.", code=Exit.USAGE)
     return text
@@ -44,7 +44,7 @@ def read_all() -> str:
     """
     data = sys.stdin.buffer.read(SIZE_MAX + 1)
     if len(data) > SIZE_MAX:
-        raise TerokError("Standard input has more than 1 MiB.", code=Exit.USAGE)
+        raise TerokError("Standard input is longer than 1 MiB.", code=Exit.USAGE)
     try:
         return data.decode()
     except UnicodeDecodeError:

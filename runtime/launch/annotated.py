@@ -62,7 +62,7 @@ def compose(state: bytes, data: str, runtime: str, config: str) -> str:
         identity, bundle = str(document["id"]), str(document["bundle"])
         annotations: dict[str, str] = dict(document.get("annotations") or {})
     except (ValueError, KeyError, TypeError) as error:
-        raise TerokError("The OCI state on stdin is not what the OCI runtime specification says.") from error
+        raise TerokError("Standard input is not a valid OCI state.") from error
     cfg = load_at(Layout(data, runtime, config))
     request = request_of(check_name(identity[:12]), annotations, cfg)
     prepared = prepare_in(request, cfg, network_of(document, read_config(bundle), cfg))

@@ -40,7 +40,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
     env = {**service_env(plan, gate_token=who.tokens.get(tokens.GATE)), **who.env}
     confined = apparmor.confinement(cfg.layout) if plan.shield and cfg.shield.dns != "static" else None
     if confined:
-        who.notes.append(f"{confined.summary}. `terok setup` prints how to change that.")
+        who.notes.append(f"{confined.summary}. `terok setup` shows how to change that.")
     works = cfg.shield.dns != "static" and confined is None
     shield = _shield(plan, cfg, profiles, network, bundle, resources, dnsmasq_works=works, udp_ports=request.udp_ports)
     mounts = _home_files(who, bundle, read_only=request.restricted)
@@ -151,11 +151,11 @@ def env_file(environment: Mapping[str, str]) -> str:
     """The text of a podman --env-file: one NAME=VALUE a line, values as they are (podman-run(1)).
 
     Raises:
-        TerokError: a name or value can't be written in such a file.
+        TerokError: a name or value cannot be written to such a file.
     """
     lines = []
     for name, value in environment.items():
         if not name or "=" in name or name[0] == "#" or any(letter in name + value for letter in "\n\r\0"):
-            raise TerokError(f"The environment variable {name[:60]!r} can't be written into an --env-file.")
+            raise TerokError(f"The environment variable {name[:60]!r} cannot be written to an --env-file.")
         lines.append(f"{name}={value}\n")
     return "".join(lines)

@@ -30,8 +30,8 @@ def compose(words: Words) -> str:
             _COMPOSE[flag.name](service, flag.value)
         elif flag.name not in _COMPOSE_NEEDLESS:
             raise TerokError(
-                f"podman's {flag.written} can't be written into a Compose file by terok.",
-                fix=f"remove it here and add it to the service {service.get('container_name', '')} by hand",
+                f"podman's {flag.written} has no equivalent in a Compose file that terok writes.",
+                fix=f"remove it here and add it to the service {service.get('container_name', '')} yourself",
                 code=Exit.USAGE,
             )
     name = service.get("container_name", "service")

@@ -50,7 +50,7 @@ def decide(request: Request, cfg: Config) -> tuple[WiringPlan, list[str]]:
         names = {"gate": "the git gate", "broker": "the vault", "ssh": "the SSH signer"}
         left_out = [names[name] for name, on in wanted.items() if on]
         if left_out:
-            notes.append(f"No scope was given: {', '.join(left_out)} will not run (--scope NAME).")
+            notes.append(f"No --scope: {', '.join(left_out)} will not run.")
         wanted = dict.fromkeys(wanted, False)
     plan = WiringPlan(
         scope=request.scope,

@@ -119,7 +119,5 @@ def require_bundle(cfg: Config, container: str) -> Bundle:
     """The bundle of a container that was prepared; raises TerokError (NOT_FOUND) when there is none."""
     bundle = cfg.layout.bundle(container)
     if container not in containers(cfg):
-        raise TerokError(
-            f"No container {container} was prepared by terok.", fix="terok status lists them", code=Exit.NOT_FOUND
-        )
+        raise TerokError(f"{container} is not a terok container.", fix="terok status lists them", code=Exit.NOT_FOUND)
     return bundle

@@ -97,7 +97,7 @@ def _serve(
             sys.stdout.flush()
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             _wait(signer)
-            raise TerokError("The signer ended by itself; its message is above.")
+            raise TerokError("The signer exited unexpectedly; see its message above.")
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         variables = {**env.environ, "SSH_AUTH_SOCK": path}
         child = process.spawn(command, env=variables, fds={0: 0, 1: 1, 2: 2}, cwd=cwd)

@@ -29,8 +29,8 @@ SCOPES = scope_option("the scope (repeatable)", action="append", required=True)
 def _key_name(args: argparse.Namespace) -> str:
     name = args.name or (args.scope[0] if args.scope else "")
     if not name:
-        fix = "give NAME, or --scope SCOPE to name it like that"
-        raise TerokError("The key needs a name.", fix=fix, code=Exit.USAGE)
+        fix = "add NAME, or --scope SCOPE to name the key after the scope"
+        raise TerokError("Specify a name for the key.", fix=fix, code=Exit.USAGE)
     return str(name)
 
 
@@ -52,7 +52,9 @@ def generate(args: argparse.Namespace, env: Env) -> int:
     from .shelf import Shelf
 
     if args.type not in formats.GENERATED:
-        raise TerokError(f"Keys of the type {args.type!r} are not generated.", fix=f"use {TYPES_HELP}", code=Exit.USAGE)
+        raise TerokError(
+            f"terok cannot generate keys of the type {args.type!r}.", fix=f"use {TYPES_HELP}", code=Exit.USAGE
+        )
     name = _key_name(args)
     private = formats.generate(args.type, args.bits)
     with Shelf(env, create=True) as shelf:
@@ -98,7 +100,7 @@ def _passphrase(path: str | None, of: str) -> str:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         raise TerokError(
-            f"The passphrase {of} is needed, and there is no terminal to ask on.",
+            f"The passphrase {of} is required, and there is no terminal to ask on.",
             fix="use --passphrase-file",
             code=Exit.USAGE,
         ) from None
@@ -111,7 +113,7 @@ def _passphrase(path: str | None, of: str) -> str:
 def _stored(env: Env, key: Key) -> int:
     env.out.emit(key.document(), key.line)
     if not key.scopes:
-        env.note(f"No scope uses {key.name} yet: terok ssh link {key.name} --scope SCOPE")
+        env.note(f"No scope uses {key.name}: terok ssh link {key.name} --scope SCOPE")
     return Exit.OK
 
 
@@ -209,7 +211,9 @@ def remove(args: argparse.Namespace, env: Env) -> int:
     with Shelf(env) as shelf:
         key = shelf.get(args.name)
         shelf.remove(args.name)
-    return _changed(env, key, f"{key.name} ({key.fingerprint}) was deleted. Take it off the hosts that accept it.")
+    return _changed(
+        env, key, f"{key.name} ({key.fingerprint}) was deleted. Remove its public key from the hosts that accept it."
+    )
 
 
 @verb(
@@ -231,7 +235,9 @@ def export(args: argparse.Namespace, env: Env) -> int:
         key, private = shelf.get(args.name), shelf.secret(args.name)
     passphrase = "" if args.no_passphrase else _passphrase(args.passphrase_file, f"for {args.output or 'the file'}")
     if not passphrase and not args.no_passphrase:
-        raise TerokError("The passphrase is empty.", fix="use --no-passphrase if that is meant", code=Exit.USAGE)
+        raise TerokError(
+            "The passphrase is empty.", fix="use --no-passphrase to write the key unencrypted", code=Exit.USAGE
+        )
     data = formats.dump_private(private, passphrase)
     document = {"name": key.name, "file": args.output}
     if args.output is None:

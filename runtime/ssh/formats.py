@@ -33,7 +33,7 @@ def generate(kind: str, bits: int = RSA_BITS) -> keys.PrivateKey:
     if kind == "rsa":
         if not keys.RSA_BITS_MIN <= bits <= keys.RSA_BITS_MAX:
             raise TerokError(
-                f"An RSA key of {bits} bits is refused: {keys.RSA_BITS_MIN} to {keys.RSA_BITS_MAX} are accepted.",
+                f"An RSA key of {bits} bits is not allowed: {keys.RSA_BITS_MIN} to {keys.RSA_BITS_MAX} are accepted.",
                 fix="use --type ed25519, or --bits 3072",
                 code=Exit.USAGE,
             )
@@ -54,7 +54,7 @@ def read_file(path: str) -> bytes:
     except OSError as error:
         raise TerokError(f"The key file {path} could not be read: {error.strerror}.", code=Exit.USAGE) from None
     if len(data) > FILE_MAX:
-        raise TerokError(f"{path} is larger than {FILE_MAX >> 10} KiB and no key file.", code=Exit.USAGE)
+        raise TerokError(f"{path} is larger than {FILE_MAX >> 10} KiB, so it is not a key file.", code=Exit.USAGE)
     return data
 
 
@@ -69,7 +69,7 @@ def load_private(data: bytes, ask: Callable[[], str]) -> keys.PrivateKey:
         TerokError: it is no private key, the passphrase is wrong, or the type is not served.
     """
     if data.lstrip().startswith((b"ssh-", b"ecdsa-", b"sk-")):
-        raise TerokError("This is the public half of a key.", fix="give the file without .pub", code=Exit.USAGE)
+        raise TerokError("This file is a public key.", fix="use the file without .pub", code=Exit.USAGE)
     if b"sk-ssh-ed25519" in data or b"sk-ecdsa" in data or _names_security_key(data):
         raise TerokError(f"The key was not imported. {SECURITY_KEY}.", code=Exit.REFUSED)
     passphrase: bytes | None = None
@@ -84,7 +84,7 @@ def load_private(data: bytes, ask: Callable[[], str]) -> keys.PrivateKey:
         except (ValueError, UnsupportedAlgorithm) as error:
             if passphrase is not None:
                 raise TerokError("The key could not be read: the passphrase is wrong.", code=Exit.USAGE) from None
-            raise TerokError(f"This is no private key that terok reads: {error}.", code=Exit.USAGE) from None
+            raise TerokError(f"This is not a private key that terok can read: {error}.", code=Exit.USAGE) from None
     raise AssertionError("unreachable")
 
 

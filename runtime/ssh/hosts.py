@@ -162,7 +162,7 @@ def scan(host: str) -> list[HostKey]:
     done = process.run(words, timeout=SCAN_SECONDS)
     found = _unique([HostKey(key.blob, "ssh-keyscan") for key in _scanned(done.out.decode(errors="replace"))])
     if not found:
-        raise TerokError(f"{host} gave no host key: {done.error}.", fix="check the name, the port and the network")
+        raise TerokError(f"{host} returned no host key: {done.error}.", fix="check the name, the port and the network")
     return found
 
 

@@ -40,7 +40,7 @@ def _select(shelf: Shelf, args: argparse.Namespace) -> tuple[str, list[Key]]:
     keys = [shelf.get(args.name)] if args.name else shelf.all()
     scopes = sorted({scope for key in keys for scope in key.scopes})
     if args.scope is None and len(scopes) > 1:
-        raise TerokError("There is more than one scope.", fix=f"--scope {'|'.join(scopes)}", code=Exit.USAGE)
+        raise TerokError("Specify --scope.", fix=f"--scope {'|'.join(scopes)}", code=Exit.USAGE)
     scope = args.scope or (scopes[0] if scopes else "")
     chosen = [key for key in keys if scope in key.scopes]
     if not chosen:
@@ -114,7 +114,7 @@ def _host_keys(args: argparse.Namespace, env: Env, host: str) -> list[HostKey]:
         found = ssh_hosts.find(host, env.environ)
         if not found:
             raise TerokError(
-                f"Your known_hosts files have no key of {host}.",
+                f"Your known_hosts files have no key for {host}.",
                 fix=f"terok ssh trust {args.host} --key FILE|LINE, or --scan and compare the fingerprints",
                 code=Exit.NOT_FOUND,
             )
@@ -129,12 +129,11 @@ def _host_keys(args: argparse.Namespace, env: Env, host: str) -> list[HostKey]:
 def _ask(env: Env, host: str, found: list[HostKey]) -> None:
     if not sys.stdin.isatty():
         raise TerokError(
-            f"Whether these are really the keys of {host} has to be said: "
-            + ", ".join(key.fingerprint for key in found),
+            f"Confirm that these are the keys of {host}: " + ", ".join(key.fingerprint for key in found),
             fix="compare them with what the host's owner publishes, then repeat with --fingerprint or --yes",
             code=Exit.MANUAL,
         )
-    env.note(f"{host} says that its keys are:")
+    env.note(f"{host} offers these keys:")
     for key in found:
         env.note(f"  {key.fingerprint}  {key.line.partition(' ')[0]}")
     env.note("Compare them with what the host's owner publishes. Trust them? [y/N] ")
@@ -243,17 +242,17 @@ def confirm(args: argparse.Namespace, env: Env) -> int:
     if args.id is not None:
         chosen = [each for each in waiting if each.id == args.id]
         if not chosen:
-            raise TerokError(f"No signature {args.id!r} waits.", fix="terok ssh confirm", code=Exit.NOT_FOUND)
+            raise TerokError(f"No signature {args.id!r} is waiting.", fix="terok ssh confirm", code=Exit.NOT_FOUND)
         if not args.yes and not args.no:
-            raise TerokError("An answer is needed.", fix=f"terok ssh confirm {args.id} --yes|--no", code=Exit.USAGE)
+            raise TerokError("Specify --yes or --no.", fix=f"terok ssh confirm {args.id} --yes|--no", code=Exit.USAGE)
         questions.answer(chosen[0], yes=args.yes)
         env.out.emit({**chosen[0].shown, "answer": "yes" if args.yes else "no"}, "")
         return Exit.OK
     if args.yes or args.no:
-        raise TerokError("Which one?", fix="terok ssh confirm ID --yes|--no", code=Exit.USAGE)
+        raise TerokError("Specify the signature ID.", fix="terok ssh confirm ID --yes|--no", code=Exit.USAGE)
     env.out.emit([each.shown for each in waiting], "\n".join(each.text(time.time()) for each in waiting))
     if not waiting:
-        env.note("No signature waits for you.")
+        env.note("No signature is waiting.")
     if not env.out.json_output and sys.stdin.isatty():
         for each in waiting:
             env.note(f"Sign {each.id}? [y/N] ")

@@ -92,11 +92,11 @@ def answer(question: Waiting, *, yes: bool) -> None:
     """Tell the signer.
 
     Raises:
-        TerokError: it does not wait any more.
+        TerokError: it is no longer waiting.
     """
     try:
         fd = os.open(question.answer, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # the FIFO is gone, or no signer has it open for reading
-        raise TerokError(f"The signature {question.id} does not wait any more.", code=Exit.NOT_FOUND) from None
+    except OSError:  # the FIFO is gone, or no process has it open for reading
+        raise TerokError(f"The signature {question.id} is no longer waiting.", code=Exit.NOT_FOUND) from None
     with open(fd, "wb", buffering=0) as file:
         file.write(YES if yes else NO)

@@ -175,10 +175,10 @@ class Shelf:
         for other in self.all():
             if other.name == name:
                 fix = f"choose another name, or terok ssh remove {name}"
-                raise TerokError(f"There is an SSH key {name} already.", fix=fix, code=Exit.REFUSED)
+                raise TerokError(f"An SSH key named {name} already exists.", fix=fix, code=Exit.REFUSED)
             if other.public == public:
                 fix = f"terok ssh link {other.name} --scope SCOPE"
-                raise TerokError(f"This key is stored already, as {other.name}.", fix=fix, code=Exit.REFUSED)
+                raise TerokError(f"This key is already stored as {other.name}.", fix=fix, code=Exit.REFUSED)
         key = Key(name, public, comment, list(dict.fromkeys(scopes)), created=round(time.time(), 3))
         if default:
             key.default = list(key.scopes)
@@ -223,7 +223,7 @@ class Shelf:
         """Give a key another name: it is sealed anew, because the name is part of what the seal protects."""
         key, private = self.get(old), self.secret(old)
         if any(other.name == check_name(new) for other in self.all()):
-            raise TerokError(f"There is an SSH key {new} already.", code=Exit.REFUSED)
+            raise TerokError(f"An SSH key named {new} already exists.", code=Exit.REFUSED)
         key.name = new
         self._store.put(KIND, "", new, keys.dump_private(private), key.meta())
         self._store.remove(KIND, "", old)

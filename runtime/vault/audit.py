@@ -1,4 +1,4 @@
-"""`terok vault audit`, `usage` and `limit`: what the vault was asked, and how much was used."""
+"""`terok vault audit`, `usage` and `limit`: requests to the vault, and how much was used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_audit(args: argparse.Namespace, env: Env) -> int:
     path = env.layout.vault_audit
     if not os.path.exists(path):
         env.out.emit([], "")
-        env.note("The vault was not asked anything yet.")
+        env.note("The vault has received no request yet.")
         return Exit.OK
     if args.verify:
         return _verify(env, path)
@@ -50,7 +50,7 @@ def _verify(env: Env, path: str) -> int:
     text = f"{verdict.lines} lines, none missing or changed." if not verdict.wrong else ""
     env.out.emit({"lines": verdict.lines, "wrong": verdict.wrong}, text)
     if verdict.wrong:
-        raise TerokError(f"The audit log {path} is not as it was written: {verdict.wrong}.")
+        raise TerokError(f"The audit log {path} was changed: {verdict.wrong}.")
     return Exit.OK
 
 
@@ -95,7 +95,7 @@ def run_usage(args: argparse.Namespace, env: Env) -> int:
         lines.append(f"limit of {each['scope']}: {_limit_text(each)}")
     env.out.emit({"usage": [row._asdict() for row in rows], "limits": limits}, "\n".join(lines))
     if not rows:
-        env.note("Nothing was used yet.")
+        env.note("There is no usage yet.")
     return Exit.OK
 
 
@@ -112,7 +112,7 @@ def run_limit(args: argparse.Namespace, env: Env) -> int:
     for name in ("requests", "tokens"):
         value = getattr(args, name)
         if value is not None and value < 0:
-            raise TerokError(f"--{name} is a number from 0.", code=Exit.USAGE)
+            raise TerokError(f"--{name} must be a non-negative number.", code=Exit.USAGE)
     with _Opened(env) as ledger:
         ledger.set_limit(Limit(args.scope, args.period, args.requests, args.tokens))
         found = ledger.limit(args.scope)

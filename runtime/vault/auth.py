@@ -73,13 +73,15 @@ def _typed(args: argparse.Namespace, env: Env) -> list[str]:
     provider = provider_of(env, name)
     kind = next((each for each in ("api-key", "basic") if each in provider.auth), None)
     if kind is None:
-        raise TerokError(f"{name} has no keys, only logins.", fix="use --login IMAGE or --import", code=Exit.USAGE)
+        raise TerokError(
+            f"{name} supports logins only, not keys.", fix="use --login IMAGE or --import", code=Exit.USAGE
+        )
     if provider.custom:
         raise TerokError(
             f"{name} needs an upstream.", fix=f"terok vault add {args.scope} {name} --upstream URL", code=Exit.USAGE
         )
     if provider.site and sys.stdin.isatty():
-        env.note(f"Make a key at {provider.site}")
+        env.note(f"Create a key at {provider.site}")
     found = Credential(kind, secret_input.read(f"Key for {provider.title}"))
     check_shape(env, args, name, found)
     with opening.unlocked(env, create=True) as store:
@@ -126,7 +128,7 @@ def _login(args: argparse.Namespace, env: Env) -> list[str]:
     known = [each for each in captures(env, args.agent) if each.command]
     if not known:
         raise TerokError(
-            f"The roster has no login command for {args.agent}.", fix="type a key instead", code=Exit.USAGE
+            f"The roster has no login command for {args.agent}.", fix="enter a key instead", code=Exit.USAGE
         )
     chosen = known[0]
     home = env.layout.login_home(secrets.token_hex(8))

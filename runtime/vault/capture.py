@@ -47,7 +47,7 @@ def read_file(path: str, *, beneath: str | None = None) -> str:
             finally:
                 os.close(directory)
     except FileNotFoundError:
-        raise TerokError(f"There is no {path}.", code=Exit.NOT_FOUND) from None
+        raise TerokError(f"{path} does not exist.", code=Exit.NOT_FOUND) from None
     except OSError as error:
         raise TerokError(f"Could not read {path}: {error.strerror}.") from error
     with open(fd, "rb") as file:
@@ -55,7 +55,7 @@ def read_file(path: str, *, beneath: str | None = None) -> str:
             raise TerokError(f"{path} is not a regular file.")
         data = file.read(SIZE_MAX + 1)
     if len(data) > SIZE_MAX:
-        raise TerokError(f"{path} has more than 1 MiB.")
+        raise TerokError(f"{path} is larger than 1 MiB.")
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -76,11 +76,11 @@ def read(capture: Capture, text: str, source: str) -> tuple[Credential, dict[str
     try:
         tree = _PARSERS[capture.format](text)
     except Exception:  # noqa: BLE001 - each format's parser has errors of its own, and their texts quote the file
-        raise TerokError(f"{source} is not the {capture.format} file that was expected.") from None
+        raise TerokError(f"{source} is not a valid {capture.format} file.") from None
     found = {name: _find(tree, path, capture.format) for name, path in capture.fields.items()}
     secret = found.get("access_token") if capture.auth == "oauth" else found.get("secret")
     if not isinstance(secret, str) or not secret:
-        raise TerokError(f"{source} holds no credential for {capture.provider}.", code=Exit.NOT_FOUND)
+        raise TerokError(f"{source} contains no credential for {capture.provider}.", code=Exit.NOT_FOUND)
     login = _login(found) if capture.auth == "oauth" else {}
     made = Credential(capture.auth, check_secret(secret), **login)
     variables = {name: _find(tree, path, capture.format) for name, path in capture.variables.items()}

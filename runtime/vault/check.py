@@ -76,7 +76,7 @@ def request(name: str, provider: Provider, found: Credential, path: str) -> tupl
     raw = path.encode("ascii", "replace")
     target = next((target for target in route.targets if target.host is None and target.matches(raw, b"")), None)
     if target is None:
-        raise TerokError(f"The route has no upstream for {path}.", code=Exit.USAGE)
+        raise TerokError(f"The provider has no upstream for {path}.", code=Exit.USAGE)
     endpoint, auth = target.endpoint, target.auth
     sent = (*auth.merge.values(), *auth.pairs(found))
     headers = {name.decode("ascii"): value.decode("utf-8") for name, value in sent}
@@ -107,4 +107,4 @@ def _get(url: str, headers: dict[str, str], ca: str) -> tuple[int, str]:
         ):
             return answer.status_code, answer.reason_phrase
     except (httpx.HTTPError, OSError) as error:
-        raise TerokError(f"{url} gave no answer: {type(error).__name__}: {error}") from None
+        raise TerokError(f"{url} did not answer: {type(error).__name__}: {error}") from None

@@ -111,7 +111,7 @@ def _secrets(env: Env) -> dict[str, list[bytes]]:
             items = [store.get(KIND, entry.scope, entry.name) for entry in store.describe(KIND)]
             return {f"{item.scope}/{item.name}": secrets_of(item) for item in items if item is not None}
     except LockedError as error:
-        env.note(f"Only file names are looked at, not contents: {error}")
+        env.note(f"Only file names are checked, not contents: {error}")
         return {}
 
 
@@ -167,12 +167,12 @@ def _tell(
         known = {"agents": list(each.agents), "secrets": list(each.secrets)}
         report.append({"path": path, **known, "imported": imported.get(path, []), "deleted": gone})
     if not real:
-        lines.append(f"Nothing found in {len(roots)} directories, {scan.files} files.")
+        lines.append(f"Nothing found in {len(roots)} directories with {scan.files} files.")
     data = {"directories": roots, "files": scan.files, "found": report, "unreadable": scan.unreadable}
     env.out.emit(data, "\n".join(lines))
     if scan.unreadable:
         env.note(f"{len(scan.unreadable)} files could not be read; try: podman unshare terok vault clean")
     for path in scan.cut:
-        env.note(f"{path}: only the beginning was searched.")
+        env.note(f"{path}: only its beginning was searched.")
     if len(deleted) < len(real):
-        env.note("Take them into the vault: terok vault clean --import SCOPE. Delete them: terok vault clean --yes")
+        env.note("Import them into the vault: terok vault clean --import SCOPE. Delete them: terok vault clean --yes")

@@ -61,7 +61,7 @@ def list_items(args: argparse.Namespace, env: Env) -> int:
             found = store.describe(KIND, args.scope)
     env.out.emit([describe(entry) for entry in found], table([HEAD, *map(_row, found)], env.out) if found else "")
     if not found:
-        env.note("No credentials yet: terok vault add SCOPE PROVIDER, or terok auth AGENT")
+        env.note("There are no credentials: terok vault add SCOPE PROVIDER, or terok auth AGENT")
     return Exit.OK
 
 
@@ -225,16 +225,14 @@ def route_meta(args: argparse.Namespace, provider: Provider) -> dict[str, Any]:
     if args.upstream:
         meta["upstream"] = _upstream(args)
     elif provider.custom:
-        raise TerokError(
-            f"{args.provider} has no upstream of its own.", fix="add --upstream https://...", code=Exit.USAGE
-        )
+        raise TerokError(f"{args.provider} has no default upstream.", fix="add --upstream https://...", code=Exit.USAGE)
     if args.allow_private:
         meta["allow_private"] = True
     if args.ca_bundle:
         meta["ca_bundle"] = _ca_bundle(args.ca_bundle)
     if args.header:
         if not args.header.replace("-", "").isalnum() or not args.header.isascii() or not args.prefix.isprintable():
-            raise TerokError(f"{args.header!r} is not a header's name.", code=Exit.USAGE)
+            raise TerokError(f"{args.header!r} is not a valid header name.", code=Exit.USAGE)
         meta["auth_header"], meta["auth_prefix"] = args.header, args.prefix
     catalog.effective(provider, meta)
     return meta
@@ -244,7 +242,7 @@ def _common_meta(args: argparse.Namespace) -> dict[str, Any]:
     meta: dict[str, Any] = {}
     if args.user:
         if not args.user.isascii() or not args.user.isprintable() or ":" in args.user:
-            raise TerokError("A user name has printable ASCII and no colon.", code=Exit.USAGE)
+            raise TerokError("A user name must be printable ASCII without a colon.", code=Exit.USAGE)
         meta["user"] = args.user
     if args.expires:
         try:
@@ -280,7 +278,7 @@ def _ca_bundle(path: str) -> str:
     try:
         ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as error:
-        raise TerokError(f"{path} is no CA bundle: {error.__class__.__name__}.", code=Exit.USAGE) from None
+        raise TerokError(f"{path} is not a CA bundle: {error.__class__.__name__}.", code=Exit.USAGE) from None
     return path
 
 
@@ -300,8 +298,8 @@ def _ask(name: str, kind: str) -> Credential:
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):
         raise TerokError(
-            "A login is JSON with access_token, and refresh_token and expires_at (Unix seconds) where known.",
-            fix="use terok auth AGENT, which makes it",
+            "A login must be JSON with access_token, and optionally refresh_token and expires_at (Unix seconds).",
+            fix="use terok auth AGENT",
             code=Exit.USAGE,
         ) from None
 

@@ -107,7 +107,7 @@ def unlock(args: argparse.Namespace, env: Env) -> int:
     """Unlock the vault until the next reboot or `terok vault lock`."""
     with opening.closed(env) as store:
         if store.setting("check") is None:
-            raise TerokError("The vault has no key yet.", fix="terok vault add SCOPE PROVIDER", code=Exit.NOT_FOUND)
+            raise TerokError("There is no vault yet.", fix="terok vault add SCOPE PROVIDER", code=Exit.NOT_FOUND)
         tier, data_key = _open(args, env, store)
         store.unlock(data_key)
         if tier != keys.KEY_FILE_TIER:
@@ -140,7 +140,7 @@ def _open(args: argparse.Namespace, env: Env, store: Store) -> tuple[str, bytes]
             if tier == tiers.PASSPHRASE:
                 raise
             env.note(f"{tier}: {error.what}")
-    raise LockedError("No tier opened the vault.", fix="terok vault unlock --recovery")
+    raise LockedError("The vault could not be unlocked.", fix="terok vault unlock --recovery")
 
 
 def _open_tier(tier: str, env: Env, store: Store) -> bytes:

@@ -59,5 +59,5 @@ def show_recovery_key(env: Env, key: str) -> None:
     env.note(
         "The vault was created. Its recovery key, shown only now; write it down and keep it away from this machine:\n\n"
         f"    {key}\n\n"
-        "It opens the vault when every other way is lost: terok vault unlock --recovery"
+        "It unlocks the vault when every other way is lost: terok vault unlock --recovery"
     )

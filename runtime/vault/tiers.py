@@ -39,7 +39,9 @@ def set_passphrase(args: argparse.Namespace, env: Env) -> int:
     """Protect the vault with a passphrase. The key file is removed."""
     with opening.unlocked(env, create=True) as store:
         if tiers.PASSPHRASE in store.tiers():
-            raise TerokError("The vault has a passphrase.", fix="terok vault passphrase change", code=Exit.REFUSED)
+            raise TerokError(
+                "The vault already has a passphrase.", fix="terok vault passphrase change", code=Exit.REFUSED
+            )
         passphrase = _new_passphrase()
         data_key = _data_key(store, env)
         tiers.add_passphrase(store, data_key, passphrase)
@@ -67,7 +69,7 @@ def set_command(args: argparse.Namespace, env: Env) -> int:
     """Unlock the vault with the output of a program."""
     argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
     if not argv:
-        raise TerokError("Which command?", fix="terok vault passphrase command pass show terok", code=Exit.USAGE)
+        raise TerokError("Specify a command.", fix="terok vault passphrase command pass show terok", code=Exit.USAGE)
     with opening.unlocked(env, create=True) as store:
         data_key = _data_key(store, env)
         tiers.add_command(store, data_key, argv, env.environ)
@@ -81,7 +83,7 @@ def add_tier(args: argparse.Namespace, env: Env) -> int:
     with opening.unlocked(env, create=True) as store:
         data_key = _data_key(store, env)
         if args.tier in store.tiers() and (args.tier != keys.KEY_FILE_TIER or os.path.exists(env.layout.vault_key)):
-            raise TerokError(f"The vault has the tier {args.tier} already.", code=Exit.REFUSED)
+            raise TerokError(f"The vault already has the tier {args.tier}.", code=Exit.REFUSED)
         if args.tier == keys.KEY_FILE_TIER:
             keys.add_key_file(store, env.layout.vault_key, data_key)
         elif args.tier == tiers.SYSTEMD:
@@ -101,7 +103,7 @@ def remove_tier(args: argparse.Namespace, env: Env) -> int:
             raise TerokError(f"The vault has no {args.tier} tier.", code=Exit.NOT_FOUND)
         if not tiers.others(store, args.tier):
             raise TerokError(
-                f"{args.tier} is the last way into the vault besides the recovery key.",
+                f"{args.tier} is the last way to unlock the vault besides the recovery key.",
                 fix="add another one first: terok vault passphrase set",
                 code=Exit.REFUSED,
             )
@@ -121,7 +123,7 @@ def new_recovery(args: argparse.Namespace, env: Env) -> int:
         key = new_recovery_key()
         keys.wrap(store, RECOVERY_TIER, recovery_kek(key), _data_key(store, env))
     env.out.emit({"recovery_key": key}, key)
-    env.note("This is the new recovery key, shown only now. The one before opens nothing any more.")
+    env.note("This is the new recovery key, shown only now. The old one no longer works.")
     return Exit.OK
 
 
@@ -131,7 +133,7 @@ def _new_passphrase() -> str:
 
 def _check(passphrase: str) -> str:
     if len(passphrase) < PASSPHRASE_MIN:
-        raise TerokError(f"A passphrase has at least {PASSPHRASE_MIN} characters.", code=Exit.USAGE)
+        raise TerokError(f"A passphrase must have at least {PASSPHRASE_MIN} characters.", code=Exit.USAGE)
     return passphrase
 
 
@@ -153,5 +155,5 @@ def _leave_key_file(store: Store, env: Env, data_key: bytes) -> None:
 
 def _done(store: Store, env: Env) -> int:
     found = sorted(store.tiers())
-    env.out.emit({"tiers": found, "strength": tiers.strength(store)}, f"The vault opens with: {', '.join(found)}.")
+    env.out.emit({"tiers": found, "strength": tiers.strength(store)}, f"Ways to unlock the vault: {', '.join(found)}.")
     return Exit.OK

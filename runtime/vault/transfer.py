@@ -117,7 +117,7 @@ def run_import(args: argparse.Namespace, env: Env) -> int:
     names = [f"{scope}/{name}" for _, scope, name in done]
     env.out.emit({"imported": names, "kept": len(kept)}, f"Imported {len(done)}: {', '.join(names)}" if done else "")
     if kept:
-        env.note(f"{len(kept)} were there already and stay as they are (--replace overwrites).")
+        env.note(f"{len(kept)} exist and were not changed (--replace overwrites them).")
     return Exit.OK
 
 
@@ -127,7 +127,9 @@ def _items(text: str, *, from_stdin: bool) -> list[dict[str, Any]]:
     Raises:
         TerokError: it is no export, or the passphrase is wrong.
     """
-    wrong = TerokError("That is not an export of terok.", fix="for a vendor's file use --agent AGENT", code=Exit.USAGE)
+    wrong = TerokError(
+        "This is not an export of terok.", fix="for an agent's own file use --agent AGENT", code=Exit.USAGE
+    )
     try:
         document = json.loads(text)
         version = document["terok_export"]
@@ -178,7 +180,7 @@ def _checked(items: Any) -> list[dict[str, Any]]:
 def import_vendor_file(args: argparse.Namespace, env: Env, text: str) -> int:
     """Store what an agent's own credential file holds."""
     if not args.scope:
-        raise TerokError("Into which scope?", fix="add --scope SCOPE", code=Exit.USAGE)
+        raise TerokError("Specify --scope.", fix="add --scope SCOPE", code=Exit.USAGE)
     check_name(args.scope)
     names = store_captured(env, args.agent, args.scope, text, args.file, replace=args.replace)
     env.out.emit({"imported": names}, f"Imported {', '.join(names)}.")

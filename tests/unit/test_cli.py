@@ -106,7 +106,7 @@ def test_without_a_verb_there_is_a_short_help_grouped_by_what_one_wants(tmp_path
         (("gate", "diff", "work", "x"), Exit.USAGE, "invalid int value"),
         (("config", "get"), Exit.USAGE, "KEY"),
         (("config", "get", "a", "b"), Exit.USAGE, "Unexpected argument 'b'"),
-        (("status", "nope"), Exit.NOT_FOUND, "No container nope"),
+        (("status", "nope"), Exit.NOT_FOUND, "nope is not a terok container"),
         (("config", "get", "services.mod"), Exit.USAGE, "services.mode"),
         (("config", "set", "services.mode", "udp"), Exit.USAGE, "socket or tcp"),
         (("run", "x"), Exit.USAGE, "No image"),

@@ -156,7 +156,7 @@ def test_policy_and_settings(mirrored: Operator) -> None:
 
 def test_sync_follows_and_says_what_waits(mirrored: Operator, forge: HttpsForge) -> None:
     up = forge.root / "up.git"
-    assert "nothing new" in mirrored.terok("sync", "proj")
+    assert "already up to date" in mirrored.terok("sync", "proj")
     git("update-ref", "refs/heads/stable", "refs/heads/main", cwd=up)
     git("update-ref", "refs/heads/main", "refs/heads/main~1", cwd=up)
     git("symbolic-ref", "HEAD", "refs/heads/stable", cwd=up)

@@ -233,7 +233,7 @@ def test_tcp_mode_reaches_the_host_through_the_gateway() -> None:
 
 
 def test_the_hosts_network_is_refused_with_the_reason() -> None:
-    with pytest.raises(TerokError, match="host's network namespace") as caught:
+    with pytest.raises(TerokError, match="share the host's firewall") as caught:
         podman.plan_network("host", rootless=True, podman=(5,), programs=BOTH)
     assert caught.value.code == Exit.REFUSED
 

@@ -76,7 +76,7 @@ def test_two_dashes_end_the_flags() -> None:
 def test_a_flag_that_is_not_known_must_be_unambiguous(name: str) -> None:
     if name == "" or name.startswith("-"):
         return
-    with pytest.raises(TerokError, match="can't tell"):
+    with pytest.raises(TerokError, match="cannot tell"):
         reject_managed_flags([f"--{name}", "image"])
     reject_managed_flags([f"--{name}=value", "image"])
 

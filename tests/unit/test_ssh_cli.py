@@ -100,7 +100,7 @@ def test_weak_keys_are_refused(operator: Operator, tmp_path: Path, words: list[s
         assert "dsa" in words  # OpenSSH 10 does not make them any more
         return
     message = operator.terok("ssh", "import", str(tmp_path / "id"), code=Exit.USAGE)
-    assert reason in message or "no private key that terok reads" in message
+    assert reason in message or "not a private key that terok reads" in message
 
 
 def test_security_keys_are_refused_with_the_reason(operator: Operator, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_security_keys_are_refused_with_the_reason(operator: Operator, tmp_path:
 
     from terok_host.sidecars.ssh.wire import string
 
-    # an OpenSSH key file (PROTOCOL.key) whose public half is of a security-key type; making one takes the hardware
+    # an OpenSSH key file (PROTOCOL.key) whose public key is of a security-key type; making one takes the hardware
     public = string("sk-ssh-ed25519@openssh.com") + string(bytes(32)) + string("ssh:")
     body = b"openssh-key-v1\0" + string("none") + string("none") + string("") + b"\0\0\0\1" + string(public)
     text = b64encode(body + string(bytes(128))).decode()
@@ -123,9 +123,9 @@ def test_wrong_passphrase_public_half_and_garbage(operator: Operator, tmp_path: 
     words = ["ssh", "import", str(tmp_path / "id")]
     wrong = operator.terok(*words, "--passphrase-file", str(tmp_path / "pass"), code=Exit.USAGE)
     assert "passphrase is wrong" in wrong
-    assert "public half" in operator.terok("ssh", "import", str(tmp_path / "id.pub"), code=Exit.USAGE)
+    assert "public key" in operator.terok("ssh", "import", str(tmp_path / "id.pub"), code=Exit.USAGE)
     (tmp_path / "text").write_text("no key\n")
-    assert "no private key" in operator.terok("ssh", "import", str(tmp_path / "text"), code=Exit.USAGE)
+    assert "not a private key" in operator.terok("ssh", "import", str(tmp_path / "text"), code=Exit.USAGE)
     assert "No such file" in operator.terok("ssh", "import", str(tmp_path / "missing"), code=Exit.USAGE)
 
 
@@ -179,7 +179,7 @@ def test_rename_and_remove(operator: Operator) -> None:
 def test_names_and_keys_are_unique(operator: Operator, tmp_path: Path) -> None:
     keygen(tmp_path / "id", "-t", "ed25519")
     operator.terok("ssh", "import", str(tmp_path / "id"))
-    assert "stored already" in operator.terok("ssh", "import", str(tmp_path / "id"), "again", code=Exit.REFUSED)
+    assert "already stored" in operator.terok("ssh", "import", str(tmp_path / "id"), "again", code=Exit.REFUSED)
     assert "already" in operator.terok("ssh", "generate", "id", code=Exit.REFUSED)
     operator.terok("ssh", "generate", "../x", code=Exit.USAGE)
     operator.terok("ssh", "generate", code=Exit.USAGE)

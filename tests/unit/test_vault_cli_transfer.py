@@ -47,7 +47,7 @@ def test_export_is_sealed_and_import_brings_it_back(terok: Operator, tmp_path: P
         assert item is not None
         assert item.secret == b"real-secret-value"
     kept = terok("vault", "import", str(clear))
-    assert "1 were there already" in kept.err
+    assert "1 exist" in kept.err
 
 
 def test_import_refuses_what_is_no_export(terok: Operator, tmp_path: Path) -> None:
@@ -257,5 +257,5 @@ def test_clean_without_mounts_and_with_a_locked_vault(terok: Operator, tmp_path:
     terok.add()
     os.unlink(terok.layout.vault_key)
     ran = terok("vault", "clean", str(tmp_path))
-    assert "Only file names are looked at" in ran.err
+    assert "Only file names are checked" in ran.err
     assert terok("vault", "clean", str(tmp_path / "missing")).code == Exit.USAGE
