@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
-from typing import Any
 
 from ...supervisor.ground.errors import Exit
-from ..kit.env import Env, Output
+from ..kit.audit_lines import line, read
+from ..kit.env import Env
 from ..kit.verb import CONTAINER, argument, switch, verb
 from ..launch.resources import require_bundle
-
-_SHOWN_FIRST = ("time", "source", "event", "verdict")
 
 
 @verb(
@@ -25,47 +21,12 @@ _SHOWN_FIRST = ("time", "source", "event", "verdict")
 def run(args: argparse.Namespace, env: Env) -> int:
     """Print a container's audit log: what its services did, each refusal, its reason and what would allow it."""
     bundle = require_bundle(env.config, args.name)
-    lines = [
-        line
-        for line in read(bundle.audit)
-        if (args.source is None or line.get("source") == args.source)
-        and (not args.refused or line.get("verdict") == "refused")
+    entries = [
+        entry
+        for entry in read(bundle.audit)
+        if (args.source is None or entry.get("source") == args.source)
+        and (not args.refused or entry.get("verdict") == "refused")
     ]
-    lines = lines[-args.lines :] if args.lines > 0 else []
-    env.out.emit(lines, "\n".join(render(line, env.out) for line in lines))
+    entries = entries[-args.lines :] if args.lines > 0 else []
+    env.out.emit(entries, "\n".join(line(entry, env.out) for entry in entries))
     return Exit.OK
-
-
-def read(path: str) -> Iterator[dict[str, Any]]:
-    """Every line of an audit log and of its predecessor `PATH.1`, oldest first; lines that are no JSON are left out."""
-    for part in (path + ".1", path):
-        try:
-            with open(part, encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    try:
-                        value = json.loads(line)
-                    except ValueError:
-                        continue
-                    if isinstance(value, dict):
-                        yield value
-        except FileNotFoundError:
-            continue
-
-
-def render(line: dict[str, Any], out: Output) -> str:
-    """One line for people; what the container sent is shown with control characters escaped."""
-    head = [str(line.get(name, "")) for name in _SHOWN_FIRST]
-    if head[3] == "refused":
-        head[3] = out.paint(head[3], "bad")
-    rest = [
-        f"{name}={_plain(value)}"
-        for name, value in line.items()
-        if name not in _SHOWN_FIRST and value not in ("", None)
-    ]
-    return " ".join([each for each in head if each] + rest)
-
-
-def _plain(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-    return f'"{text}"' if " " in text else text

@@ -1,17 +1,20 @@
-"""Reads a container's audit log: the last lines, or lines as they come."""
+"""The one reader and the one renderer of audit logs: of a container, of the vault, of a gate."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...supervisor.ground.errors import Exit
-from .env import Env
+from .env import Env, Output
+from .table import plain
 
 _SOURCES = frozenset({"shield", "hook", "supervisor"})
+_UNSEEN = frozenset({"chain"})
+"""What only programs look at."""
 _PAUSE = 0.2
 
 
@@ -52,19 +55,28 @@ def coming(path: str) -> Iterator[dict[str, Any] | None]:
         yield None
 
 
-def line(entry: dict[str, Any]) -> str:
-    """One entry for people."""
-    known = {"time", "source", "event", "container", "verdict"}
-    where = ""
-    if entry.get("address"):
-        name = f"{entry['name']} " if entry.get("name") else ""
-        where = f"{name}{entry['address']}:{entry.get('port', '')}/{entry.get('proto', '')}"
-        known |= {"address", "port", "proto", "name"}
-    rest = " ".join(
-        f"{key}={value}" for key, value in entry.items() if key not in known and value not in (None, [], "")
-    )
-    what = " ".join(str(entry[key]) for key in ("event", "verdict") if entry.get(key))
-    return f"{entry.get('time', '')}  {what:<15} {where} {rest}".rstrip()
+def line(entry: Mapping[str, Any], out: Output | None = None) -> str:
+    """One entry for people, on one line; what a container sent is shown with control characters escaped.
+
+    Args:
+        entry: as `read` gives it.
+        out: where it will be printed: colours refusals.
+    """
+    left = {key: value for key, value in entry.items() if key not in _UNSEEN and value not in (None, "", [])}
+    head = [plain(str(left.pop(key))) for key in ("time", "container", "source", "event") if key in left]
+    verdict = plain(str(left.pop("verdict", "")))
+    head.append(out.paint(verdict, "bad") if out is not None and verdict == "refused" else verdict)
+    if "address" in left:
+        name, port, proto = (plain(str(left.pop(key, ""))) for key in ("name", "port", "proto"))
+        head += [name, f"{plain(str(left.pop('address')))}:{port}/{proto}"]
+    elif "method" in left:
+        head += [plain(str(left.pop(key, ""))) for key in ("method", "path", "status")]
+    return " ".join([word for word in head if word] + [f"{plain(key)}={_value(value)}" for key, value in left.items()])
+
+
+def _value(value: Any) -> str:
+    text = plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return f'"{text}"' if " " in text else text
 
 
 def show_logs(name: str | None, count: int, env: Env, *, follow: bool) -> int:
@@ -109,7 +121,7 @@ def _print(entry: dict[str, Any], name: str | None, env: Env) -> None:
 
 
 def _named(entry: dict[str, Any], name: str | None) -> str:
-    return line(entry) if name else f"{entry['container']}  {line(entry)}"
+    return line({key: value for key, value in entry.items() if name is None or key != "container"})
 
 
 def _containers(env: Env) -> list[str]:
