@@ -70,6 +70,7 @@ def _run(words: list[str], prog: str) -> int:
 
     command = row.load()
     args = parser.parse(command, rest, shown)
+    args.program = prog
     return command(args, Env.from_process(json_output=args.json))
 
 

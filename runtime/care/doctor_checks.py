@@ -27,6 +27,7 @@ from ..launch import services
 from ..launch.resources import containers
 from ..launch.teardown import tear_down
 from ..vault.locks import attention
+from . import unprotected
 from .status import container_status
 
 KEYS_NEARLY_ALL = 0.8
@@ -81,6 +82,13 @@ def bundles(env: Env) -> Iterator[Check]:
             os.close(fd)
             for trouble in container_status(bundle, now=time.time())["troubles"]:
                 yield Check("containers", "services", FAIL, f"{name}: {trouble}", f"less {bundle.log}")
+
+
+def open_containers(env: Env) -> Iterator[Check]:
+    """Containers that run with terok's annotations and without what they ask for."""
+    for known in unprotected.never_supervised(env):
+        detail = f"{known.name} is UNPROTECTED: it runs without its firewall and services"
+        yield Check("containers", "protection", FAIL, detail, unprotected.fix(known, env))
 
 
 def stale_bundles(env: Env) -> list[str]:
@@ -232,4 +240,4 @@ def newest_file(directories: list[str]) -> tuple[float, str]:
     return newest
 
 
-CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (vault, bundles, processes, kernel_keys, clock)
+CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (vault, bundles, open_containers, processes, kernel_keys, clock)

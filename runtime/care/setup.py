@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 
-from ...supervisor.ground.errors import Exit
+from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import OLD_DROPIN, containers_conf_dropin, outer_uid
 from ..host import hooks, selinux
 from ..kit import check, files
 from ..kit.env import Env
 from ..kit.verb import switch, verb
-from . import checks
+from . import checks, unprotected
 
 
 @verb(
@@ -53,6 +53,7 @@ def install(env: Env) -> list[str]:
     system = outer_uid() == 0
     files.make_dir(env.layout.data, 0o711 if system else 0o700)
     files.make_dir(env.layout.hooks, 0o755 if system else 0o700)
+    files.make_dir(env.layout.presence, 0o755)
     for stage in hooks.STAGES:
         _put(hooks.descriptor_path(env.layout, stage), hooks.descriptor_text(env.layout, stage), done)
     dropin, old = containers_conf_dropin(env.environ), containers_conf_dropin(env.environ, name=OLD_DROPIN)
@@ -76,20 +77,28 @@ def _put(path: str, content: str, done: list[str]) -> None:
     done.append(f"{verb} {path}")
 
 
-@verb()
+@verb(switch("--force", "also when containers would be left without protection"))
 def uninstall(args: argparse.Namespace, env: Env) -> int:
     """Remove the hook descriptors and their containers.conf drop-in, and nothing else.
 
     State of containers, the vault and the configuration stay. Prepared containers cannot start until `terok setup`
-    runs again.
+    runs again. It is refused while containers exist that would run or start unprotected then.
     """
+    left = [] if args.force else unprotected.left_open(env)
+    if left:
+        names = ", ".join(known.name for known in left)
+        raise TerokError(
+            f"Without the hooks these containers would run or start unprotected: {names}.",
+            fix="remove them with podman rm, or use --force",
+            code=Exit.REFUSED,
+        )
     dropin, old = containers_conf_dropin(env.environ), containers_conf_dropin(env.environ, name=OLD_DROPIN)
     done = [
         f"Removed {path}"
         for path in [dropin, old, *(hooks.descriptor_path(env.layout, stage) for stage in hooks.STAGES)]
         if _unlink(path)
     ]
-    for folder in (env.layout.hooks, env.layout.data, os.path.dirname(dropin)):
+    for folder in (env.layout.presence, env.layout.hooks, env.layout.data, os.path.dirname(dropin)):
         if _rmdir(folder):
             done.append(f"Removed {folder}/")
     policy = selinux.removal()

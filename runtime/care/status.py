@@ -20,9 +20,10 @@ from ..kit.env import Env, Output
 from ..kit.table import table
 from ..kit.verb import argument, verb
 from ..launch.resources import containers, require_bundle
-from . import landlock
+from . import landlock, unprotected
 
 ERROR_TAIL = 4096
+UNPROTECTED = "UNPROTECTED"
 
 
 @verb(
@@ -36,6 +37,9 @@ def run(args: argparse.Namespace, env: Env) -> int:
     """
     names = args.names or containers(env.config)
     found = [container_status(require_bundle(env.config, name), now=time.time()) for name in names]
+    open_ = {known.bundle: known for known in unprotected.never_supervised(env)}
+    for row in found:
+        row["state"] = UNPROTECTED if row["container"] in open_ else row["state"]
     text = render(found, env.out, details=bool(args.names))
     refused = None if args.names else _last_line(env.layout.hook_error)[0]
     if refused:
@@ -43,7 +47,12 @@ def run(args: argparse.Namespace, env: Env) -> int:
     confined = landlock.check(kernel.landlock_abi())
     if not args.names and confined.state != check.OK:
         text += f"\n{env.out.paint(f'Landlock: {confined.detail}', 'warning')}"
-    env.out.emit({"containers": found, "refused": refused, "landlock": confined.detail}, text)
+    for known in open_.values():
+        sentence = "runs without its firewall and services; the hooks were not there when it was started"
+        text += f"\n{known.name}: {env.out.paint(UNPROTECTED, 'bad')}: {sentence}. Fix: {unprotected.fix(known, env)}"
+    names_open = [known.name for known in open_.values()]
+    report = {"containers": found, "refused": refused, "landlock": confined.detail, "unprotected": names_open}
+    env.out.emit(report, text)
     return Exit.OK
 
 

@@ -136,6 +136,8 @@ def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = Non
             return f"The hook descriptor {path} is missing."
         if text != descriptor_text(layout, stage):
             return f"The hook descriptor {path} belongs to another installation of terok."
+    if not os.path.isdir(layout.presence):
+        return f"{layout.presence}, which containers mount, is missing."
     entry = program("hookbin", "entry.py")
     if not os.path.isfile(entry):
         return f"The hook program {entry} is missing."

@@ -71,14 +71,16 @@ class VersionAsked:
 
     def __init__(self, job: process.Job) -> None:
         self._job = job
+        self._version: tuple[int, ...] = ()
 
     def answer(self) -> tuple[int, ...]:
-        """Wait for it, once; raises TerokError when podman is broken."""
-        result = self._job.finish()
-        found = parse_version(result.out.decode(errors="replace"))
-        if result.code or not found:
-            raise TerokError(f"`podman --version` failed: {result.error}", fix="reinstall podman")
-        return found
+        """Wait for it; raises TerokError when podman is broken."""
+        if not self._version:
+            result = self._job.finish()
+            self._version = parse_version(result.out.decode(errors="replace"))
+            if result.code or not self._version:
+                raise TerokError(f"`podman --version` failed: {result.error}", fix="reinstall podman")
+        return self._version
 
 
 ANNOTATED = "annotated"

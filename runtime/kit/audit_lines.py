@@ -1,20 +1,19 @@
-"""The one reader and the one renderer of audit logs: of a container, of the vault, of a gate."""
+"""Reads a container's audit log: the last lines, or lines as they come."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
-from ...supervisor.ground.errors import Exit
-from .env import Env, Output
-from .table import plain
+from ...supervisor.ground.errors import Exit, TerokError
+from .env import Env
 
 _SOURCES = frozenset({"shield", "hook", "supervisor"})
-_UNSEEN = frozenset({"chain"})
-"""What only programs look at."""
 _PAUSE = 0.2
 
 
@@ -55,39 +54,78 @@ def coming(path: str) -> Iterator[dict[str, Any] | None]:
         yield None
 
 
-def line(entry: Mapping[str, Any], out: Output | None = None) -> str:
-    """One entry for people, on one line; what a container sent is shown with control characters escaped.
+def waiting(path: str) -> Iterator[dict[str, Any]]:
+    """Entries that come from now on, one after the other; never ends."""
+    for entry in coming(path):
+        if entry is None:
+            time.sleep(_PAUSE)
+        else:
+            yield entry
+
+
+def local_time(stamp: object, today: tuple[int, ...] | None = None) -> str:
+    """A log's time for people: `14:03:22` today, `2026-01-31 14:03:22` else, in the local time zone.
 
     Args:
-        entry: as `read` gives it.
-        out: where it will be printed: colours refusals.
+        stamp: UTC, as RFC 3339; anything else is returned as it is.
+        today: year, month and day; default: now.
     """
-    left = {key: value for key, value in entry.items() if key not in _UNSEEN and value not in (None, "", [])}
-    head = [plain(str(left.pop(key))) for key in ("time", "container", "source", "event") if key in left]
-    verdict = plain(str(left.pop("verdict", "")))
-    head.append(out.paint(verdict, "bad") if out is not None and verdict == "refused" else verdict)
-    if "address" in left:
-        name, port, proto = (plain(str(left.pop(key, ""))) for key in ("name", "port", "proto"))
-        head += [name, f"{plain(str(left.pop('address')))}:{port}/{proto}"]
-    elif "method" in left:
-        head += [plain(str(left.pop(key, ""))) for key in ("method", "path", "status")]
-    return " ".join([word for word in head if word] + [f"{plain(key)}={_value(value)}" for key, value in left.items()])
+    try:
+        seconds = datetime.fromisoformat(str(stamp).replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return str(stamp)
+    local = time.localtime(seconds)
+    same_day = local[:3] == (today or time.localtime()[:3])
+    return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", local)
 
 
-def _value(value: Any) -> str:
-    text = plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    return f'"{text}"' if " " in text else text
+def since_text(text: str, now: float) -> str:
+    """The oldest time that `--since` asks for, as the log writes times.
+
+    Args:
+        text: an age (`30s`, `5m`, `2h`, `1d`), or a time as RFC 3339; without a zone it is local.
+        now: Unix time.
+
+    Raises:
+        TerokError: it is neither.
+    """
+    age = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    try:
+        if age:
+            moment = now - int(age[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[age[2]]
+        else:
+            moment = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+    except (ValueError, OverflowError, OSError):
+        raise TerokError(
+            f"{text[:40]!r} is not a time.", fix="--since 5m, or --since 2026-01-31T12:00:00Z", code=Exit.USAGE
+        ) from None
 
 
-def show_logs(name: str | None, count: int, env: Env, *, follow: bool) -> int:
-    """Print the last `count` entries of one container or of all, and with `follow` go on."""
+def line(entry: dict[str, Any]) -> str:
+    """One entry for people."""
+    known = {"time", "source", "event", "container", "verdict"}
+    where = ""
+    if entry.get("address"):
+        name = f"{entry['name']} " if entry.get("name") else ""
+        where = f"{name}{entry['address']}:{entry.get('port', '')}/{entry.get('proto', '')}"
+        known |= {"address", "port", "proto", "name"}
+    rest = " ".join(
+        f"{key}={value}" for key, value in entry.items() if key not in known and value not in (None, [], "")
+    )
+    what = " ".join(str(entry[key]) for key in ("event", "verdict") if entry.get(key))
+    return f"{local_time(entry.get('time', ''))}  {what:<15} {where} {rest}".rstrip()
+
+
+def show_logs(name: str | None, count: int, env: Env, *, follow: bool, since: str = "") -> int:
+    """Print the last `count` entries since a time, of one container or of all, and with `follow` go on."""
     names = [name] if name else _containers(env)
     logs = {each: env.layout.bundle(each).audit for each in names}
     entries = [
         {"container": each, **entry}
         for each, path in logs.items()
         for entry in read(path)
-        if entry.get("source") in _SOURCES
+        if entry.get("source") in _SOURCES and str(entry.get("time", "")) >= since
     ]
     entries.sort(key=lambda entry: str(entry.get("time")))
     shown = entries[-count:] if count > 0 else []
@@ -121,7 +159,7 @@ def _print(entry: dict[str, Any], name: str | None, env: Env) -> None:
 
 
 def _named(entry: dict[str, Any], name: str | None) -> str:
-    return line({key: value for key, value in entry.items() if name is None or key != "container"})
+    return line(entry) if name else f"{entry['container']}  {line(entry)}"
 
 
 def _containers(env: Env) -> list[str]:

@@ -78,19 +78,14 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
     Raises:
         TerokError: the scope is unknown (NOT_FOUND), or a UDP port is none.
     """
-    from ...supervisor.ground.errors import Exit, TerokError
     from ...supervisor.ground.layout import ANNOTATION_PROFILES, ANNOTATION_SCOPE, ANNOTATION_UDP_PORTS, check_name
     from ..host.publish import annotated_udp_ports
     from . import services
     from .request import Request
 
     scope = annotations.get(ANNOTATION_SCOPE)
-    if scope is not None and not services.scope_known(cfg.layout, check_name(scope)):
-        raise TerokError(
-            f"There is no scope {scope}: no credential, SSH key, mirror or profile has that name.",
-            fix=f"terok vault add {scope} PROVIDER",
-            code=Exit.NOT_FOUND,
-        )
+    if scope is not None:
+        services.require_scope(cfg.layout, check_name(scope))
     profiles = annotations.get(ANNOTATION_PROFILES)
     return Request(
         container,

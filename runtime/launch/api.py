@@ -54,6 +54,7 @@ def compose(
         broker=broker,
         scope=scope,
         profiles=None if profiles is None else tuple(profiles),
+        allow_missing=True,  # an orchestrator may add credentials to a scope after its containers
     )
     prepared = prepare(request, cfg, os.environ)
     for note in prepared.notes:

@@ -36,7 +36,13 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
     bundle = Bundle(run_state_dir(cfg, request.container))
     resources = allocate_per_container_resources(cfg, request.container)
     profiles = services.profiles_for(request.profiles, cfg, request.scope) if plan.shield else ()
-    who = identity.make(plan, request.agents or cfg.agents.default, cfg=cfg, bundle=bundle)
+    who = identity.make(
+        plan,
+        request.agents or cfg.agents.default,
+        cfg=cfg,
+        bundle=bundle,
+        allow_missing=request.allow_missing or request.agents is None,
+    )
     env = {**service_env(plan, gate_token=who.tokens.get(tokens.GATE)), **who.env}
     confined = apparmor.confinement(cfg.layout) if plan.shield and cfg.shield.dns != "static" else None
     if confined:

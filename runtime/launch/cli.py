@@ -10,7 +10,7 @@ from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.config import NETWORK_MODES
 from ..kit.env import Env
-from ..kit.verb import Argument, argument, comma_separated, scope_option, switch, verb
+from ..kit.verb import Argument, OneOf, argument, comma_separated, one_of, scope_option, switch, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .request import Request
 
 
-WIRING: tuple[Argument, ...] = (
+WIRING: tuple[Argument | OneOf, ...] = (
     argument("name", metavar="NAME", help="the container's name", values="containers"),
     scope_option("use this scope's credentials, SSH keys and git mirrors (default: none)"),
     argument("--profiles", nargs="+", metavar="PROFILE", help="shield profiles: what it may reach", values="profiles"),
@@ -33,7 +33,9 @@ WIRING: tuple[Argument, ...] = (
     switch("--no-shield", "without the egress firewall"),
     switch("--no-vault", "without the vault"),
     switch("--no-ssh", "without the SSH signer"),
-    switch("--no-gate", "without the git gate"),
+    one_of(switch("--no-gate", "without the git gate"), switch("--gate", "with the git gate (the default)")),
+    switch("--allow-missing", "start although the scope or an agent's credential does not exist yet"),
+    switch("--allow-engine-socket", "mount a socket of Podman or Docker: the container can then do all that you can"),
 )
 
 
@@ -43,6 +45,13 @@ def _request(args: argparse.Namespace, env: Env, words: Words) -> Request:
     from .request import Request
 
     env.config = project.apply(env.config, os.getcwd())
+    restricted = args.restricted or env.config.restricted.always
+    if restricted and args.no_shield and args.program == "terok-executor":
+        raise TerokError(
+            "terok-executor has no restricted container without the shield: there is no per-run opt-out.",
+            fix="remove --no-shield",
+            code=Exit.REFUSED,
+        )
     return Request(
         args.name,
         shield=not args.no_shield and env.config.shield.enabled,
@@ -53,21 +62,27 @@ def _request(args: argparse.Namespace, env: Env, words: Words) -> Request:
         profiles=comma_separated(args.profiles),
         network=args.network,
         agents=comma_separated(None if args.agent is None else [args.agent]),
-        restricted=args.restricted or env.config.restricted.always,
+        restricted=restricted,
         udp_ports=udp_ports(words),
+        allow_missing=args.allow_missing,
+        own_seccomp=any(flag.name == "security-opt" and flag.value.startswith("seccomp") for flag in words.flags),
     )
 
 
 def _prepare(args: argparse.Namespace, env: Env, words: Words) -> Prepared:
     """Check podman's words, then write the bundle; a refused command leaves nothing behind."""
-    from ..host import podman
+    from ..host import podman, preconditions
     from .refusals import refuse
 
-    refuse(words, env.layout)
+    preconditions.refuse_remote(env.environ)
+    refuse(words, env.layout, allow_engine_socket=args.allow_engine_socket)
+    image = preconditions.ImageAsked(words, env.environ)
     asked = podman.ask_version(env.environ)  # podman answers while the rest is imported
     from . import prepare as steps
 
-    prepared = steps.prepare(_request(args, env, words), env.config, env.environ, asked=asked)
+    request = _request(args, env, words)
+    image.refuse_checkpoint(asked.answer())
+    prepared = steps.prepare(request, env.config, env.environ, asked=asked)
     for note in prepared.notes:
         env.note(note)
     return prepared
@@ -86,10 +101,12 @@ def run(args: argparse.Namespace, env: Env) -> int:
     """
     from ..host import podman
     from ..host.flags import parse
+    from ..host.preconditions import refuse_existing
 
     words = parse(args.rest or [])
     if not words.rest:
         raise TerokError("No image was given.", fix=f"terok run {args.name} -- IMAGE [COMMAND...]", code=Exit.USAGE)
+    refuse_existing(env.layout.bundle(args.name), words, env.environ)
     prepared = _prepare(args, env, words)
     process.replace(podman.run_argv(env.environ, prepared.flags, args.rest), env.environ)
 

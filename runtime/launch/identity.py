@@ -10,7 +10,9 @@ from ...sidecars.gate import config as gate_config
 from ...sidecars.roster import agents
 from ...sidecars.roster import files as roster
 from ...sidecars.roster.model import AgentFile, Catalog
+from ...sidecars.store import keys
 from ...sidecars.store import tokens as shapes
+from ...sidecars.store.records import LockedError
 from ...sidecars.store.store import Store
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
@@ -37,7 +39,9 @@ class Identity:
     notes: list[str] = field(default_factory=list)
 
 
-def make(plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundle: Bundle) -> Identity:
+def make(
+    plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundle: Bundle, allow_missing: bool = True
+) -> Identity:
     """Mint (or find again) the container's tokens and point its agents at the vault.
 
     Args:
@@ -45,6 +49,7 @@ def make(plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundl
         wanted: names of agents; None: those whose credential the scope has.
         cfg: where the store and the roster are.
         bundle: where tokens are kept.
+        allow_missing: leave an agent without a credential out, with a note, instead of refusing.
 
     Raises:
         TerokError: an agent is unknown, or the roster or the store can't be read.
@@ -56,6 +61,8 @@ def make(plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundl
     store = services.open_store(cfg.layout, create=True)
     assert store is not None
     with store:
+        if plan.broker or plan.ssh:
+            _say_if_locked(store, cfg, found)
         catalogue, warning = roster.load(cfg.layout)
         if warning:
             found.notes.append(warning)
@@ -64,11 +71,19 @@ def make(plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundl
     pairs: list[tuple[str, str]] = []
     if plan.broker:
         found.env.update(agents.general_env(held, found.tokens))
-        _point_agents(wanted, catalogue, held, plan.scope, found, pairs)
+        _point_agents(wanted, catalogue, held, plan.scope, found, pairs, allow_missing=allow_missing)
     if plan.gate:
         pairs += gate_config.git_config(cfg.layout, plan.scope, found.tokens[tokens.GATE])
     found.env.update(agents.git_env(pairs))
     return found
+
+
+def _say_if_locked(store: Store, cfg: Config, found: Identity) -> None:
+    try:
+        if store.describe():
+            keys.ensure_unlocked(store, keys.key_files(cfg.layout))
+    except LockedError:
+        found.notes.append("The vault is locked: credentials and keys give errors until `terok vault unlock`.")
 
 
 def _held(store: Store, plan: WiringPlan, catalogue: Catalog, found: Identity) -> dict[str, dict[str, Any]]:
@@ -113,15 +128,18 @@ def _point_agents(
     scope: str,
     found: Identity,
     pairs: list[tuple[str, str]],
+    *,
+    allow_missing: bool,
 ) -> None:
     for name in agents.available(catalogue, held) if wanted is None else wanted:
         check_agent(name, catalogue)
         need = agents.wanted(catalogue, name, tokens=found.tokens, held=held)
         if need is None:
-            providers = " or ".join(catalogue.agents[name].providers)
-            found.notes.append(
-                f"Agent {name} has no credential in scope {scope}: `terok vault add {scope} {providers}`."
-            )
+            missing = f"Agent {name} has no credential in scope {scope}"
+            fix = " or ".join(f"terok vault add {scope} {provider}" for provider in catalogue.agents[name].providers)
+            if not allow_missing:
+                raise TerokError(f"{missing}.", fix=f"{fix}; or --allow-missing", code=Exit.NOT_FOUND)
+            found.notes.append(f"{missing}: `{fix}`.")
             continue
         found.names.append(name)
         for key, value in need.env.items():

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from ...supervisor.ground import layout as places
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, check_name, outer_uid
-from ..host import podman
+from ..host import podman, seccomp
 from ..host.hooks import require_hooks
 from ..kit import files
 from ..kit.alive import refuse_if_running
 from ..kit.config import Config
 from . import bundle as bundle_files
-from . import restricted
+from . import restricted, services
 from .plan import WiringPlan
 from .request import Request, decide
 from .teardown import take_back
@@ -86,6 +86,8 @@ def prepare_in(request: Request, cfg: Config, network: podman.NetworkPlan) -> Pr
     if request.scope is not None:
         check_name(request.scope)
     plan, notes = decide(request, cfg)
+    if request.scope is not None and not request.allow_missing:
+        services.require_scope(cfg.layout, request.scope)
     files.make_dir(cfg.layout.containers)
     with files.locked(cfg.layout.containers_lock):
         bundle = cfg.layout.bundle(request.container)
@@ -98,11 +100,23 @@ def prepare_in(request: Request, cfg: Config, network: podman.NetworkPlan) -> Pr
                 take_back(request.container, cfg)
             raise
     flags = _podman_flags(plan, written.profiles, network, bundle)
+    # the hook mounts over it; `terok uninstall` removes it, and Podman refuses the start
+    flags += ["--volume", f"{cfg.layout.presence}:{places.IN_CONTAINER}:ro"]
+    if network.flag and not request.own_seccomp:
+        flags += _seccomp(bundle)
     if cfg.run.init:
         flags.append("--init")
     if request.restricted:
         flags += restricted.flags(cfg.restricted)
     return Prepared(flags, plan, network, bundle, written.env, [*notes, *written.notes])
+
+
+def _seccomp(bundle: Bundle) -> list[str]:
+    profile = seccomp.find()
+    if profile is None:
+        return []
+    files.write_json(bundle.seccomp, seccomp.narrowed(profile))
+    return ["--security-opt", f"seccomp={bundle.seccomp}"]
 
 
 def _podman_flags(plan: WiringPlan, profiles: Sequence[str], network: podman.NetworkPlan, bundle: Bundle) -> list[str]:

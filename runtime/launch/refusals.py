@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ...supervisor.ground.errors import Exit, TerokError
-from ...supervisor.ground.layout import IN_CONTAINER, Layout
+from ...supervisor.ground.layout import IN_CONTAINER, Layout, outer_uid
 from ..host.flags import Flag, Words, is_on, parse
 
 SANDBOX_MANAGED_FLAGS = frozenset(
@@ -78,6 +78,7 @@ WEAKENING: dict[str, Callable[[str], str | None]] = {
     "remote": _when_on("a remote podman does not run this host's hooks"),
     "url": _never("a remote podman does not run this host's hooks"),
     "connection": _never("a remote podman does not run this host's hooks"),
+    "runtime": _never("another OCI runtime, or a wrapper of one, need not run the hooks"),
     "module": _never("a containers.conf module can replace the hook directories"),
     "config": _never("another configuration can lack the hook directories"),
 }
@@ -97,8 +98,13 @@ def reject_managed_flags(podman_args: Sequence[str]) -> None:
     _refuse_flags(parse(podman_args))
 
 
-def refuse(words: Words, layout: Layout) -> None:
+def refuse(words: Words, layout: Layout, *, allow_engine_socket: bool = False) -> None:
     """Refuse podman words that hold a managed or weakening flag, or a mount over terok's own or of its directories.
+
+    Args:
+        words: podman's flags, the image, its command.
+        layout: terok's own directories.
+        allow_engine_socket: the operator wants the container to control a container engine of the host.
 
     Raises:
         TerokError: REFUSED, naming the flag and the reason.
@@ -106,6 +112,8 @@ def refuse(words: Words, layout: Layout) -> None:
     _refuse_flags(words)
     _refuse_targets(words, MANAGED_TARGETS)
     _refuse_sources(words, layout)
+    if not allow_engine_socket:
+        _refuse_engines(words)
 
 
 def _refuse_flags(words: Words) -> None:
@@ -152,6 +160,29 @@ def _refuse_sources(words: Words, layout: Layout) -> None:
         for ours in private:
             if _contains(real, ours) or _contains(ours, real):
                 raise _refusal(flag, f"its source {source} would show {ours} to the container")
+
+
+def _refuse_engines(words: Words) -> None:
+    """A container that reaches an engine's socket starts containers outside of every rule, as the operator or root."""
+    for flag, source in sources(words):
+        real = os.path.realpath(source)
+        for socket in engine_sockets(outer_uid()):
+            if _contains(real, socket) or _contains(os.path.dirname(socket), real):
+                raise TerokError(
+                    f"podman's {flag.written} is not allowed: {source} would show {socket} to the container, which "
+                    "could start containers outside of terok with it.",
+                    fix="remove it, or use --allow-engine-socket",
+                    code=Exit.REFUSED,
+                )
+
+
+def engine_sockets(uid: int) -> list[str]:
+    """Where container engines listen, as paths without symbolic links."""
+    own = f"/run/user/{uid}"
+    places = ["/run/podman/podman.sock", "/run/docker.sock", "/run/docker/docker.sock", "/run/crio/crio.sock"]
+    places += ["/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock", "/run/buildkit/buildkitd.sock"]
+    places += [f"{own}/podman/podman.sock", f"{own}/docker.sock", f"{own}/docker/docker.sock"]
+    return [os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)) for path in places]
 
 
 def targets(words: Words) -> Iterator[tuple[Flag, str]]:

@@ -20,6 +20,8 @@ class Request:
     agents: agents to prepare; None: those of the configuration.
     restricted: see `docs/restricted.md`.
     udp_ports: ports of the container that podman publishes for UDP.
+    allow_missing: prepare although the scope, or the credential of an agent that is wanted, does not exist.
+    own_seccomp: the operator brings a seccomp profile.
     """
 
     container: str
@@ -33,6 +35,8 @@ class Request:
     agents: tuple[str, ...] | None = None
     restricted: bool = False
     udp_ports: tuple[int, ...] = ()
+    allow_missing: bool = False
+    own_seccomp: bool = False
 
 
 def decide(request: Request, cfg: Config) -> tuple[WiringPlan, list[str]]:

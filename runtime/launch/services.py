@@ -132,6 +132,16 @@ def available_profiles(layout: Layout) -> list[str]:
     return list(shield_profiles.available(layout.profiles))
 
 
+def require_scope(layout: Layout, scope: str) -> None:
+    """Raise TerokError (NOT_FOUND) when nothing is stored for the scope."""
+    if not scope_known(layout, scope):
+        raise TerokError(
+            f"There is no scope {scope}: no credential, SSH key, mirror or profile has that name.",
+            fix=f"terok vault add {scope} PROVIDER",
+            code=Exit.NOT_FOUND,
+        )
+
+
 def scope_known(layout: Layout, scope: str) -> bool:
     """Whether anything is stored for the scope: a credential, an SSH key, a mirror or a shield profile."""
     if scope in available_profiles(layout) or os.path.isdir(layout.gate_home(scope).root):

@@ -71,7 +71,9 @@ def allow(args: argparse.Namespace, env: Env) -> int:
 
         later(seconds, bundle)
     names = [str(each) for each in targets]
-    done = f"Allowed {', '.join(names)} for {args.name}" + (f", for {args.duration}" if args.duration else "")
+    from .show import allowed_text
+
+    done = allowed_text(targets, args.name, step.state.model) + (f", for {args.duration}" if args.duration else "")
     return _say(env, args, running, done, notes + list(step.notes), allowed=names, until=until)
 
 
@@ -183,12 +185,26 @@ def reset(args: argparse.Namespace, env: Env) -> int:
     return _say(env, args, running, f"{args.name} has its profiles and nothing else", [])
 
 
-@verb(CONTAINER)
+@verb(
+    CONTAINER,
+    switch("--nft", "print the rules as the kernel has them, in nft's language"),
+    examples=("terok shield rules box", "terok shield rules box --nft"),
+)
 def rules(args: argparse.Namespace, env: Env) -> int:
-    """Show the firewall rules that the kernel has."""
-    from .views import show_rules
+    """Show what the container may reach: destination, ports, why, known addresses, and packets in the audit log.
 
-    return show_rules(*_open(args, env), env)
+    With --nft, or with --nft and --json, the rules that the kernel has.
+    """
+    bundle, running = _open(args, env)
+    if args.nft:
+        from .views import show_rules
+
+        return show_rules(bundle, running, env)
+    from .show import rules_of, rules_text
+
+    found = rules_of(bundle, running)
+    env.out.emit([row._asdict() for row in found], rules_text(found, env.out))
+    return Exit.OK
 
 
 @verb(CONTAINER)
@@ -227,15 +243,18 @@ def preview(args: argparse.Namespace, env: Env) -> int:
 
 
 @verb(
-    argument("--container", metavar="NAME", help="one container (default: all)", values="containers"),
+    argument("name", nargs="?", metavar="NAME", help="one container (default: all)", values="containers"),
+    argument("--container", metavar="NAME", help="the same", values="containers"),
     argument("-n", "--lines", type=int, default=20, metavar="N", help="how many lines (default 20)"),
-    switch("--follow", "wait for new lines and print them"),
+    argument("-f", "--follow", action="store_true", help="wait for new lines and print them"),
+    argument("--since", metavar="TIME", help="only what is newer: 30s, 5m, 2h, or a time such as 2026-01-31T12:00:00Z"),
 )
 def logs(args: argparse.Namespace, env: Env) -> int:
-    """Show what was allowed, refused and changed."""
-    from ..kit.audit_lines import show_logs
+    """Show what was allowed, refused and changed. Times are local; --json has them in UTC (RFC 3339)."""
+    from ..kit.audit_lines import show_logs, since_text
 
-    return show_logs(args.container, args.lines, env, follow=args.follow)
+    since = since_text(args.since, time.time()) if args.since else ""
+    return show_logs(args.name or args.container, args.lines, env, follow=args.follow, since=since)
 
 
 @verb(CONTAINER)

@@ -9,7 +9,7 @@ import termios
 import time
 import tty
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...sidecars.shield import hints, live
 from ...sidecars.shield.later import later
@@ -17,11 +17,15 @@ from ...sidecars.shield.targets import Target
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.audit_lines import coming, line
 from ..kit.env import Env
+from .show import ports_text
 
 ONCE, A_TIME = 60, 600
 KEYS = f"""\
-a  allow what was refused last, for good      o  for {ONCE} seconds      t  for {A_TIME // 60} minutes
-d  deny what was seen last, for good          q  leave"""
+Type a line's number to choose it (default: the newest), then:
+a  allow it for good   o  for {ONCE} seconds   t  for {A_TIME // 60} minutes   d  deny it for good   q  leave
+The first press shows what will be done; the same key again, or Enter, does it."""
+NUMBERED = 99
+"""Lines are numbered up to this, then from 1 again; the newest line of a number counts."""
 _PAUSE = 0.1
 
 
@@ -36,14 +40,66 @@ def target_of(entry: dict[str, Any]) -> Target | None:
     return hints.packet_target(str(name) if name else None, str(address), port, str(protocol))
 
 
-def decide(key: str, refused: Target | None, seen: Target | None) -> tuple[str, Target, float | None] | None:
-    """What a key means: (verb, target, seconds until it is taken back or None); None when it means nothing now."""
-    times: dict[str, float | None] = {"a": None, "o": ONCE, "t": A_TIME}
-    if key in times and refused is not None:
-        return "allow", refused, times[key]
-    if key == "d" and seen is not None:
-        return "deny", seen, None
-    return None
+class Action(NamedTuple):
+    """What a key stands for.
+
+    verb: `allow` or `deny`.
+    target: what about.
+    seconds: until it is taken back; None: for good.
+    """
+
+    verb: str
+    target: Target
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        rest = "" if self.seconds is None else f" for {self.seconds:g} seconds"
+        ports = "" if self.verb == "deny" else f" ({ports_text(self.target.ports)})"
+        return f"{self.verb} {self.target}{ports}{rest}"
+
+
+class Choice:
+    """Lines by number, and keys that choose one and act on it. Pure: keys in, what to say and what to do out."""
+
+    def __init__(self) -> None:
+        self._targets: dict[int, Target] = {}
+        self._number = 0
+        self._refused: Target | None = None
+        self._seen: Target | None = None
+        self._typed = ""
+        self._offered: tuple[str, Action] | None = None
+
+    def add(self, target: Target | None, *, refused: bool) -> int:
+        """Take in a line; returns its number, 0 for one that nothing can be decided about."""
+        if target is None:
+            return 0
+        self._number = self._number % NUMBERED + 1
+        self._targets[self._number] = self._seen = target
+        self._refused = target if refused else self._refused
+        return self._number
+
+    def press(self, key: str) -> tuple[str, Action | None]:
+        """A key: what to say ("" for nothing), and what to do now."""
+        if key.isdecimal() and key.isascii():
+            self._typed, self._offered = (self._typed + key)[-2:], None
+            chosen = self._targets.get(int(self._typed))
+            return f"{self._typed}: {chosen}" if chosen else f"{self._typed}: no such line", None
+        if self._offered and key in (self._offered[0], "\n", "\r"):
+            action = self._offered[1]
+            self._typed, self._offered = "", None
+            return "", action
+        meant = self._meaning(key)
+        self._offered = (key, meant) if meant else None
+        return (f"{meant}? Press {key} again." if meant else ""), None
+
+    def _meaning(self, key: str) -> Action | None:
+        times: dict[str, float | None] = {"a": None, "o": ONCE, "t": A_TIME}
+        chosen = self._targets.get(int(self._typed)) if self._typed else None
+        if key in times:
+            target = chosen if self._typed else self._refused
+            return Action("allow", target, times[key]) if target else None
+        target = chosen if self._typed else self._seen
+        return Action("deny", target) if key == "d" and target else None
 
 
 def watch(name: str, env: Env) -> int:
@@ -62,24 +118,24 @@ def _watch(name: str, env: Env, pressed: Callable[[], str]) -> int:
     import json
 
     bundle = env.layout.bundle(name)
-    refused: Target | None = None
-    seen: Target | None = None
+    choice = Choice()
     for entry in coming(bundle.audit):
         if entry is not None:
             if entry.get("source") != "shield":
                 continue
-            env.out.stream.write((json.dumps(entry) if env.out.json_output else line(entry)) + "\n")
+            number = choice.add(target_of(entry), refused=entry.get("verdict") == "refused")
+            text = json.dumps(entry) if env.out.json_output else f"{number or '':>2}  {line(entry)}"
+            env.out.stream.write(text + "\n")
             env.out.stream.flush()
-            target = target_of(entry)
-            seen = target or seen
-            refused = target if target and entry.get("verdict") == "refused" else refused
             continue
         key = pressed()
         if key == "q":
             return Exit.OK
-        chosen = decide(key, refused, seen)
-        if chosen:
-            _do(name, env, *chosen)
+        said, action = choice.press(key) if key else ("", None)
+        if said:
+            env.note(said)
+        if action:
+            _do(name, env, *action)
     return Exit.OK
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONFIG_MAX = 16 << 20
+_UUID = frozenset("0123456789abcdef-")
 
 
 class Container:
@@ -34,6 +35,7 @@ class Container:
         owner: uid and gid of its user, as this process's user namespace counts them.
         asked: its annotations of ours.
         joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
+        foreign: the path of a network namespace that Podman did not make (--network=ns:PATH); "" otherwise.
     """
 
     def __init__(self, identity: str, pid: int, bundle: str, config: dict[str, Any]) -> None:
@@ -71,7 +73,9 @@ class Container:
         self.capabilities = _capabilities(init)
         self.home = _home(init)
         self.owner = _owner(config, init)
-        self.joined = _joined_network(config)
+        path = _network_path(config)
+        self.joined = path if path.startswith("/proc/") else ""
+        self.foreign = path if path and not self.joined and not _is_podmans(path) else ""
         self.asked = _annotations(config)
 
     @property
@@ -124,14 +128,14 @@ def _mapped(number: object, mappings: object) -> int:
     return number
 
 
-def _joined_network(config: dict[str, Any]) -> str:
+def _network_path(config: dict[str, Any]) -> str:
     """Podman writes /proc/PID/ns/net for --network=container:NAME and for a pod, a path of its own otherwise."""
     linux = config.get("linux")
     spaces = linux.get("namespaces") if isinstance(linux, dict) else None
     for space in spaces if isinstance(spaces, list) else []:
-        path = space.get("path", "") if isinstance(space, dict) and space.get("type") == "network" else ""
-        if isinstance(path, str) and path.startswith("/proc/"):
-            return path
+        if isinstance(space, dict) and space.get("type") == "network":
+            path = space.get("path", "")
+            return os.path.normpath(path) if isinstance(path, str) and path else ""
     return ""
 
 
@@ -139,6 +143,14 @@ def _annotations(config: dict[str, Any]) -> dict[str, str]:
     values = config.get("annotations")
     values = values if isinstance(values, dict) else {}
     return {key: values[key] for key in ANNOTATIONS if isinstance(values.get(key), str)}
+
+
+def _is_podmans(path: str) -> bool:
+    """Whether Podman named this namespace: `netns-` and a UUID in a directory `netns`."""
+    folder, name = os.path.split(path)
+    digits = name.removeprefix("netns-")
+    shaped = len(digits) == 36 and digits != name and _UUID.issuperset(digits)
+    return shaped and os.path.basename(folder) == "netns"
 
 
 def same_object(fd: int, path: str) -> bool:

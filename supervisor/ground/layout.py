@@ -125,6 +125,7 @@ class Bundle:
     ruleset = _Below("root", "ruleset.nft")
     expected = _Below("root", "ruleset.json")
     shield = _Below("root", "shield.json")
+    seccomp = _Below("root", "seccomp.json")
     shield_lock = _Below("root", "shield.lock")
     dnsmasq_conf = _Below("root", "dnsmasq.conf")
     dnsmasq_servers = _Below("root", "dnsmasq.servers")
@@ -239,6 +240,8 @@ class Layout:
     containers = _Below("data", "containers")
     containers_lock = _Below("data", "containers", ".lock")
     hooks = _Below("data", "hooks.d")
+    presence = _Below("data", "hooks.d", "present")
+    """An empty directory that exists as long as the hooks do; containers mount it, so that they start only with it."""
     hook_error = _Below("data", "hook-error.log")
     vault = _Below("data", "vault")
     vault_db = _Below("data", "vault", "vault.db")

@@ -35,8 +35,18 @@ def check(container: Container, origin: Origin | None) -> None:
             f"The container may use {' and '.join(held)}, with which it could undo its firewall.",
             fix="start it without --privileged and --cap-add of these, with --cap-drop NET_ADMIN,NET_RAW",
         )
+    if container.foreign:
+        raise TerokError(
+            f"The container joins the network namespace {container.foreign}, which Podman did not make for it.",
+            fix="start it without --network=ns:...",
+        )
     if container.joined and origin is not None:
         _check_pod(container, origin)
+    elif origin is not None and (others := [pid for pid in _members(container.net) if pid != container.pid]):
+        raise TerokError(
+            f"Other processes run in the container's network already ({', '.join(map(_command, others[:3]))}).",
+            fix="start it with a network of its own",
+        )
 
 
 def _check_pod(container: Container, origin: Origin) -> None:

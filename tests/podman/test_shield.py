@@ -45,7 +45,7 @@ def test_verbs(house: House, box: str) -> None:
     assert not resolves(house, box, "denied.test")
     said = json.loads(house.terok("shield", "status", box, "--json").stdout)
     assert said["enforced"] is True and said["mode"] == "up"
-    assert "name4_allowed.test" in house.terok("shield", "rules", box).stdout
+    assert "name4_allowed.test" in house.terok("shield", "rules", box, "--nft").stdout
     house.terok("shield", "allow", box, "denied.test")
     assert resolves(house, box, "denied.test")
     house.terok("shield", "deny", box, "denied.test")
@@ -91,7 +91,7 @@ def test_status_waits_for_a_change_under_way(house: House, box: str) -> None:
 def test_port_of_its_own_restarts_dnsmasq(house: House, box: str) -> None:
     house.terok("shield", "allow", box, "denied.test:8443")
     assert resolves(house, box, "denied.test")
-    rules = json.loads(house.terok("shield", "rules", box, "--json").stdout)
+    rules = json.loads(house.terok("shield", "rules", box, "--nft", "--json").stdout)
     assert rules["sets"]["learned4_tcp8443_a"]["elem"] == ["192.88.99.66"]
 
 
@@ -155,11 +155,11 @@ def test_names_without_a_capable_dnsmasq(house: House, static: None, name: str, 
     assert said["names"].startswith("static") and said["enforced"] is True
     house.terok("shield", "allow", name, "denied.test")
     assert "192.88.99.66 denied.test" in house.podman("exec", name, "cat", "/etc/hosts").stdout
-    sets = json.loads(house.terok("shield", "rules", name, "--json").stdout)["sets"]
+    sets = json.loads(house.terok("shield", "rules", name, "--nft", "--json").stdout)["sets"]
     assert sets["static4_web_host"]["elem"] == ["192.88.99.10", "192.88.99.66"]
     house.terok("shield", "deny", name, "denied.test")
     assert "denied" not in house.podman("exec", name, "cat", "/etc/hosts").stdout
-    sets = json.loads(house.terok("shield", "rules", name, "--json").stdout)["sets"]
+    sets = json.loads(house.terok("shield", "rules", name, "--nft", "--json").stdout)["sets"]
     assert sets["static4_web_host"]["elem"] == ["192.88.99.10"]
     assert "allowed.test" in house.terok("shield", "resolve", name).stdout
     # what the supervisor starts once an hour, in the user namespace in which it would

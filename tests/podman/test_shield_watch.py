@@ -92,15 +92,18 @@ def test_the_keys_decide_about_what_was_seen(house: House, box: str, terminal: T
     assert not resolves(house, box, "denied.test")
     terminal.until(r"refused .*denied\.test")
     terminal.press("o")
+    terminal.until(r"allow denied\.test \(TCP 80, 443\) for 60 seconds\? Press o again")
+    assert recorded(house, box) == "" and not resolves(house, box, "denied.test")
+    terminal.press("o")
     terminal.until(r"allowed denied\.test for 60 seconds")
     assert resolves(house, box, "denied.test")
     assert recorded(house, box) == ""
     end = json.loads(house.terok("shield", "status", box, "--json").stdout)["allowed_until"]["denied.test"]
     assert 0 < end - time.time() < 60
-    terminal.press("a")
+    terminal.press("aa")
     terminal.until(r"allowed denied\.test\s")
     assert recorded(house, box) == "denied.test\n"
-    terminal.press("d")
+    terminal.press("dd")
     terminal.until(r"denied denied\.test\s")
     assert not resolves(house, box, "denied.test")
     terminal.press("q")
@@ -137,7 +140,7 @@ def test_an_allowance_for_a_time_ends_by_itself(house: House, box: str) -> None:
     until(lambda: not resolves(house, box, "denied.test"), 20)
 
     def said() -> list[str]:
-        log = json.loads(house.terok("shield", "logs", "--container", box, "--json").stdout)
+        log = json.loads(house.terok("shield", "logs", box, "--json").stdout)
         return [each["event"] for each in log if each["event"] in ("allow", "lapse")]
 
     until(lambda: said() == ["allow", "lapse"], why=said)

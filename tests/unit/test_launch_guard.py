@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from terok_host.runtime.host import preconditions
 from terok_host.runtime.host.flags import ALIASES, SHORT, SWITCHES, VALUED, parse
 from terok_host.runtime.launch import SANDBOX_MANAGED_FLAGS, refusals, reject_managed_flags, reject_managed_volumes
+from terok_host.runtime.launch.refusals import refuse
 from terok_host.supervisor.ground.errors import Exit, TerokError
-from terok_host.supervisor.ground.layout import Layout
+from terok_host.supervisor.ground.layout import Layout, outer_uid
 
 MANAGED = sorted(SANDBOX_MANAGED_FLAGS)
 HARMLESS_VALUED = sorted(
@@ -114,6 +116,8 @@ def test_a_flag_without_its_value() -> None:
         ["-itr"],
         ["--url=ssh://x"],
         ["--module", "m"],
+        ["--runtime", "/usr/bin/wrapper"],
+        ["--runtime=runc"],
     ],
 )
 def test_what_weakens_the_sandbox_is_refused(words: list[str]) -> None:
@@ -220,3 +224,32 @@ def test_sources_of_ours_stay_out(tmp_path: Path) -> None:
 def test_every_short_flag_leads_to_a_known_one() -> None:
     assert set(SHORT.values()) | set(ALIASES.values()) <= SWITCHES | VALUED
     assert not SWITCHES & VALUED
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/run/podman/podman.sock",
+        "/var/run/docker.sock",
+        "/run",
+        "/run/podman",
+        "/run/user/{uid}/podman",
+        "/run/user/{uid}",
+    ],
+)
+@pytest.mark.parametrize("words", [["-v", "{}:/x"], ["--mount=type=bind,src={},dst=/x"], ["-v{}:/x:ro"]], ids=str)
+def test_a_container_gets_no_engine_to_start_others(words: list[str], source: str, tmp_path: Path) -> None:
+    place = source.format(uid=outer_uid())
+    layout = Layout(str(tmp_path / "d"), str(tmp_path / "r"), str(tmp_path / "c"))
+    parsed = parse([*(word.format(place) for word in words), "image"])
+    with pytest.raises(TerokError, match="could start containers") as caught:
+        refuse(parsed, layout)
+    assert "--allow-engine-socket" in (caught.value.fix or "")
+    refuse(parsed, layout, allow_engine_socket=True)
+
+
+@pytest.mark.parametrize("name", ["CONTAINER_HOST", "CONTAINER_CONNECTION"])
+def test_a_podman_that_asks_a_service_is_refused(name: str) -> None:
+    preconditions.refuse_remote({"PATH": "/usr/bin", name: ""})
+    with pytest.raises(TerokError, match=name):
+        preconditions.refuse_remote({name: "unix:///tmp/x"})

@@ -1,0 +1,89 @@
+"""Which containers run, or would start, without what their annotations ask for: Podman is asked, not our records."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+from ...supervisor.ground.errors import TerokError
+from ...supervisor.ground.layout import ANNOTATION_SIDECAR, ANNOTATIONS
+from ..host import podman
+from ..kit.alive import container_alive
+from ..kit.env import Env
+
+CLOSED_NETWORKS = ("none", "airlock")
+"""Networks of a container that reaches nothing without our hook."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A container as Podman describes it.
+
+    bundle: what its state bundle is called: its name, or with annotations alone its short id.
+    mounts_presence: it mounts the directory that `terok uninstall` removes, so it does not start without the hooks.
+    """
+
+    name: str
+    bundle: str
+    running: bool
+    network: str
+    mounts_presence: bool
+
+
+def ours(env: Env, *, running: bool = False) -> list[Known]:
+    """Podman's containers that have annotations of ours; empty without Podman.
+
+    Args:
+        env: whose Podman.
+        running: those that run only.
+    """
+    try:
+        listed = podman.call(["ps", "--quiet", "--no-trunc", *([] if running else ["--all"])], env.environ)
+        identities = listed.out.decode().split()
+        if listed.code != 0 or not identities:
+            return []
+        described = podman.call(["container", "inspect", "--", *identities], env.environ)
+        rows = json.loads(described.out or b"[]")
+    except (TerokError, ValueError):
+        return []
+    return [known for row in rows if isinstance(row, dict) and (known := _known(row, env)) is not None]
+
+
+def _known(row: dict[str, object], env: Env) -> Known | None:
+    config, state, host = (row.get(key) or {} for key in ("Config", "State", "HostConfig"))
+    annotations = config.get("Annotations") if isinstance(config, dict) else None
+    if not isinstance(annotations, dict) or not set(annotations) & set(ANNOTATIONS):
+        return None
+    name = str(row.get("Name", "")).lstrip("/")
+    mounts = row.get("Mounts") or []
+    sources = [mount.get("Source") for mount in mounts if isinstance(mount, dict)] if isinstance(mounts, list) else []
+    return Known(
+        name,
+        name if ANNOTATION_SIDECAR in annotations else str(row.get("Id", ""))[:12],
+        bool(state.get("Running")) if isinstance(state, dict) else False,
+        str(host.get("NetworkMode", "")) if isinstance(host, dict) else "",
+        env.layout.presence in sources,
+    )
+
+
+def never_supervised(env: Env) -> list[Known]:
+    """Running containers that ask for our services and never had a supervisor since they were started.
+
+    One whose supervisor was killed is not among them: its firewall is still in force.
+    """
+    return [known for known in ours(env, running=True) if not container_alive(env.layout.bundle(known.bundle))]
+
+
+def fix(known: Known, env: Env) -> str:
+    """The command that gives such a container its protection."""
+    if os.path.exists(env.layout.bundle(known.bundle).sidecar):
+        return f"terok heal {known.name}"
+    return f"terok setup, then podman restart {known.name}"
+
+
+def left_open(env: Env) -> list[Known]:
+    """Containers that would start, or go on, without protection when the hooks are gone."""
+    return [
+        known for known in ours(env) if known.running or not (known.mounts_presence or known.network in CLOSED_NETWORKS)
+    ]
