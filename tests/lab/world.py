@@ -158,6 +158,13 @@ class World:
             os.waitpid(self._dns, 0)
             self._dns = None
 
+    def restart(self) -> None:
+        """What a container's next start does: the firewall is applied anew, and dnsmasq is another process."""
+        assert self._shield is not None
+        self.stop_dns()
+        firewall.apply(self.box.namespaces, self._shield)
+        self.start_dns(self._shield)
+
     def running(self) -> Running:
         """What the live verbs need: here the test starts dnsmasq again, where else the supervisor would."""
 

@@ -153,9 +153,7 @@ def test_lists_outlive_a_restart(world: World, served: NameServer) -> None:
     world.shield("one.test", "two.test")
     live.allow(world.bundle, world.running(), [parse("three.test")])
     live.deny(world.bundle, world.running(), [parse("two.test")])
-    world.stop_dns()
-    firewall.apply(world.box.namespaces, world._shield)
-    world.start_dns(world._shield)
+    world.restart()
     learn(world, "one.test", "three.test")
     assert world.reaches(ONE, 443) and world.reaches(THREE, 443)
     assert ask(world, "two.test").code == 3
@@ -189,9 +187,7 @@ def test_down_and_up(world: World, served: NameServer) -> None:
 def test_a_start_ends_down(world: World, served: NameServer) -> None:
     world.shield("one.test")
     live.set_mode(world.bundle, world.running(), model.DOWN)
-    world.stop_dns()
-    firewall.apply(world.box.namespaces, world._shield)
-    world.start_dns(world._shield)
+    world.restart()
     assert ask(world, "two.test").code == 3
     assert not world.reaches(TWO, 443)
 
@@ -226,9 +222,7 @@ def test_quarantine(world: World, served: NameServer) -> None:
 def test_quarantine_outlives_a_restart(world: World, served: NameServer) -> None:
     world.shield("one.test")
     live.set_mode(world.bundle, world.running(), model.QUARANTINE)
-    world.stop_dns()
-    firewall.apply(world.box.namespaces, world._shield)
-    world.start_dns(world._shield)
+    world.restart()
     assert ask(world, "one.test").code == 3
     assert not world.reaches(ONE, 443)
 

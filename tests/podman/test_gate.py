@@ -56,11 +56,11 @@ def https(house: House) -> Iterator[HttpsForge]:
     made.close()
 
 
-def run(house: House, name: str, scope: str, script: str, *options: str) -> str:
+def run(house: House, name: str, scope: str, script: str, *options: str, timeout: float = 110) -> str:
     """What a shell script prints, stderr with it, in a container of the scope."""
     flags = ["--scope", scope, "--no-shield", *options]
     command = ["sh", "-c", f"exec 2>&1; {IDENTITY}{script}"]
-    return house.terok("run", name, *flags, "--", "--rm", house.image, *command, timeout=110).stdout
+    return house.terok("run", name, *flags, "--", "--rm", house.image, *command, timeout=timeout).stdout
 
 
 def tip(repo: Path, ref: str) -> str:
@@ -96,6 +96,7 @@ def test_online_from_the_upstreams_own_url(house: House, https: HttpsForge, name
     ]
 
 
+@pytest.mark.timeout(300)  # a busy machine needs minutes for what takes 20 s otherwise
 def test_two_hundred_megabytes_both_ways(house: House, https: HttpsForge, name: str) -> None:
     out = run(
         house,
@@ -107,6 +108,7 @@ def test_two_hundred_megabytes_both_ways(house: House, https: HttpsForge, name: 
         f"sha1sum big3; git push -q origin HEAD; cd /tmp; rm -rf w; "
         f"git clone -q -b {name}/big http://127.0.0.1:9418/keeping.git /tmp/v; "
         "cd /tmp/v; sha1sum big3",
+        timeout=280,
     )
     sums = [line.split()[0] for line in out.splitlines() if line.endswith("big3")]
     assert len(sums) == 2 and sums[0] == sums[1]

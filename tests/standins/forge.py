@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "HOME": "/nonexistent",
         }
-        done = subprocess.run([BACKEND], input=body, env=env, capture_output=True, timeout=60)
+        done = subprocess.run([BACKEND], input=body, env=env, capture_output=True, timeout=300)
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
         status = int(fields.pop("Status", "200").split()[0])
