@@ -1,6 +1,7 @@
 #!/bin/bash
 # The inside of tests/lab/lab.sh: root, in fresh mount, pid and network namespaces; ends as the lab's user.
 set -euo pipefail
+umask 022    # what the user must read is made by root here, whatever the caller has
 home=$(getent passwd "$LAB_USER" | cut -d: -f6)
 group=$(id -g "$LAB_USER")
 state=$(mktemp -d)

@@ -14,6 +14,7 @@
 #   192.0.2.2/24, 2001:db8:0:2::2/64 on lab0, with the default routes that slirp4netns and pasta look for
 #   /etc/resolv.conf names 198.51.100.53, where a test starts its own DNS server (nothing listens there by itself)
 set -euo pipefail
+umask 022    # what the user must read is made by root here, whatever the caller has
 user=terok
 if [[ ${1-} == -u ]]; then user=$2; shift 2; fi
 if [[ ${1-} == -- ]]; then shift; fi
