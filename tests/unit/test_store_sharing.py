@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sqlite3
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from terok_host.sidecars.kit.confine import confine
-from terok_host.sidecars.store import keys, schema, seal
+from terok_host.sidecars.store import keys, schema, seal, tokens
 from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground import process
 from terok_host.supervisor.ground.errors import TerokError
@@ -126,6 +127,57 @@ def test_one_of_many_creators_makes_the_vault_and_its_keys_fit(layout: Layout, t
     assert sorted(codes) == [0, 1, 1, 1, 1, 1]
     with unlocked(fresh) as store:
         assert not store.locked
+
+
+def test_many_first_opens_make_one_file_that_all_can_use(layout: Layout, tmp_path: Path) -> None:
+    fresh = Layout(str(tmp_path / "second"), layout.runtime, layout.config)
+    ready, go = os.pipe()
+
+    def opener(number: int) -> Callable[[], int]:
+        def run() -> int:
+            os.read(ready, 1)
+            with Store.open(fresh.vault_db, create=True) as store:
+                store.add_token(f"token-{number}", container="box", scope="work", provider="p")
+                with Store.open(fresh.vault_db, read_only=True) as reader:
+                    return 0 if tokens.digest(f"token-{number}") in reader.token_digests() else 1
+
+        return run
+
+    pids = [process.fork(opener(number)) for number in range(8)]
+    os.write(go, b"x" * 8)
+    codes = [ended(pid) for pid in pids]
+    os.close(ready)
+    os.close(go)
+    assert codes == [0] * 8
+    with Store.open(fresh.vault_db) as store:
+        assert len(store.tokens("box")) == 8
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_a_writer_killed_at_any_moment_leaves_what_it_had_committed(layout: Layout, number: int) -> None:
+    """What the writer said it had written is there; at the most one write more."""
+    said, say = os.pipe()
+
+    def writer() -> int:
+        with unlocked(layout) as store:
+            for count in itertools.count(1):
+                store.put("credential", "work", "mistral", b"%d" % count, {"count": count})
+                os.write(say, b"x")
+        return 0
+
+    pid = process.fork(writer)
+    heard = len(os.read(said, 1 + number))
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid) == -signal.SIGKILL
+    os.close(say)
+    while more := os.read(said, 4096):
+        heard += len(more)
+    os.close(said)
+    with unlocked(layout) as store:
+        item = store.get("credential", "work", "mistral")
+        assert item is not None
+        assert item.secret == b"%d" % item.meta["count"] and item.version == item.meta["count"]
+        assert heard <= item.version <= heard + 1
 
 
 def test_a_killed_writer_leaves_a_whole_row(layout: Layout) -> None:
