@@ -14,7 +14,7 @@ from ..kit.codec import split_head
 from ..kit.reactor import Reactor
 from ..kit.refusal import Refused
 from ..kit.stream import Stream
-from .limits import HEAD_MAX
+from .limits import HEAD_MAX, RETRY_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def answer(error: TerokError) -> bytes:
     """The response that says why, in the shape of every other refusal of the vault; it closes the connection."""
     message = f"terok vault: {error.what}"
     body = json.dumps({"type": "error", "error": {"type": "terok_vault_error", "message": message}, "allow": error.fix})
-    fields = {"X-Terok-Reason": "no-vault", "Retry-After": "1"}
+    fields = {"X-Terok-Reason": "no-vault", "Retry-After": str(RETRY_SECONDS)}
     return http_answer(503, body.encode(), "application/json", close=True, fields=fields)
 
 
@@ -98,12 +98,17 @@ class _Client:
 
     def _tell(self) -> None:
         self._told = True
-        self._stream.write(self._apology.response)
+        self._stream.write(self._response())
         self._stream.end()  # and read on until `_late`: a close while the client still sends would reset it away
+
+    def _response(self) -> bytes:
+        """A request for a head gets no body (RFC 9110, section 9.3.2)."""
+        response = self._apology.response
+        return response[: response.index(b"\r\n\r\n") + 4] if self._buffer.startswith(b"HEAD ") else response
 
     def _late(self) -> None:
         if not self._told:
-            self._stream.write(self._apology.response)
+            self._stream.write(self._response())
         self._stream.close()
 
     def ended(self) -> None:

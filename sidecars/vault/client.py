@@ -29,10 +29,14 @@ if TYPE_CHECKING:
         def left(self, client: Client) -> None: ...
 
 
-def error_answer(refusal: Refusal, *, close: bool) -> bytes:
+PATIENCE_SECONDS = 60
+"""Clients do not wait longer than this for `Retry-After`, they try again at once."""
+
+
+def error_answer(refusal: Refusal, *, close: bool, body: bool = True) -> bytes:
     """A refusal on the wire: `error` as the AI services shape it, `message` as GitHub and GitLab do."""
     message = f"terok vault: {refusal.why}" + (f" To allow it: {refusal.allow}." if refusal.allow else "")
-    body = json.dumps(
+    content = json.dumps(
         {
             "type": "error",
             "error": {"type": "terok_vault_error", "code": refusal.rule, "message": message},
@@ -44,9 +48,20 @@ def error_answer(refusal: Refusal, *, close: bool) -> bytes:
     fields = {"X-Terok-Reason": refusal.rule}
     if refusal.status == 401:
         fields["WWW-Authenticate"] = 'Basic realm="terok vault"'
+    retry_after = refusal.retry_after or (limits.RETRY_SECONDS if refusal.status == 503 else 0)
+    if retry_after:
+        fields["Retry-After"] = str(retry_after)
+    if _permanent(refusal):
+        fields["X-Should-Retry"] = "false"
+    whole = answer(refusal.status, content, "application/json", close=close, fields=fields)
+    return whole if body else whole[: -len(content)]
+
+
+def _permanent(refusal: Refusal) -> bool:
+    """Whether the same request will be refused again: the AI services' clients then show the error at once."""
     if refusal.retry_after:
-        fields["Retry-After"] = str(refusal.retry_after)
-    return answer(refusal.status, body, "application/json", close=close, fields=fields)
+        return refusal.retry_after > PATIENCE_SECONDS
+    return (refusal.status < 500 and refusal.status != 408) or refusal.rule in ("echo", "content-coding")
 
 
 class Client:
@@ -56,14 +71,24 @@ class Client:
         wire: the connection.
     """
 
-    __slots__ = ("_service", "wire", "_buffer", "_exchange", "_timer", "_head_since", "_lingering", "_deciding")
+    __slots__ = (
+        "_service",
+        "wire",
+        "_buffer",
+        "_exchange",
+        "_timer",
+        "_head_since",
+        "_lingering",
+        "_deciding",
+        "_bodiless",
+    )
 
     def __init__(self, service: Service, wire: Stream) -> None:
         self._service, self.wire = service, wire
         self._buffer = b""
         self._exchange: Exchange | None = None
         self._head_since = 0.0
-        self._lingering = self._deciding = False
+        self._lingering = self._deciding = self._bodiless = False
         self._timer: Timer = service.reactor.later(limits.HEAD_SECONDS, self._tick)
         wire.owner = self
 
@@ -114,6 +139,7 @@ class Client:
 
     def _serve(self, head: bytes, rest: bytes) -> None:
         self._deciding = True
+        self._bodiless = head.startswith(b"HEAD ")
         try:
             self._service.serve(self, head, rest)
         except Refused as refused:
@@ -163,7 +189,7 @@ class Client:
         """Send an error; close when the request was not read to its end."""
         self._exchange = None
         close = close or self._service.stopping
-        self.wire.write(error_answer(refusal, close=close))
+        self.wire.write(error_answer(refusal, close=close, body=not self._bodiless))
         if close:
             self._linger(complete=False)
         else:

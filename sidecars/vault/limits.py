@@ -13,6 +13,9 @@ Sizes in bytes, times in seconds.
 | `ANSWER_HEAD_MAX` | 502 |
 | `POOL_IDLE_MAX`, `POOL_IDLE_SECONDS` | the connection upstream is closed instead of kept |
 | `REPLAY_MAX` | a request with a larger body is not sent a second time after a refresh |
+| `REPLAYS_MAX` | so is none, when the bodies that are kept of all requests are as large together |
+| `QUEUES_MAX` | the more clients there are, the fewer bytes each may let wait: `QUEUE_HIGH` is its share |
+| `REST_SECONDS` | after an answer without a body, a connection upstream waits this long for stray bytes |
 | `STOP_SECONDS` | what still runs after SIGTERM is cut |
 """
 
@@ -36,7 +39,12 @@ LINGER_SECONDS = 2.0
 ANSWER_HEAD_MAX = 256 << 10
 POOL_IDLE_MAX = 64
 POOL_IDLE_SECONDS = 45.0
+REST_SECONDS = 0.5
 REPLAY_MAX = 1 << 20
+REPLAYS_MAX = 16 << 20
+QUEUES_MAX = 64 << 20
+RETRY_SECONDS = 30
+"""What `Retry-After` says where an act of the operator ends the refusal (unlocking the vault, freeing disk space)."""
 STOP_SECONDS = 0.1
 EXPIRY_SECONDS = 5.0
 """An access token that ends sooner is not used any more: the upstream's clock may be ahead."""

@@ -56,6 +56,7 @@ class Service:
         self._listeners = list(listeners)
         self._clients: set[Client] = set()
         self._clients_max = clients_max()
+        self._queues = shared.QUEUE_HIGH, shared.QUEUE_LOW, shared.READ_MAX
         self._accepting = False
         self._idle_seconds = idle_seconds
         self._idle_since = reactor.now
@@ -101,12 +102,20 @@ class Service:
                 if tcp:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._clients.add(Client(self, Stream(self.reactor, sock, None)))
+                self._share()
 
         return accept
+
+    def _share(self) -> None:
+        """Let all clients' queues together hold `QUEUES_MAX` at most, about: what a container may make us keep."""
+        high, low, read = self._queues
+        share = max(shared.READ_MIN, limits.QUEUES_MAX // (2 * max(1, len(self._clients))))
+        shared.QUEUE_HIGH, shared.QUEUE_LOW, shared.READ_MAX = min(high, share), min(low, share // 4), min(read, share)
 
     def left(self, client: Client) -> None:
         """A client's connection is gone."""
         self._clients.discard(client)
+        self._share()
         if not self._clients:
             self._idle_since = self.reactor.now
             if self.stopping:

@@ -203,6 +203,27 @@ def early_hints(upstream: Upstream, talk: Conversation, request: Request) -> boo
     return True
 
 
+def many_hints(upstream: Upstream, talk: Conversation, request: Request) -> bool:
+    """/many-hints/N: N times 1 KiB of 103 Early Hints, then an answer."""
+    line = b"HTTP/1.1 103 Early Hints\r\nLink: <" + b"x" * 980 + b">\r\n\r\n"
+    talk.sock.settimeout(30)
+    for _ in range(int(request.path.rpartition("/")[2])):
+        talk.send(line)
+    talk.answer(b"hinted")
+    return True
+
+
+def stray(upstream: Upstream, talk: Conversation, request: Request) -> bool:
+    """An answer without a body, and behind it, a moment later, what looks like the next answer."""
+    talk.read_body(request)
+    status = request.path.rpartition("/")[2]
+    talk.send(f"HTTP/1.1 {status} Some\r\nX-Length: 5\r\n\r\n".encode())
+    upstream.event("answered").wait(10)
+    time.sleep(0.05)
+    talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+    return True
+
+
 def leaking_hints(upstream: Upstream, talk: Conversation, request: Request) -> bool:
     """103 Early Hints that hand the credential back before the answer."""
     secret = (request.header("authorization") or "").encode()
@@ -360,6 +381,8 @@ BEHAVIOURS: dict[str, Handler] = {
     "/slam": slam,
     "/early-hints": early_hints,
     "/leaking-hints": leaking_hints,
+    "/many-hints": many_hints,
+    "/stray": stray,
     "/redirect": redirect,
     "/cookie": cookie,
     "/leak": leak,

@@ -91,7 +91,7 @@ class AnswerSide:
         return head, self.payload(rest) if rest else b""
 
     def _framing(self, answer: Answer) -> bytes:
-        if self._request.method == b"HEAD" or answer.status in (204, 304):
+        if self.bodiless:
             return b"".join(
                 b"Content-Length: %b\r\n" % value for lower, _, value, _ in answer.headers if lower == b"content-length"
             )
@@ -127,6 +127,11 @@ class AnswerSide:
     def end(self) -> bool:
         """The upstream sends no more: True when that completes the body."""
         return self._body is not None and self._body.end()
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether an answer of this kind never has a body, whatever the upstream sends behind its head."""
+        return self._request.method == b"HEAD" or (self.head is not None and self.head.status in (204, 304))
 
     @property
     def reusable(self) -> bool:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..inject import Loaded
     from ..upstream.pool import Pool, Upstream
 
+_UNDECIDED = (phases.WAITING, phases.SENT)
+"""Where the request may still be sent again."""
+_PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RENEWED, _RECONNECTED = "renewed", "reconnected"
 
 
@@ -102,6 +105,8 @@ class Exchange:
 
     def _move(self, event: str) -> None:
         self._phase = phases.step(self._phase, event)
+        if self._phase not in _UNDECIDED:
+            self._request.forget()
 
     @property
     def status(self) -> int:
@@ -139,7 +144,7 @@ class Exchange:
         if data:
             self._request.wait(self._request.take(data))
         if not self._request.done:
-            self._caller.wire.pause()
+            self._caller.wire.hold()
         if not wait and self._phase == phases.WAITING:
             self._pool.take(self.plan.target.endpoint, self)
 
@@ -157,9 +162,12 @@ class Exchange:
             raise pipelined()
         elif self._upstream is None:
             self._request.wait(self._request.take(data))
-            self._caller.wire.pause()
+            if not self._request.done:
+                self._caller.wire.hold()
         else:
-            carry(self._request.take(data), self._caller.wire, self._upstream.wire)
+            self._upstream.wire.write(self._request.take(data))
+            if self._upstream.wire.full and not self._request.done:
+                self._caller.wire.hold()
 
     def connected(self, upstream: Upstream) -> None:
         """The upstream is there: send the head and what we have of the body in one write."""
@@ -170,9 +178,7 @@ class Exchange:
         self._upstream = upstream
         upstream.wire.resume()
         upstream.wire.write(self._request.opening(self.loaded))
-        if upstream.wire.full:
-            self._caller.wire.pause()
-        else:
+        if not upstream.wire.full or self._request.done:
             self._caller.wire.resume()
 
     # --- the answer ---
@@ -202,7 +208,9 @@ class Exchange:
             if refusal is not None:
                 self.stop(refusal)
                 return
-            self._caller.wire.write(self._answer.interim(answer))
+            # as with a body: a client that does not read interim answers makes the upstream wait
+            if self._upstream is not None:
+                carry(self._answer.interim(answer), self._upstream.wire, self._caller.wire)
             data = b""
 
     def _final(self, answer: Answer, came: bytes) -> None:
@@ -242,7 +250,7 @@ class Exchange:
             self._last = wired
             self._move(phases.COMPLETE)
             # bytes behind the answer's end, or a request half sent, would be taken for the next exchange's
-            self._drop_upstream(reusable=answer.reusable and self._request.done)
+            self._drop_upstream(reusable=answer.reusable and self._request.done, rest=answer.bodiless)
             self._watcher.ends(self)
             return
         if head:
@@ -283,11 +291,11 @@ class Exchange:
         else:
             self._caller.wire.close()
 
-    def _drop_upstream(self, *, reusable: bool) -> None:
+    def _drop_upstream(self, *, reusable: bool, rest: bool = False) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             if reusable:
-                upstream.release()
+                upstream.release(rest=rest)
             else:
                 upstream.discard()
 
@@ -397,11 +405,18 @@ class Exchange:
             self._caller.wire.close()
 
     def client_ended(self) -> None:
-        """The client sends no more: a switched connection hands that on; a request half sent is given up."""
+        """The client sends no more: a switched connection hands that on; a request half sent is given up.
+
+        After a whole request TCP cannot tell a client that still reads from one that is gone, until something is sent.
+        An interim answer tells: every client of HTTP/1.1 passes over it (RFC 9110, section 15.2), and the kernel of one
+        that is gone resets the connection. So an exchange that waits for its upstream ends when its client does.
+        """
         if self._tunnel is not None:
             self._tunnel.client_ended()
-        elif not self._request.done:
+        elif not self._request.done or (not self.plan.request.minor and self._phase in _UNDECIDED):
             self.client_lost()
+        elif self._phase in _UNDECIDED:
+            self._caller.wire.write(_PROBE)
 
     def client_lost(self) -> None:
         """The client is gone: nothing waits for the answer."""

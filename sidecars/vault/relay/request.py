@@ -21,6 +21,15 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
 
 
+class _Kept:
+    """The bytes of all bodies that are kept to be sent again: this process serves one container."""
+
+    size = 0
+
+
+kept = _Kept()
+
+
 class RequestSide:
     """One request on its way.
 
@@ -68,9 +77,24 @@ class RequestSide:
             framed = bodies.chunk(payload) + b"0\r\n\r\n"
         else:
             framed = bodies.chunk(payload)
-        if self._replay is not None:
-            self._replay = self._replay + framed if len(self._replay) + len(framed) <= limits.REPLAY_MAX else None
+        if self._replay is not None and framed:
+            self._keep(framed)
         return framed
+
+    def _keep(self, framed: bytes) -> None:
+        assert self._replay is not None
+        size = len(self._replay) + len(framed)
+        if size > limits.REPLAY_MAX or kept.size + len(framed) > limits.REPLAYS_MAX:
+            self.forget()
+        else:
+            kept.size += len(framed)
+            self._replay += framed
+
+    def forget(self) -> None:
+        """The request will not be sent again."""
+        if self._replay:
+            kept.size -= len(self._replay)
+        self._replay = None
 
     def wait(self, framed: bytes) -> None:
         """Keep what was taken until there is a connection."""

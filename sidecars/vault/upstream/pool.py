@@ -42,13 +42,13 @@ class Upstream:
         used: whether it carried an exchange before this one.
     """
 
-    __slots__ = ("_pool", "endpoint", "wire", "taker", "used", "since")
+    __slots__ = ("_pool", "endpoint", "wire", "taker", "used", "since", "ready")
 
     def __init__(self, pool: Pool, endpoint: Endpoint, wire: Stream, taker: Taker) -> None:
         self._pool, self.endpoint, self.wire = pool, endpoint, wire
         self.taker: Taker | None = taker
         self.used = False
-        self.since = 0.0
+        self.since = self.ready = 0.0
         wire.owner = self
 
     def received(self, data: bytes) -> None:
@@ -83,10 +83,10 @@ class Upstream:
         self.taker = None
         self.wire.abort()
 
-    def release(self) -> None:
-        """The exchange is over; keep the connection."""
+    def release(self, *, rest: bool = False) -> None:
+        """The exchange is over; keep the connection. `rest`: bytes may still follow that belong to no answer."""
         self.taker = None
-        self._pool.keep(self)
+        self._pool.keep(self, limits.REST_SECONDS if rest else 0.0)
 
 
 class Pool:
@@ -104,14 +104,20 @@ class Pool:
 
     def take(self, endpoint: Endpoint, taker: Taker, *, fresh: bool = False) -> None:
         """Give `taker` a connection: a kept one at once, or a new one later; `fresh` asks for a new one."""
-        kept = self._kept.get(endpoint.key)
-        while kept and not fresh:
-            upstream = kept.pop()
-            if not upstream.wire.dead:
-                upstream.taker = taker
-                taker.connected(upstream)
-                return
+        upstream = None if fresh else self._rested(endpoint)
+        if upstream is not None:
+            upstream.taker = taker
+            taker.connected(upstream)
+            return
         self._dialer.dial(endpoint, self._dialled(endpoint, taker))
+
+    def _rested(self, endpoint: Endpoint) -> Upstream | None:
+        kept = self._kept.get(endpoint.key, ())
+        for upstream in reversed(kept):
+            if upstream.ready <= self.reactor.now and not upstream.wire.dead:
+                self._kept[endpoint.key].remove(upstream)
+                return upstream
+        return None
 
     def _dialled(self, endpoint: Endpoint, taker: Taker) -> Connected:
         def done(wire: Stream | None, error: Refusal | None) -> None:
@@ -122,10 +128,14 @@ class Pool:
 
         return done
 
-    def keep(self, upstream: Upstream) -> None:
-        """Keep a connection for the next exchange, when there is room."""
+    def keep(self, upstream: Upstream, rest: float) -> None:
+        """Keep a connection for the next exchange, when there is room; what speaks while it is kept is dropped.
+
+        `rest`: seconds for which it is not used, so that stray bytes show before an answer can be taken for them.
+        """
         upstream.used = True
         upstream.since = self.reactor.now
+        upstream.ready = upstream.since + rest
         kept = self._kept.setdefault(upstream.endpoint.key, [])
         if len(kept) >= limits.POOL_IDLE_MAX or upstream.wire.dead:
             upstream.wire.abort()
