@@ -16,7 +16,7 @@ from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import AIRLOCK_PORT, Bundle
 from . import expressions as nft
 from .dnsmasq import check_paths, log_options, marker
-from .expressions import ACCEPT, PROHIBIT, Rule, rule
+from .expressions import ACCEPT, PROHIBIT, RESET, Rule, rule
 from .model import OPEN_MODES, QUARANTINE, Model
 from .ruleset import FAMILIES, SERVICE_PORTS, Chain, Set, Table
 from .special import SYNTHETIC, UNKNOWN
@@ -92,6 +92,7 @@ def _output(model: Model) -> Iterator[Rule]:
         yield rule(nft.out_loopback(), nft.port("tcp", "dport", SERVICE_PORTS), PROHIBIT)
         yield rule(nft.out_loopback(), nft.port("tcp", "sport", SERVICE_PORTS), PROHIBIT)
     yield rule(nft.out_loopback(), ACCEPT)
+    yield rule(nft.ipv6(), nft.layer4("tcp"), RESET)  # an ICMPv6 error lets connect(2) try for another second
     yield rule(PROHIBIT)
 
 

@@ -1,10 +1,9 @@
 """The airlock's network: a loopback interface on which every allowed address is local, and no other one has a route.
 
 What should be there lies in `loopback.json`: `local`, the ranges whose connections the redirect rule of the firewall
-hands to the relay. Both routing entries are in the table `local`, which is asked before any rule: a default route that
-Podman or a process with NET_ADMIN adds to another table is never reached.
-
-Every other destination meets the `prohibit` route: connect(2) fails with EACCES at once, blocking or not.
+hands to the relay. Every other destination meets the `prohibit` route: connect(2) fails with EACCES at once, blocking
+or not. It is in the table `local`, before a default route that Podman or a process with NET_ADMIN adds; neighbours on
+another interface have a longer prefix and meet the firewall instead.
 """
 
 from __future__ import annotations
