@@ -92,7 +92,7 @@ def _output(model: Model) -> Iterator[Rule]:
         yield rule(nft.out_loopback(), nft.port("tcp", "dport", SERVICE_PORTS), PROHIBIT)
         yield rule(nft.out_loopback(), nft.port("tcp", "sport", SERVICE_PORTS), PROHIBIT)
     yield rule(nft.out_loopback(), ACCEPT)
-    yield rule(nft.ipv6(), nft.layer4("tcp"), RESET)  # an ICMPv6 error lets connect(2) try for another second
+    yield rule(nft.layer4("tcp"), RESET)  # an ICMP error lets connect(2) try for another second
     yield rule(PROHIBIT)
 
 
