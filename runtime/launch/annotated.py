@@ -65,7 +65,7 @@ def compose(state: bytes, data: str, runtime: str, config: str) -> str:
         raise TerokError("Standard input is not a valid OCI state.") from error
     cfg = load_at(Layout(data, runtime, config))
     request = request_of(check_name(identity[:12]), annotations, cfg)
-    prepared = prepare_in(request, cfg, network_of(document, read_config(bundle), cfg))
+    prepared = prepare_in(request, cfg, network_of(document, annotations, read_config(bundle), cfg))
     # the runtime directory is what the container sees, whatever its user
     variables = container_env(cfg.layout.runtime_dir(request.container))
     files.write(variables, env_file(prepared.env), mode=0o644)
@@ -95,14 +95,25 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
     )
 
 
-def network_of(state: Mapping[str, Any], config: Mapping[str, Any], cfg: Any) -> Any:
-    """The network that Podman gave the container.
+def network_of(state: Mapping[str, Any], annotations: Mapping[str, str], config: Mapping[str, Any], cfg: Any) -> Any:
+    """The network that Podman gave the container, or the airlock, which closes that one.
 
     Raises:
-        TerokError: it has one, and the address at which it answers DNS cannot be told.
+        TerokError: it has one, and the address at which it answers DNS cannot be told; or the annotation is wrong.
     """
+    from ...supervisor.ground.errors import Exit, TerokError
+    from ...supervisor.ground.layout import ANNOTATION_NETWORK
     from ..host import podman, resolver
 
+    wanted = annotations.get(ANNOTATION_NETWORK)
+    if wanted is not None and wanted != podman.AIRLOCK:
+        raise TerokError(
+            f"The annotation {ANNOTATION_NETWORK} is {wanted[:40]!r}; it can only be {podman.AIRLOCK}.",
+            fix="use podman's --network for every other network",
+            code=Exit.USAGE,
+        )
+    if wanted == podman.AIRLOCK:
+        return podman.NetworkPlan(podman.AIRLOCK, "", None)
     return podman.NetworkPlan(podman.ANNOTATED, "", cfg.shield.forwarder or resolver.find(state, config))
 
 

@@ -92,6 +92,7 @@ _COMPOSE: dict[str, Callable[[dict[str, Any], str], None]] = {
     "name": _into("container_name"),
     "annotation": _pair("annotations"),
     "network": _into("network_mode"),
+    "add-host": _append("extra_hosts"),
     "env-file": _append("env_file"),
     "env": _append("environment"),
     "cap-drop": _append("cap_drop"),

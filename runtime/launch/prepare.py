@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...sidecars.shield import special
 from ...supervisor.ground import layout as places
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, check_name, outer_uid
@@ -127,5 +128,8 @@ def _podman_flags(plan: WiringPlan, profiles: Sequence[str], network: podman.Net
         flags += ["--annotation", f"{places.ANNOTATION_STATE_DIR}={bundle.root}"]
     # the host's proxy variables may hold a password, and lead nowhere from inside
     flags += ["--network", network.flag, "--env-file", bundle.env, "--http-proxy=false"]
+    if network.mode == podman.AIRLOCK:
+        # podman writes the host's own address into /etc/hosts otherwise, which leads nowhere from inside
+        flags += ["--add-host", f"{special.HOST_NAME}:{special.HOST}"]
     # with one of these two a process could change the rules, or set the mark that reaches the forwarder
     return [*flags, "--cap-drop", "NET_ADMIN", "--cap-drop", "NET_RAW"]

@@ -17,12 +17,13 @@ from ..kit.addresses import own_addresses
 from ..kit.dial import Endpoint
 from ..kit.reactor import ERROR, HANGUP, READ, WRITE, Timer
 from ..kit.refusal import Refused
+from ..shield.special import HOST_NAME
 from . import hello
 from .duct import AGAIN, DONE, PIPE, READ_SIZE, Duct
 from .duct import READ as SOURCE
 from .duct import WRITE as TARGET
 from .heads import SWITCHED, Requests
-from .policy import HOST_NAME, Proof, Route, Verdict, covers
+from .policy import Proof, Route, Verdict, covers
 
 if TYPE_CHECKING:
     from typing import Protocol

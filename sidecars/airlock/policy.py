@@ -16,8 +16,6 @@ from ..shield.model import BYPASS, DOWN_ALL, LEARN, OPEN_MODES, QUARANTINE
 from ..shield.special import SYNTHETIC, UNKNOWN
 from ..shield.targets import BELOW, NAME, WEB, WEB_PORTS, Address, Network, Target, parse
 
-HOST_NAME = "host.containers.internal"
-"""What Podman calls the host; an allowed port of it is one of the host's loopback interface."""
 TLS_PORT, HTTP_PORT = 443, 80
 NEVER = "never reachable from a container"
 _SYNTHETIC = ipaddress.ip_network(SYNTHETIC)

@@ -19,7 +19,7 @@ from .dnsmasq import check_paths, log_options, marker
 from .expressions import ACCEPT, PROHIBIT, RESET, Rule, rule
 from .model import OPEN_MODES, QUARANTINE, Model
 from .ruleset import FAMILIES, SERVICE_PORTS, Chain, Set, Table
-from .special import SYNTHETIC, UNKNOWN
+from .special import HOST, HOST_NAME, SYNTHETIC, UNKNOWN
 from .targets import BELOW, NAME, WEB, Target
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def allocate(addresses: Mapping[str, str], model: Model) -> dict[str, str]:
     Raises:
         TerokError: there are more names than addresses.
     """
-    held = dict(addresses)
+    held = {HOST_NAME: HOST, **addresses}
     base = int(ipaddress.ip_network(SYNTHETIC).network_address)
-    following = max((int(ipaddress.ip_address(each)) - base + 1 for each in held.values()), default=_FIRST)
+    following = max(_FIRST, *(int(ipaddress.ip_address(each)) - base + 1 for each in held.values()))
     for target in model.allowed:
         key = pattern(target)
         if target.is_name and key not in held:

@@ -10,6 +10,9 @@ SYNTHETIC = "198.18.0.0/15"
 UNKNOWN = "198.18.0.2"
 """What every name answers there that is not allowed, in the modes that let everything out."""
 
+HOST_NAME, HOST = "host.containers.internal", "198.18.0.3"
+"""What Podman calls the host, and its address there; an allowed port of it is one of the host's loopback interface."""
+
 LARGE = {4: 16, 6: 32}
 """A range with a shorter prefix than this is worth a notice."""
 

@@ -24,12 +24,14 @@ ANNOTATION_SCOPE = "terok.scope"
 ANNOTATION_PROFILES = "terok.shield.profiles"
 ANNOTATION_UDP_PORTS = "terok.shield.udp_ports"
 ANNOTATION_STATE_DIR = "terok.shield.state_dir"
+ANNOTATION_NETWORK = "terok.network"
 ANNOTATIONS = (
     ANNOTATION_SIDECAR,
     ANNOTATION_SCOPE,
     ANNOTATION_PROFILES,
     ANNOTATION_UDP_PORTS,
     ANNOTATION_STATE_DIR,
+    ANNOTATION_NETWORK,
 )
 """Every annotation key that has a meaning. A key that only resembles one of these refuses the container's start."""
 

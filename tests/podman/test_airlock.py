@@ -32,6 +32,7 @@ allowed.test
 upstream.test:7000
 *.wild.test
 203.0.113.0/24
+host.containers.internal:7001
 2001:db8:1::/48
 """
 
@@ -61,6 +62,8 @@ def web(resolver: Resolver) -> Iterator[None]:
         Upstream(context, "192.88.99.66", 443),
         Upstream(None, "203.0.113.7", 80),
         Echo("198.51.100.20", 7000),
+        Echo("127.0.0.1", 7001),
+        Echo("127.0.0.1", 7002),
     ):
         yield
 
@@ -101,8 +104,10 @@ def test_allowed_names(house: House, box: str) -> None:
     assert curl(house, box, "https://one.wild.test/")[0] == 0
     echo = house.podman("exec", "-i", box, "sh", "-c", "echo ping | nc -w 3 upstream.test 7000")
     assert echo.stdout == "hello\nping\n"
+    host = "nc -w 2 host.containers.internal 7001 </dev/null; nc -w 2 host.containers.internal 7002 </dev/null; true"
+    assert house.podman("exec", box, "sh", "-c", host).stdout == "hello\n"
     lines = [line for line in log(house, box) if line["event"] in ("connection", "closed")]
-    assert [line["verdict"] for line in lines if line["event"] == "connection"] == ["allowed"] * 5
+    assert [line["verdict"] for line in lines if line["event"] == "connection"] == ["allowed"] * 6 + ["refused"]
     ended = next(line for line in lines if line["event"] == "closed" and line["port"] == 7000)
     assert (ended["name"], ended["sent"], ended["received"]) == ("upstream.test", 5, 11)
 
@@ -234,6 +239,26 @@ def test_without_the_hook_there_is_no_network(house: House, name: str, web: None
         house.podman("create", *flags, house.image, "sh", "-c", script)
         said = house.podman("start", "--attach", name, **hookless).stdout
     assert said.split() == ["lo"]
+
+
+def test_an_annotation_closes_podmans_network(house: House, name: str, web: None) -> None:
+    """The container keeps the interface that Podman gave it, and reaches nothing through it."""
+    os.makedirs(house.layout.profiles, exist_ok=True)
+    (Path(house.layout.profiles) / "airlocktest.txt").write_text(PROFILE)
+    wanted = ["--annotation", "terok.network=airlock", "--annotation", "terok.shield.profiles=airlocktest"]
+    script = "until ip addr show tap0 | grep -q 'inet '; do :; done; "
+    script += "curl -sSk -o /dev/null -w '%{http_code}\\n' https://allowed.test/x; "
+    script += (
+        "for place in 192.88.99.66 10.0.2.2 10.0.2.3; do nc -w 2 $place 443 </dev/null && echo through; done; true"
+    )
+    network = ["--network", "slirp4netns:allow_host_loopback=true"]
+    done = house.podman("run", "--name", name, *network, *wanted, house.image, "sh", "-c", script)
+    assert done.stdout.split() == ["200"], done.stdout + done.stderr
+    refused = house.podman("run", "--rm", "--annotation", "terok.network=x", house.image, "true", check=False)
+    assert refused.returncode != 0 and "can only be airlock" in Path(house.layout.hook_error).read_text()
+    house.podman("rm", "--force", "--time", "0", name)
+    for container in json.loads(house.terok("status", "--json").stdout)["containers"]:
+        house.terok("cleanup", container["container"])
 
 
 @contextmanager
