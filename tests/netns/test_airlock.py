@@ -23,7 +23,7 @@ from terok_host.supervisor.ground.layout import AIRLOCK_PORT
 from terok_host.supervisor.schema import Shield
 from terok_host.supervisor.wall import firewall, guard
 from tests.lab.waiting import until
-from tests.netns.world import World
+from tests.lab.world import World
 
 ADDRESS, OTHER, SIX = "203.0.113.7", "198.51.100.9", "2001:db8:5::7"
 PROFILE = ("203.0.113.0/24:5000-5010", f"[{SIX}]:5000", "a.example")
