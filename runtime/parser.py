@@ -100,7 +100,7 @@ def parse(command: Command, words: Sequence[str], prog: str) -> argparse.Namespa
     if extra:
         raise TerokError(f"Unexpected argument {extra[0][:60]!r}.", fix=f"{prog} --help", code=Exit.USAGE)
     if command.to_podman:
-        args.rest = rest
+        args.rest, args.typed = rest, [*prog.split(), *own]
     return args
 
 

@@ -55,7 +55,7 @@ class Command:
     examples: command lines for --help and the man page.
     exits: exit codes that mean something particular here.
     files: what it reads and writes.
-    to_podman: the words after the first `--` are podman's; they arrive as `args.rest`.
+    to_podman: the words after the first `--` are podman's; they arrive as `args.rest`, the line before as `args.typed`.
     """
 
     function: Function

@@ -88,6 +88,21 @@ def _prepare(args: argparse.Namespace, env: Env, words: Words) -> Prepared:
     return prepared
 
 
+def _no_image(args: argparse.Namespace, env: Env) -> TerokError:
+    """Without `--`, an image that follows `--profiles a b` was read as a profile."""
+    from .services import available_profiles
+
+    typed, known = list(args.typed), set(available_profiles(env.layout))
+    names = [] if args.rest is not None else (args.profiles or [])
+    first = next((at for at, name in enumerate(names) if at and not known.issuperset(name.split(","))), len(names))
+    for word in names[first:]:
+        typed.reverse()
+        typed.remove(word)
+        typed.reverse()
+    image = shlex.join(names[first:]) or "IMAGE [COMMAND...]"
+    return TerokError("No image was given after `--`.", fix=f"{shlex.join(typed)} -- {image}", code=Exit.USAGE)
+
+
 @verb(
     *WIRING,
     usage="NAME [options] -- [podman's options] IMAGE [COMMAND...]",
@@ -105,7 +120,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
 
     words = parse(args.rest or [])
     if not words.rest:
-        raise TerokError("No image was given.", fix=f"terok run {args.name} -- IMAGE [COMMAND...]", code=Exit.USAGE)
+        raise _no_image(args, env)
     refuse_existing(env.layout.bundle(args.name), words, env.environ)
     prepared = _prepare(args, env, words)
     process.replace(podman.run_argv(env.environ, prepared.flags, args.rest), env.environ)
