@@ -50,7 +50,7 @@ def _scopes(env: Env, words: Sequence[str]) -> Iterable[str]:
 
 
 def _ssh_keys(env: Env, words: Sequence[str]) -> Iterable[str]:
-    from ..sidecars.ssh.keyring import KIND
+    from ..sidecars.ssh.settings import KIND
     from .launch.services import open_store
 
     store = open_store(env.layout)

@@ -6,7 +6,6 @@ image, a volume of another container) is settled by order: the hook's mounts com
 
 from __future__ import annotations
 
-import csv
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -214,6 +213,8 @@ def sources(words: Words) -> Iterator[tuple[Flag, str]]:
 
 def _pairs(text: str) -> list[tuple[str, str]]:
     """The comma-separated NAME=VALUE list of --mount, which podman reads as a line of CSV."""
+    import csv
+
     fields = next(csv.reader([text]), [])
     return [(name.strip().lower(), value) for name, _, value in (field.partition("=") for field in fields)]
 

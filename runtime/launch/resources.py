@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import ExitStack
 
 from ...supervisor.ground.errors import Exit, TerokError
@@ -64,6 +63,8 @@ def pick_ports(cfg: Config, count: int) -> list[int]:
     Raises:
         TerokError: the configured range has not enough free ones.
     """
+    import socket  # 8 ms, for tcp mode alone
+
     taken = {port for ports in all_ports(cfg).values() for port in ports}
     chosen: list[int] = []
     with ExitStack() as held:
@@ -94,6 +95,8 @@ def pick_ports(cfg: Config, count: int) -> list[int]:
 
 def is_free(port: int) -> bool:
     """Whether 127.0.0.1:`port` can be bound now."""
+    import socket
+
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -15,7 +15,6 @@ from ...sidecars.shield.reader import settings as audit_settings
 from ...sidecars.shield.targets import BELOW
 from ...sidecars.ssh import policy as ssh_policy
 from ...sidecars.ssh import settings as ssh_settings
-from ...sidecars.ssh.keyring import KIND as SSH_KEY
 from ...sidecars.store.store import Store
 from ...sidecars.vault import settings as vault_settings
 from ...supervisor.ground import process
@@ -59,7 +58,7 @@ def known_hosts(layout: Layout, scope: str | None) -> str:
     if store is None:
         return ""
     with store:
-        keys = [entry.meta for entry in store.describe(SSH_KEY) if scope in entry.meta.get("scopes", ())]
+        keys = [entry.meta for entry in store.describe(ssh_settings.KIND) if scope in entry.meta.get("scopes", ())]
     return "".join(f"{line}\n" for line in ssh_policy.known_hosts(key.get("policy", {}).get(scope, {}) for key in keys))
 
 

@@ -116,12 +116,12 @@ def show_profiles(env: Env) -> int:
     """Every profile with its origin and size; a broken one is shown with its complaint."""
     rows, cells = [], [("PROFILE", "ORIGIN", "TARGETS", "FILE")]
     for name, path in shelf.available(env.layout.profiles).items():
-        origin = "bundled" if path.parent == shelf.BUNDLED else "yours"
+        origin = "bundled" if os.path.dirname(path) == shelf.BUNDLED else "yours"
         try:
-            row: dict[str, Any] = {"name": name, "origin": origin, "path": str(path), "targets": len(shelf.read(path))}
-            cells.append((name, origin, str(row["targets"]), str(path)))
+            row: dict[str, Any] = {"name": name, "origin": origin, "path": path, "targets": len(shelf.read(path))}
+            cells.append((name, origin, str(row["targets"]), path))
         except TerokError as error:
-            row = {"name": name, "origin": origin, "path": str(path), "error": str(error)}
+            row = {"name": name, "origin": origin, "path": path, "error": str(error)}
             cells.append((name, origin, "broken", str(error)))
         rows.append(row)
     env.out.emit(rows, table(cells, env.out))

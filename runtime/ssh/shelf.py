@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...sidecars.ssh import keys, policy
-from ...sidecars.ssh.keyring import KIND, public_of
+from ...sidecars.ssh.keyring import public_of
+from ...sidecars.ssh.settings import KIND
 from ...sidecars.store.keys import create_vault, ensure_unlocked, key_files
 from ...sidecars.store.store import Store
 from ...supervisor.ground.errors import Exit, TerokError

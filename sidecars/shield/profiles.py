@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
 from .special import check_allowed
 from .targets import Target, TargetError, parse
 
-BUNDLED = Path(__file__).parent / "profiles"
+BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "profiles")
+_SUFFIX = ".txt"
 _SIZE_MAX = 4 << 20
 
 
-def directories(user: str | None) -> list[Path]:
+def directories(user: str | None) -> list[str]:
     """Where profiles are looked for, in order."""
-    return ([Path(user)] if user else []) + [BUNDLED]
+    return ([user] if user else []) + [BUNDLED]
 
 
-def available(user: str | None) -> dict[str, Path]:
-    """Every profile by name, with the file that counts."""
-    found: dict[str, Path] = {}
+def available(user: str | None) -> dict[str, str]:
+    """Every profile by name, with the path of the file that counts."""
+    paths: dict[str, str] = {}
     for directory in reversed(directories(user)):
-        if directory.is_dir():
-            found.update({path.stem: path for path in sorted(directory.glob("*.txt"))})
-    return dict(sorted(found.items()))
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+        paths.update({name[: -len(_SUFFIX)]: os.path.join(directory, name) for name in names if name.endswith(_SUFFIX)})
+    return dict(sorted(paths.items()))
 
 
 def load(names: Sequence[str], user: str | None) -> tuple[Target, ...]:
@@ -41,18 +42,19 @@ def load(names: Sequence[str], user: str | None) -> tuple[Target, ...]:
     targets: dict[Target, None] = {}
     for name in names:
         check_name(name)
-        path = next((each / f"{name}.txt" for each in directories(user) if (each / f"{name}.txt").is_file()), None)
+        candidates = [os.path.join(directory, name + _SUFFIX) for directory in directories(user)]
+        path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
         if path is None:
             raise TerokError(
                 f"There is no shield profile {name!r}; there are: {', '.join(available(user))}.",
-                fix=f"write {Path(user) / (name + '.txt')}" if user else "",
+                fix=f"write {candidates[0]}" if user else "",
                 code=Exit.NOT_FOUND,
             )
         targets.update(dict.fromkeys(read(path)))
     return tuple(targets)
 
 
-def read(path: Path) -> list[Target]:
+def read(path: str) -> list[Target]:
     """The targets of one file, each checked to be allowable.
 
     Raises:
@@ -60,14 +62,14 @@ def read(path: Path) -> list[Target]:
         TerokError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             content = file.read(_SIZE_MAX + 1)
         text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TerokError(f"The shield profile {path} cannot be read: {error}.", code=Exit.USAGE) from error
     if len(content) > _SIZE_MAX:
         raise TerokError(f"The shield profile {path} is larger than {_SIZE_MAX >> 20} MiB.", code=Exit.USAGE)
-    return parse_lines(text, str(path))
+    return parse_lines(text, path)
 
 
 def parse_lines(text: str, source: str) -> list[Target]:

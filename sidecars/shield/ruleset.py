@@ -8,7 +8,7 @@ addresses that are never reachable; allowed addresses; special ranges; what allo
 from __future__ import annotations
 
 import json
-import socket
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton  # not socket: 8 ms of each prepare
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -421,8 +421,8 @@ def structure(table: Table) -> dict[str, Any]:
 
 def _element(text: str) -> Any:
     base, _, length = text.partition("/")
-    family = socket.AF_INET6 if ":" in text else socket.AF_INET
-    base = socket.inet_ntop(family, socket.inet_pton(family, base))  # nft prints ::ffff:0.0.0.0, Python ::ffff:0:0
+    family = AF_INET6 if ":" in text else AF_INET
+    base = inet_ntop(family, inet_pton(family, base))  # nft prints ::ffff:0.0.0.0, Python ::ffff:0:0
     if not length or int(length) == (128 if ":" in text else 32):
         return base
     return {"prefix": {"addr": base, "len": int(length)}}

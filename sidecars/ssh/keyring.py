@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ...supervisor.ground.errors import TerokError
 from ..store.keys import LockedError, ensure_unlocked
 from . import keys, policy
+from .settings import KIND
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from ..store.records import Entry
     from ..store.store import Store
-
-KIND = "ssh-key"
 
 
 class Unavailable(Exception):

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from ...supervisor.ground.layout import Layout
 
 
+KIND = "ssh-key"
+"""What an SSH key is called in the store."""
+
+
 class Settings(NamedTuple):
     """What the signer is told.
 

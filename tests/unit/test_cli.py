@@ -73,6 +73,20 @@ def test_help_imports_no_verb_and_is_quick(tmp_path: Path) -> None:
     assert set(eval(loaded.splitlines()[-1])) <= {f"terok_host.runtime.{name}" for name in ("cli", "verbs", "usage")}
 
 
+def test_prepare_imports_nothing_that_it_does_not_need() -> None:
+    """100 ms is its budget, measured by `make bench`; here is what would break it at once."""
+    code = (
+        "import json, sys; from terok_host.runtime import cli, parser\n"
+        "from terok_host.runtime.launch import cli, prepare\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(json.loads(done.stdout))
+    assert "sqlite3" in loaded, "the store is among them"
+    heavy = {"asyncio", "cryptography", "csv", "httpx", "paramiko", "pathlib", "psutil", "rich", "shutil", "socket"}
+    assert not loaded & (heavy | {"ssl", "subprocess", "tempfile", "textwrap", "threading", "urllib", "yaml"})
+
+
 def test_without_a_verb_there_is_a_short_help_grouped_by_what_one_wants(tmp_path: Path) -> None:
     done = terok(home=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
