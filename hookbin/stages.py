@@ -15,7 +15,6 @@ from ..supervisor.ground.quick import dumps, loads, reset_signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ..supervisor.container.container import Container
 
@@ -37,13 +36,13 @@ def run(arguments: list[str]) -> int:
     """
     reset_signals()  # crun runs hooks with every signal blocked
     os.umask(0o077)
-    stages: dict[str, Callable[[dict[str, Any], layout.Layout], None]] = {
+    stages: dict[str, Callable[[dict[str, object], layout.Layout], None]] = {
         "createRuntime": create_runtime,
         "poststop": poststop,
     }
     stage = arguments[0] if len(arguments) in (1, 4) else ""
     places = layout.Layout(*arguments[1:]) if len(arguments) == 4 else layout.Layout.from_environ(os.environ)
-    state: dict[str, Any] = {}
+    state: dict[str, object] = {}
     try:
         # drained before anything else: crun fails with EPIPE when a hook ends with its stdin unread
         content = _read_stdin()
@@ -62,7 +61,7 @@ def run(arguments: list[str]) -> int:
     return Exit.OK
 
 
-def create_runtime(state: dict[str, Any], places: layout.Layout) -> None:
+def create_runtime(state: dict[str, object], places: layout.Layout) -> None:
     """Bring the container's services up; raises TerokError to refuse its start."""
     annotations = _annotations(state)
     if not _meant_for_us(annotations):
@@ -109,7 +108,7 @@ def _join(container: Container, places: layout.Layout) -> bool:
     return True
 
 
-def compose(state: dict[str, Any], places: layout.Layout) -> str:
+def compose(state: dict[str, object], places: layout.Layout) -> str:
     """Have the wiring written for a container that has only annotations; returns the path of its sidecar JSON.
 
     That takes the configuration, the roster and the store, which a hook does not know:
@@ -143,7 +142,7 @@ def _own_places() -> dict[str, str]:
     return {"HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"}
 
 
-def poststop(state: dict[str, Any], places: layout.Layout) -> None:
+def poststop(state: dict[str, object], places: layout.Layout) -> None:
     """Reap what the supervisor did not; harmless when repeated, late, or for a container that is not ours."""
     annotations = _annotations(state)
     path = annotations.get(layout.ANNOTATION_SIDECAR)
@@ -157,7 +156,7 @@ def poststop(state: dict[str, Any], places: layout.Layout) -> None:
     reap(wiring.bundle, wiring.runtime_dir)
 
 
-def annotated_name(state: dict[str, Any]) -> str:
+def annotated_name(state: dict[str, object]) -> str:
     """What a container is called that was started by annotations alone: its short id, as podman prints it."""
     return _identity(state)[:12]
 
@@ -180,14 +179,14 @@ def _meant_for_us(annotations: dict[str, str]) -> bool:
     return bool(keys)
 
 
-def _identity(state: dict[str, Any]) -> str:
+def _identity(state: dict[str, object]) -> str:
     identity = state.get("id")
     if not isinstance(identity, str):
         raise TerokError("The OCI state on stdin has no id.")
     return layout.check_name(identity)
 
 
-def _annotations(state: dict[str, Any]) -> dict[str, str]:
+def _annotations(state: dict[str, object]) -> dict[str, str]:
     annotations = state.get("annotations") or {}
     if not isinstance(annotations, dict):
         raise TerokError("The OCI state's annotations are not an object.")
@@ -210,7 +209,7 @@ def _read_stdin() -> bytes:
             chunks.append(chunk)
 
 
-def _parse(content: bytes) -> dict[str, Any]:
+def _parse(content: bytes) -> dict[str, object]:
     try:
         state = loads(content)
     except (ValueError, RecursionError) as error:
@@ -220,7 +219,7 @@ def _parse(content: bytes) -> dict[str, Any]:
     return state
 
 
-def _report(state: dict[str, Any], stage: str, places: layout.Layout, error: TerokError) -> None:
+def _report(state: dict[str, object], stage: str, places: layout.Layout, error: TerokError) -> None:
     """Say it on stderr (of which crun shows little) and in hook-error.log, where `terok status` finds it."""
     print(f"terok: {error}", file=sys.stderr)
     line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {stage or 'hook'}: {error}\n".replace("\0", "")
@@ -246,7 +245,7 @@ def _report(state: dict[str, Any], stage: str, places: layout.Layout, error: Ter
         print(f"terok: hook-error.log could not be written: {failure.strerror}", file=sys.stderr)
 
 
-def _error_directory(state: dict[str, Any], places: layout.Layout) -> str | None:
+def _error_directory(state: dict[str, object], places: layout.Layout) -> str | None:
     """The bundle that the annotation points into, if it is the operator's own directory; else the data directory."""
     try:
         path = _annotations(state).get(layout.ANNOTATION_SIDECAR, "")

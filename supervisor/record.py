@@ -14,7 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from dataclasses import dataclass
-    from typing import Any
 else:
     from .ground.frozen import dataclass
 
@@ -85,7 +84,7 @@ class Record:
             troubles=self.troubles,
         )  # fmt: skip
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """The file's content."""
         return {
             "schema": SCHEMA,
@@ -134,7 +133,7 @@ def read(path: str) -> Record | None:
     return _decode(document)
 
 
-def _decode(document: dict[str, Any]) -> Record:
+def _decode(document: dict[str, object]) -> Record:
     """Read leniently: a record of another version, or a damaged one, tells what it can."""
     services, sockets, troubles = document.get("sidecars"), document.get("sockets"), document.get("troubles")
     started, error, asked = document.get("started"), document.get("error"), document.get("annotations")

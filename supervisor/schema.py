@@ -63,7 +63,7 @@ class Sidecar:
     start: str
     idle_seconds: int
     listeners: tuple[Listener, ...]
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _check_trust(path: str, info: os.stat_result, what: str, is_kind: Any) -> No
         raise SidecarError(f"The {what} {path} can be written by others.", fix=f"chmod go-w {path}")
 
 
-def _field(data: dict[str, Any], where: str, key: str, kind: type | tuple[type, ...]) -> Any:
+def _field(data: dict[str, object], where: str, key: str, kind: type | tuple[type, ...]) -> Any:
     value = data.pop(key, _MISSING)
     if value is _MISSING:
         raise SidecarError(f"The sidecar JSON lacks {where}{key}.")
@@ -179,19 +179,19 @@ def _field(data: dict[str, Any], where: str, key: str, kind: type | tuple[type, 
 _MISSING = object()
 
 
-def _path(data: dict[str, Any], where: str, key: str) -> str:
+def _path(data: dict[str, object], where: str, key: str) -> str:
     value: str = _field(data, where, key, str)
     if not value.startswith("/") or os.path.normpath(value) != value or "\0" in value:
         raise SidecarError(f"In the sidecar JSON, {where}{key} is not an absolute, plain path.")
     return value
 
 
-def _no_more(data: dict[str, Any], where: str) -> None:
+def _no_more(data: dict[str, object], where: str) -> None:
     if data:
         raise SidecarError(f"The sidecar JSON has an unknown key: {where}{sorted(data)[0][:60]}.")
 
 
-def _objects(data: dict[str, Any], where: str, key: str) -> list[dict[str, Any]]:
+def _objects(data: dict[str, object], where: str, key: str) -> list[dict[str, Any]]:
     values: list[Any] = _field(data, where, key, list)
     if not all(isinstance(value, dict) for value in values):
         raise SidecarError(f"In the sidecar JSON, {where}{key} is not a list of objects.")
@@ -244,7 +244,7 @@ def parse(document: object) -> Wiring:
     return wiring
 
 
-def _sidecar(data: dict[str, Any], runtime_dir: str) -> Sidecar:
+def _sidecar(data: dict[str, object], runtime_dir: str) -> Sidecar:
     name = _field(data, "sidecars.", "name", str)
     where = f"sidecars.{name[:20]}."
     if name not in SIDECARS:
@@ -261,7 +261,7 @@ def _sidecar(data: dict[str, Any], runtime_dir: str) -> Sidecar:
     return Sidecar(name=name, start=start, idle_seconds=idle, listeners=listeners, settings=settings)
 
 
-def _listener(data: dict[str, Any], where: str, runtime_dir: str) -> Listener:
+def _listener(data: dict[str, object], where: str, runtime_dir: str) -> Listener:
     kind = _field(data, where, "kind", str)
     if kind == "unix":
         path = _path(data, where, "path")
@@ -281,7 +281,7 @@ def _listener(data: dict[str, Any], where: str, runtime_dir: str) -> Listener:
     return listener
 
 
-def _mount(data: dict[str, Any]) -> Mount:
+def _mount(data: dict[str, object]) -> Mount:
     target = data.get("target")
     if isinstance(target, str) and target.startswith("~/"):
         data["target"] = target[1:]
@@ -294,7 +294,7 @@ def _mount(data: dict[str, Any]) -> Mount:
     return mount
 
 
-def _shield(data: dict[str, Any] | None, bundle: Bundle) -> Shield | None:
+def _shield(data: dict[str, object] | None, bundle: Bundle) -> Shield | None:
     if data is None:
         return None
     data = dict(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from ...sidecars.roster import agents as needs
 from ...sidecars.roster import files
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _held(env: Env) -> dict[str, dict[str, dict[str, Any]]]:
+def _held(env: Env) -> dict[str, dict[str, dict[str, object]]]:
     """Scope -> provider -> meta of every credential."""
     store = services.open_store(env.layout)
     if store is None:

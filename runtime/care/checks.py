@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from ...supervisor.ground import kernel, pids, process
 from ...supervisor.ground.errors import TerokError
@@ -216,6 +215,6 @@ def render(results: list[Check], out: Output) -> list[str]:
     return lines
 
 
-def summary(results: list[Check]) -> dict[str, Any]:
+def summary(results: list[Check]) -> dict[str, object]:
     """How many checks ended in each state."""
     return {state: sum(each.state == state for each in results) for state in (OK, WARN, FAIL)}

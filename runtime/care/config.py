@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import Any
 
 import yaml
 
@@ -19,7 +18,7 @@ from ..kit.verb import argument, switch, verb
 KEY = argument("key", metavar="KEY", help="for example services.mode", values="config-keys")
 
 
-def values_of(cfg: Config) -> dict[str, Any]:
+def values_of(cfg: Config) -> dict[str, object]:
     """Every key's value, as plain data."""
     found = {}
     for name in keys():
@@ -53,7 +52,7 @@ def run_show(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     """One value in YAML's flow style; JSON is a subset of it, and words need no quotes where YAML reads them back."""
     if isinstance(value, str) and yaml.safe_load(value) == value:
         return value

@@ -120,7 +120,7 @@ def _troubles(known: Record | None, supervisor: processes.Seen | None) -> list[s
     return lines
 
 
-def _supervisor(known: Record | None, seen: processes.Seen | None, running: list[processes.Seen]) -> dict[str, Any]:
+def _supervisor(known: Record | None, seen: processes.Seen | None, running: list[processes.Seen]) -> dict[str, object]:
     return {
         "pid": seen.pid if seen else None,
         "state": "suspended" if seen and seen.suspended else known.phase if known and seen else "ended",
@@ -233,6 +233,6 @@ def size(count: int | None) -> str:
     return "-" if count is None else f"{count / 1e6:.1f} MB"
 
 
-def status_of(cfg: Config, container: str) -> dict[str, Any]:
+def status_of(cfg: Config, container: str) -> dict[str, object]:
     """The status of one container, for orchestrators; raises TerokError (NOT_FOUND) when it was never prepared."""
     return container_status(require_bundle(cfg, container), now=time.time())

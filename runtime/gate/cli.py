@@ -226,7 +226,7 @@ def remove(args: argparse.Namespace, env: Env) -> int:
 # -- looking --
 
 
-def _summary(env: Env, scope: str) -> dict[str, Any]:
+def _summary(env: Env, scope: str) -> dict[str, object]:
     home = env.layout.gate_home(scope)
     settings, kept = gate_config.load(home), state.State.peek(home)
     return {

@@ -99,7 +99,7 @@ def _third(cidr: str) -> str | None:
         return None
 
 
-def find(state: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+def find(state: Mapping[str, object], config: Mapping[str, object]) -> str | None:
     """The forwarder of the container that the OCI state and its configuration describe; None without a network.
 
     Raises:
@@ -119,7 +119,7 @@ def find(state: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     return found
 
 
-def look(state: Mapping[str, Any], config: Mapping[str, Any], source: str | None) -> Seen:
+def look(state: Mapping[str, object], config: Mapping[str, object], source: str | None) -> Seen:
     """Collect what `forwarder_of` decides on. Every part may be missing."""
     pid, bundle = state.get("pid"), str(state.get("bundle", ""))
     recorded = _podmans_record(bundle, str(state.get("id", "")))
@@ -136,7 +136,7 @@ def look(state: Mapping[str, Any], config: Mapping[str, Any], source: str | None
     )
 
 
-def _resolv_conf(config: Mapping[str, Any]) -> str | None:
+def _resolv_conf(config: Mapping[str, object]) -> str | None:
     """The file that Podman mounts as the container's resolv.conf; None with --network=none and --dns=none."""
     mounts = config.get("mounts")
     for mount in mounts if isinstance(mounts, list) else []:
@@ -146,7 +146,7 @@ def _resolv_conf(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _namespace(config: Mapping[str, Any]) -> str:
+def _namespace(config: Mapping[str, object]) -> str:
     linux = config.get("linux")
     spaces = linux.get("namespaces") if isinstance(linux, dict) else None
     for space in spaces if isinstance(spaces, list) else []:

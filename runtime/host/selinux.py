@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...supervisor.container.selinux import FS, SOCKET_LABEL, SOCKET_TYPE, current, enabled, known
 from ...supervisor.ground import process
@@ -113,7 +113,7 @@ class Block:
             for row in self.rows
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As plain data for JSON."""
         return {"way": self.way, "state": self.state, "lines": [asdict(row) for row in self.rows]}
 

@@ -17,7 +17,7 @@ SIZE_MAX = 1 << 20
 """Characters; a configuration is a page, and YAML parsers are not made for hostile megabytes."""
 
 
-def _bool(value: Any) -> bool:
+def _bool(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
     return value
@@ -35,25 +35,25 @@ def _count(value: Any) -> int:
     return int(value)
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     if not isinstance(value, str) or not value or any(letter.isspace() for letter in value):
         raise ValueError("a word")
     return value
 
 
-def _words(value: Any) -> tuple[str, ...]:
+def _words(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
         raise ValueError("a list of words")
     return tuple(_word(each) for each in value)
 
 
-def _path(value: Any) -> str:
+def _path(value: object) -> str:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value or re.search(r"(^|/)\.\.?(/|$)", value):
         raise ValueError("an absolute path without '.' and '..'")
     return value.rstrip("/") or "/"
 
 
-def _ports(value: Any) -> tuple[int, int]:
+def _ports(value: object) -> tuple[int, int]:
     expected = "[FIRST, LAST], two ports from 1024 to 65535 with at least three in the range"
     if not isinstance(value, list) or len(value) != 2 or not all(type(each) is int for each in value):
         raise ValueError(expected)
@@ -63,7 +63,7 @@ def _ports(value: Any) -> tuple[int, int]:
     return first, last
 
 
-KINDS: dict[str, Callable[[Any], Any]] = {
+KINDS: dict[str, Callable[[object], object]] = {
     "bool": _bool,
     "seconds": _whole,
     "count": _count,
@@ -75,7 +75,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 """What a key's value may be; `KIND?` also takes null. Each returns the checked value or raises ValueError(expected)."""
 
 
-def check(kind: str, value: Any) -> Any:
+def check(kind: str, value: object) -> object:
     """The value as the configuration holds it; raises ValueError with what was expected."""
     if "|" in kind:
         choices = kind.split("|")
@@ -87,7 +87,7 @@ def check(kind: str, value: Any) -> Any:
     return KINDS[kind](value)
 
 
-def parse(text: str, path: str, kinds: Mapping[str, str]) -> dict[str, Any]:
+def parse(text: str, path: str, kinds: Mapping[str, str]) -> dict[str, object]:
     """The values that a configuration file sets, by dotted name.
 
     Args:
@@ -106,7 +106,7 @@ def parse(text: str, path: str, kinds: Mapping[str, str]) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         what = f"is not YAML: {getattr(error, 'problem', None) or error}."
         _refuse(path, mark, what)
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     if root is None:
         return values
     sections: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ from functools import cached_property
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Any, TextIO
+    from typing import TextIO
 
     from ...supervisor.ground.layout import Layout
     from .config import Config
@@ -28,7 +28,7 @@ class Output:
     def __init__(self, *, json_output: bool, stream: TextIO) -> None:
         self.json_output, self.stream = json_output, stream
 
-    def emit(self, data: Any, text: str) -> None:
+    def emit(self, data: object, text: str) -> None:
         """Print `data` as JSON with --json, else `text` (nothing when it is empty)."""
         if self.json_output:
             self.stream.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
-from typing import Any
 
 from ...supervisor.ground import durable
 from ...supervisor.ground.errors import TerokError
@@ -41,12 +40,12 @@ def write(path: str, content: str | bytes, *, mode: int = 0o600, sync: bool = Fa
         raise TerokError(f"Could not write {path}: {error.strerror}.") from error
 
 
-def write_json(path: str, data: Any) -> None:
+def write_json(path: str, data: object) -> None:
     """`write` a JSON document, 0600, readable by people."""
     write(path, json.dumps(data, indent=2) + "\n")
 
 
-def read_json(path: str) -> Any:
+def read_json(path: str) -> object:
     """A JSON file of terok, or None when it is missing or damaged."""
     try:
         with open(path, encoding="utf-8") as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import psutil
 
@@ -24,7 +23,7 @@ class Seen:
     proportional: bool
     suspended: bool
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As plain data for JSON."""
         return asdict(self)
 

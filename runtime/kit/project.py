@@ -18,7 +18,7 @@ FILE = ".terok.yml"
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-def _only(wanted: object) -> Callable[[Any, Any], bool]:
+def _only(wanted: object) -> Callable[[object, object], bool]:
     return lambda old, new: new in (wanted, old)
 
 
@@ -26,11 +26,11 @@ def _subset(old: Any, new: Any) -> bool:
     return old is None or (new is not None and set(new) <= set(old))
 
 
-def _not_more(old: Any, new: Any) -> bool:
+def _not_more(old: object, new: object) -> bool:
     return _bytes(new) <= _bytes(old)
 
 
-def _bytes(value: Any) -> float:
+def _bytes(value: object) -> float:
     text = str(value).lower()
     try:
         return float(text[:-1]) * _UNITS[text[-1]] if text[-1:] in _UNITS else float(text)
@@ -38,7 +38,7 @@ def _bytes(value: Any) -> float:
         return float("inf")
 
 
-NARROWER: dict[str, Callable[[Any, Any], bool]] = {
+NARROWER: dict[str, Callable[[object, object], bool]] = {
     "network.mode": _only("none"),
     "shield.enabled": _only(True),
     "shield.profiles": _subset,
@@ -79,7 +79,7 @@ def apply(cfg: Config, directory: str) -> Config:
     return cfg
 
 
-def _set(cfg: Config, name: str, new: Any, path: str) -> Config:
+def _set(cfg: Config, name: str, new: object, path: str) -> Config:
     section, _, field = name.partition(".")
     holder = getattr(cfg, section)
     old = getattr(holder, field)

@@ -76,7 +76,7 @@ class Command:
         return self.function.__doc__ or ""
 
 
-def argument(*names: str, values: str = "", **settings: Any) -> Argument:
+def argument(*names: str, values: str = "", **settings: object) -> Argument:
     """An argument or option, with the keyword arguments of `add_argument`."""
     return Argument(names, settings, values)
 
@@ -105,7 +105,7 @@ def verb(
 CONTAINER = argument("name", metavar="NAME", help="the container", values="containers")
 
 
-def scope_option(help: str, *names: str, **settings: Any) -> Argument:
+def scope_option(help: str, *names: str, **settings: object) -> Argument:
     """The option --scope."""
     return argument(*(names or ("--scope",)), metavar="SCOPE", help=help, values="scopes", **settings)
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from .api import cleanup, compose, exec_podman, format_args
     from .plan import PerContainerResources, WiringPlan
     from .refusals import SANDBOX_MANAGED_FLAGS, reject_managed_flags, reject_managed_volumes
@@ -54,7 +52,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     from importlib import import_module
 
     for module, names in _MODULES.items():

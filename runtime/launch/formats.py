@@ -22,7 +22,7 @@ def compose(words: Words) -> str:
     Raises:
         TerokError: a flag has no counterpart in a Compose file.
     """
-    service: dict[str, Any] = {"image": words.rest[0] if words.rest else IMAGE}
+    service: dict[str, object] = {"image": words.rest[0] if words.rest else IMAGE}
     if words.rest[1:]:
         service["command"] = words.rest[1:]
     for flag in words.flags:
@@ -54,19 +54,19 @@ def compose(words: Words) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _scalar(value: Any) -> str:
+def _scalar(value: object) -> str:
     # $ begins an interpolation in Compose files
     return json.dumps(value.replace("$", "$$") if isinstance(value, str) else value)
 
 
-def _into(key: str) -> Callable[[dict[str, Any], str], None]:
-    def put(service: dict[str, Any], value: str) -> None:
+def _into(key: str) -> Callable[[dict[str, object], str], None]:
+    def put(service: dict[str, object], value: str) -> None:
         service[key] = value
 
     return put
 
 
-def _append(key: str) -> Callable[[dict[str, Any], str], None]:
+def _append(key: str) -> Callable[[dict[str, object], str], None]:
     def put(service: dict[str, Any], value: str) -> None:
         service.setdefault(key, []).append(value)
 
@@ -81,14 +81,14 @@ def _pair(key: str) -> Callable[[dict[str, Any], str], None]:
     return put
 
 
-def _switch(key: str) -> Callable[[dict[str, Any], str], None]:
-    def put(service: dict[str, Any], value: str) -> None:
+def _switch(key: str) -> Callable[[dict[str, object], str], None]:
+    def put(service: dict[str, object], value: str) -> None:
         service[key] = is_on(value)
 
     return put
 
 
-_COMPOSE: dict[str, Callable[[dict[str, Any], str], None]] = {
+_COMPOSE: dict[str, Callable[[dict[str, object], str], None]] = {
     "name": _into("container_name"),
     "annotation": _pair("annotations"),
     "network": _into("network_mode"),

@@ -21,12 +21,12 @@ class WiringPlan:
     broker: bool
     ssh: bool
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As plain data for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> WiringPlan:
+    def from_dict(cls, data: Mapping[str, object]) -> WiringPlan:
         """From what `to_dict` returned; unknown keys are ignored, so that an older program reads a newer file.
 
         Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from ...sidecars.airlock import settings as airlock_settings
 from ...sidecars.gate import config as gate_config
@@ -36,9 +35,9 @@ def open_store(layout: Layout, *, create: bool = False) -> Store | None:
         raise
 
 
-def settings(plan: WiringPlan, layout: Layout, network: NetworkPlan) -> dict[str, dict[str, Any]]:
+def settings(plan: WiringPlan, layout: Layout, network: NetworkPlan) -> dict[str, dict[str, object]]:
     """The settings of every sidecar that the plan activates, by the sidecar's name."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     if plan.broker:
         found["vault"] = vault_settings.settings_for(layout)
     if plan.ssh:

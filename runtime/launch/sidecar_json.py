@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...sidecars.airlock import settings as airlock
 from ...sidecars.shield.reader import settings as audit
 from ...supervisor import schema
@@ -19,10 +17,10 @@ def build(
     cfg: Config,
     plan: WiringPlan,
     resources: PerContainerResources,
-    settings: dict[str, dict[str, Any]],
+    settings: dict[str, dict[str, object]],
     shield: schema.Shield | None,
     mounts: list[schema.Mount],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The sidecar JSON as plain data, already checked by the schema that the supervisor uses.
 
     Args:
@@ -43,7 +41,7 @@ def build(
     host_ports = {"vault": resources.token_broker_port, "ssh": resources.ssh_signer_port, "gate": resources.gate_port}
     own_listeners = {"audit": audit.listeners(), "airlock": airlock.listeners()}
     idle = {"audit": audit.IDLE_SECONDS, "airlock": airlock.IDLE_SECONDS}
-    sidecars: list[dict[str, Any]] = []
+    sidecars: list[dict[str, object]] = []
     for name, own in settings.items():
         listeners = list(own_listeners.get(name, ()))
         section = sections.get(name)
@@ -76,6 +74,6 @@ def build(
     return result
 
 
-def _shield(shield: schema.Shield) -> dict[str, Any]:
+def _shield(shield: schema.Shield) -> dict[str, object]:
     """The schema has no null for the loopback's file: it is left out."""
     return {name: value for name, value in vars(shield).items() if value is not None or name != "loopback"}

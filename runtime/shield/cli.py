@@ -39,7 +39,7 @@ def _targets(args: argparse.Namespace) -> list[Any]:
     return [parse(each) for each in args.targets]
 
 
-def _say(env: Env, args: argparse.Namespace, running: Any, done: str, notes: list[str], **data: Any) -> int:
+def _say(env: Env, args: argparse.Namespace, running: object, done: str, notes: list[str], **data: object) -> int:
     for each in notes:
         env.note(f"terok: {each}")
     when = "" if running is not None else " (at its next start: it does not run now)"
@@ -77,7 +77,7 @@ def allow(args: argparse.Namespace, env: Env) -> int:
     return _say(env, args, running, done, notes + list(step.notes), allowed=names, until=until)
 
 
-def _must_run(name: str, running: Any) -> None:
+def _must_run(name: str, running: object) -> None:
     if running is None:
         raise TerokError(f"{name} does not run, and every start begins closed.", fix=f"podman start {name}")
 

@@ -29,7 +29,7 @@ NUMBERED = 99
 _PAUSE = 0.1
 
 
-def target_of(entry: dict[str, Any]) -> Target | None:
+def target_of(entry: dict[str, object]) -> Target | None:
     """What an entry of the audit log is about: the name when one is known, else the address; with its port."""
     name, address = entry.get("name"), entry.get("address")
     port, protocol = entry.get("port"), entry.get("proto")

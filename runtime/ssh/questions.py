@@ -71,11 +71,11 @@ def _of(bundle: Bundle) -> Iterator[Waiting]:
         yield Waiting(os.path.basename(path), path + ANSWER, {**shown, "container": bundle.name})
 
 
-def _checked(document: object) -> dict[str, Any]:
+def _checked(document: object) -> dict[str, object]:
     """A question with just the fields that are shown; ValueError when one is missing or could confuse a terminal."""
     if not isinstance(document, dict):
         raise ValueError("not an object")
-    shown: dict[str, Any] = {}
+    shown: dict[str, object] = {}
     for field in ("id", "key", "fingerprint", "host", "user", "namespace"):
         value = document.get(field)
         if value is not None and not (isinstance(value, str) and value.isprintable() and len(value) <= TEXT_MAX):

@@ -70,7 +70,7 @@ class Key:
         """The line for an authorized_keys file or for a Git host's settings page."""
         return f"{self.public} {self.comment}".rstrip()
 
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> dict[str, object]:
         """What the store keeps beside the secret."""
         return {
             "public": self.public,
@@ -82,7 +82,7 @@ class Key:
             "created": self.created,
         }
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """The key as --json shows it."""
         return {"name": self.name, "fingerprint": self.fingerprint, **self.meta()}
 

@@ -62,7 +62,7 @@ def read_file(path: str, *, beneath: str | None = None) -> str:
         raise TerokError(f"{path} is not text.") from None
 
 
-def read(capture: Capture, text: str, source: str) -> tuple[Credential, dict[str, Any]]:
+def read(capture: Capture, text: str, source: str) -> tuple[Credential, dict[str, object]]:
     """The credential in a vendor's file, and its meta.
 
     Args:
@@ -84,7 +84,7 @@ def read(capture: Capture, text: str, source: str) -> tuple[Credential, dict[str
     login = _login(found) if capture.auth == "oauth" else {}
     made = Credential(capture.auth, check_secret(secret), **login)
     variables = {name: _find(tree, path, capture.format) for name, path in capture.variables.items()}
-    meta: dict[str, Any] = {"source": source}
+    meta: dict[str, object] = {"source": source}
     kept = {name: value for name, value in variables.items() if isinstance(value, str) and value}
     if kept:
         meta["variables"] = kept
@@ -112,7 +112,7 @@ def _login(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _find(tree: Any, path: str, kind: str) -> Any:
+def _find(tree: object, path: str, kind: str) -> object:
     """The value at a path; None when it is not there."""
     for key in [path] if kind in ("env", "text") else path.split("/"):
         if not isinstance(tree, dict):
@@ -149,7 +149,7 @@ def _netrc(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _yaml(text: str) -> Any:
+def _yaml(text: str) -> object:
     import yaml
 
     return yaml.safe_load(text)

@@ -65,7 +65,7 @@ def list_items(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def describe(entry: Entry) -> dict[str, Any]:
+def describe(entry: Entry) -> dict[str, object]:
     """One credential as plain data, without its secret."""
     meta = {name: value for name, value in entry.meta.items() if name != "refresh"}
     return {
@@ -218,7 +218,7 @@ def route_meta(args: argparse.Namespace, provider: Provider) -> dict[str, Any]:
     kind = args.auth or ("basic" if args.user and "basic" in kinds else kinds[0])
     if kind not in kinds:
         raise TerokError(f"{args.provider} takes {' or '.join(kinds)}, not {kind}.", code=Exit.USAGE)
-    meta: dict[str, Any] = {"auth": kind, "source": "typed", **_common_meta(args)}
+    meta: dict[str, object] = {"auth": kind, "source": "typed", **_common_meta(args)}
     variables = _variables(args, provider)
     if variables:
         meta["variables"] = variables
@@ -238,8 +238,8 @@ def route_meta(args: argparse.Namespace, provider: Provider) -> dict[str, Any]:
     return meta
 
 
-def _common_meta(args: argparse.Namespace) -> dict[str, Any]:
-    meta: dict[str, Any] = {}
+def _common_meta(args: argparse.Namespace) -> dict[str, object]:
+    meta: dict[str, object] = {}
     if args.user:
         if not args.user.isascii() or not args.user.isprintable() or ":" in args.user:
             raise TerokError("A user name must be printable ASCII without a colon.", code=Exit.USAGE)

@@ -155,7 +155,7 @@ def _items(text: str, *, from_stdin: bool) -> list[dict[str, Any]]:
         raise wrong from None
 
 
-def _checked(items: Any) -> list[dict[str, Any]]:
+def _checked(items: object) -> list[dict[str, object]]:
     """The items, when each is one that this program could have stored; ValueError, KeyError or TypeError when not."""
     if not isinstance(items, list):
         raise ValueError("no list of items")

@@ -9,7 +9,6 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ..kit import limits
 from ..kit.audit import Audit
@@ -200,7 +199,7 @@ class Service:
 
     def closed(self, flow: Flow, number: int, sent: int, received: int, seconds: float, why: str) -> None:
         """Write that a connection has ended."""
-        fields: dict[str, Any] = {"reason": why} if why else {}
+        fields: dict[str, object] = {"reason": why} if why else {}
         self._write("closed", **self._place(flow), id=number, sent=sent, received=received, seconds=seconds, **fields)
 
     def failed(self, flow: Flow, why: str) -> None:
@@ -228,10 +227,10 @@ class Service:
         self._write("connection", verdict="refused", **place, reason=verdict.why, count=count, **allow)
 
     @staticmethod
-    def _place(flow: Flow) -> dict[str, Any]:
+    def _place(flow: Flow) -> dict[str, object]:
         return {"name": flow.name or None, "address": flow.address, "port": flow.route.port, "proto": "tcp"}
 
-    def _write(self, event: str, **fields: Any) -> None:
+    def _write(self, event: str, **fields: object) -> None:
         try:
             self._audit.write(event, **fields)
         except OSError as error:  # a full disk must not cut the container off

@@ -147,12 +147,12 @@ def save(home: GateHome, config: GateConfig) -> None:
     write_json(home.config, config.to_dict())
 
 
-def write_json(path: str, data: Any) -> None:
+def write_json(path: str, data: object) -> None:
     """Replace a file by JSON text, 0600, whole or not at all."""
     durable.replace(path, json.dumps(data, indent=1).encode())
 
 
-def settings_for(layout: Layout, scope: str) -> dict[str, Any]:
+def settings_for(layout: Layout, scope: str) -> dict[str, object]:
     """The gate's `settings` in a sidecar JSON; the scope's gate may also be added later.
 
     Raises:

@@ -116,7 +116,7 @@ class Keeper:
 
     # -- jobs --
 
-    def tokens(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
+    def tokens(self, request: dict[str, object], job: channel.Job) -> dict[str, object]:
         """The digests of the tokens that are good at this gate."""
         from ..store.store import Store
 
@@ -128,7 +128,7 @@ class Keeper:
         good = [each for each in found if each.provider == "gate" and each.scope == self._site.scope]
         return {"digests": [each.digest.hex() for each in good]}
 
-    def note(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
+    def note(self, request: dict[str, object], job: channel.Job) -> dict[str, object]:
         """A line of the audit log, for the front."""
         fields = request.get("fields")
         items = fields.items() if isinstance(fields, dict) else ()
@@ -138,7 +138,7 @@ class Keeper:
         self._audit.write(str(request.get("event"))[:40], **plain)
         return {}
 
-    def land(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
+    def land(self, request: dict[str, object], job: channel.Job) -> dict[str, object]:
         """A push whose objects have arrived."""
         from .forge.landing import Landing
 
@@ -160,7 +160,7 @@ class Keeper:
             self._audit.write("push", **fields)
             state.log(self._site.home, "push", container=self._site.container, **fields)
 
-    def refresh(self, request: dict[str, Any], job: channel.Job) -> dict[str, Any]:
+    def refresh(self, request: dict[str, object], job: channel.Job) -> dict[str, object]:
         """News from upstream, unless another one asks for them right now or has just done so."""
         from . import mirror
         from .forge import sync

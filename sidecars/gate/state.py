@@ -144,15 +144,15 @@ def overlay(home: GateHome, container: str, mode: str) -> dict[str, str]:
     return {each.ref: each.new for each in mine if not each.ref.startswith(own_prefix(container))}
 
 
-def _load(home: GateHome) -> dict[str, Any]:
+def _load(home: GateHome) -> dict[str, object]:
     try:
         with open(home.state, "rb") as file:
-            data: dict[str, Any] = json.load(file)
+            data: dict[str, object] = json.load(file)
             return data
     except FileNotFoundError:
         return {}
 
 
-def log(home: GateHome, event: str, **fields: Any) -> None:
+def log(home: GateHome, event: str, **fields: object) -> None:
     """Append a line to the scope's own log, which outlives its containers (`terok gate log`)."""
     Audit(home.log, "gate").write(event, **fields)

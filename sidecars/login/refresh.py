@@ -16,7 +16,7 @@ What went wrong last stands in the credential's meta under `refresh`: `{state, r
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...supervisor.ground.errors import Exit, TerokError
 from ..store.credential import KIND, Credential, check_secret, parse
@@ -273,7 +273,7 @@ def _code(body: bytes) -> str:
     return error if isinstance(error, str) and error in KNOWN_CODES else ""
 
 
-def _refusal(status: int, fields: Any) -> str:
+def _refusal(status: int, fields: object) -> str:
     code = _code(json.dumps(fields).encode())
     if code in LOST_CODES:
         return f"The login has ended: the token endpoint refused the refresh token ({status} {code})."

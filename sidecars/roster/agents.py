@@ -84,17 +84,17 @@ def _claim(claim: Claims, values: Mapping[str, str]) -> Claims:
     return claim
 
 
-def credentials(entries: Iterable[Entry], scope: str) -> dict[str, dict[str, Any]]:
+def credentials(entries: Iterable[Entry], scope: str) -> dict[str, dict[str, object]]:
     """Provider name -> meta of every credential of a scope, out of `Store.describe()`."""
     return {entry.name: entry.meta for entry in entries if entry.kind == KIND and entry.scope == scope}
 
 
-def available(catalogue: Catalog, held: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def available(catalogue: Catalog, held: Mapping[str, Mapping[str, object]]) -> list[str]:
     """The agents that a scope's credentials can serve, in the catalogue's order."""
     return [name for name, agent in catalogue.agents.items() if choose(agent, held) is not None]
 
 
-def choose(agent: Agent, held: Mapping[str, Mapping[str, Any]]) -> str | None:
+def choose(agent: Agent, held: Mapping[str, Mapping[str, object]]) -> str | None:
     """The first provider of the agent for which the scope holds a credential; None when there is none."""
     return next((name for name in agent.providers if name in held), None)
 
@@ -104,7 +104,7 @@ def wanted(
     name: str,
     *,
     tokens: Mapping[str, str],
-    held: Mapping[str, Mapping[str, Any]],
+    held: Mapping[str, Mapping[str, object]],
     vault: str = VAULT_URL,
     now: float | None = None,
 ) -> Wanted | None:
@@ -144,7 +144,7 @@ def wanted(
     return found
 
 
-def kind_of(meta: Mapping[str, Any]) -> str:
+def kind_of(meta: Mapping[str, object]) -> str:
     """The kind of a credential by its meta."""
     return str(meta.get("auth", "api-key"))
 

@@ -43,7 +43,7 @@ def rule(*statements: Statement) -> Rule:
     return Rule(statements)
 
 
-def _match(left: Json, right: Any, op: str = "==") -> Json:
+def _match(left: Json, right: object, op: str = "==") -> Json:
     return {"match": {"op": op, "left": left, "right": right}}
 
 
@@ -80,7 +80,7 @@ def address_outside(family: int, network: str) -> Statement:
     return Statement(f"{protocol} daddr != {network}", _match(_payload(protocol, "daddr"), _prefix(network), "!="))
 
 
-def _prefix(each: str) -> Any:
+def _prefix(each: str) -> object:
     base, _, length = each.partition("/")
     if not length or int(length) == (128 if ":" in each else 32):
         return base
@@ -91,7 +91,7 @@ def port(protocol: str, where: str, values: Iterable[tuple[int, int]], *, unequa
     """Source (`sport`) or destination (`dport`) port lies in one of the ranges (low, high)."""
     ranges = list(values)
     texts = [str(low) if low == high else f"{low}-{high}" for low, high in ranges]
-    forms: list[Any] = [low if low == high else {"range": [low, high]} for low, high in ranges]
+    forms: list[object] = [low if low == high else {"range": [low, high]} for low, high in ranges]
     text = texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
     form = forms[0] if len(forms) == 1 else {"set": forms}
     op = "!=" if unequal else "=="
@@ -113,7 +113,7 @@ def protocol_in(name: str) -> Statement:
 def layer4(*protocols: str) -> Statement:
     """The transport protocol is one of these."""
     text = protocols[0] if len(protocols) == 1 else f"{{ {', '.join(protocols)} }}"
-    right: Any = protocols[0] if len(protocols) == 1 else {"set": list(protocols)}
+    right: object = protocols[0] if len(protocols) == 1 else {"set": list(protocols)}
     return Statement(f"meta l4proto {text}", _match({"meta": {"key": "l4proto"}}, right))
 
 

@@ -159,7 +159,7 @@ def _with_model(state: State, model: Any) -> State:
     return replace(state, model=replace(model, taught=tuple(lines)), lines=lines, fresh=tuple(sorted(fresh)))
 
 
-def unique_ports(ports: Iterable[Any]) -> tuple[Any, ...]:
+def unique_ports(ports: Iterable[object]) -> tuple[Any, ...]:
     """Without doubles, in order."""
     return tuple(dict.fromkeys(ports))
 

@@ -419,7 +419,7 @@ def structure(table: Table) -> dict[str, Any]:
     }
 
 
-def _element(text: str) -> Any:
+def _element(text: str) -> object:
     base, _, length = text.partition("/")
     family = AF_INET6 if ":" in text else AF_INET
     base = inet_ntop(family, inet_pton(family, base))  # nft prints ::ffff:0.0.0.0, Python ::ffff:0:0

@@ -151,7 +151,7 @@ class Agent:
         question = Question(identity, request, algorithm, verdict)
         return question if identity.policy.confirm else self.finish(question)
 
-    def ask(self, question: Question) -> dict[str, Any]:
+    def ask(self, question: Question) -> dict[str, object]:
         """What the operator is shown; puts the question into the audit.
 
         Raises:
@@ -183,11 +183,11 @@ class Agent:
         """Put the end of a misbehaving connection into the audit."""
         self._refuse("connection", policy.Verdict(False, reason))
 
-    def _refuse(self, event: str, verdict: policy.Verdict, key: str | None = None, **more: Any) -> bytes:
+    def _refuse(self, event: str, verdict: policy.Verdict, key: str | None = None, **more: object) -> bytes:
         self._write(event, verdict, key, **more)
         return wire.ANSWER_FAILURE
 
-    def _write(self, event: str, verdict: policy.Verdict, key: str | None = None, **more: Any) -> None:
+    def _write(self, event: str, verdict: policy.Verdict, key: str | None = None, **more: object) -> None:
         if not self._lines.take(LINES_MAX, self._clock()):
             self._left_out += 1
             return
@@ -212,8 +212,8 @@ def _decide(
     return algorithm, policy.decide_login(rules, signable, bindings)
 
 
-def _fields(verdict: policy.Verdict, key: str | None = None) -> dict[str, Any]:
-    fields: dict[str, Any] = {
+def _fields(verdict: policy.Verdict, key: str | None = None) -> dict[str, object]:
+    fields: dict[str, object] = {
         "verdict": "allowed" if verdict.allowed else "refused",
         "host": verdict.host,
         "user": verdict.user,

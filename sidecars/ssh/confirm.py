@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...supervisor.ground import durable
 from ...supervisor.ground.quick import dumps
@@ -62,7 +62,7 @@ class Desk:
             except FileNotFoundError:
                 pass
 
-    def ask(self, fields: dict[str, Any], now: float) -> Pending:
+    def ask(self, fields: dict[str, object], now: float) -> Pending:
         """Put a question on the desk.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...supervisor.ground.errors import TerokError
 from ..store.keys import LockedError, ensure_unlocked
@@ -55,7 +55,7 @@ class Keyring:
     """
 
     def __init__(
-        self, store: Store | None, key_files: Sequence[str], scope: str | None, defaults: dict[str, Any]
+        self, store: Store | None, key_files: Sequence[str], scope: str | None, defaults: dict[str, object]
     ) -> None:
         self._store, self._key_files = store, key_files
         self._scope, self._defaults = scope, defaults
@@ -130,7 +130,7 @@ class Keyring:
         return signer
 
 
-def public_of(meta: dict[str, Any]) -> bytes:
+def public_of(meta: dict[str, object]) -> bytes:
     """The public blob that a key's meta describes; empty when it describes none."""
     words = str(meta.get("public", "")).split()
     try:

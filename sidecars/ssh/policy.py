@@ -94,21 +94,21 @@ def parse(document: object) -> Policy:
     )
 
 
-def _words(document: Mapping[str, Any], field: str, default: tuple[str, ...]) -> tuple[str, ...]:
+def _words(document: Mapping[str, object], field: str, default: tuple[str, ...]) -> tuple[str, ...]:
     value = document.get(field, default)
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
         raise PolicyError(f"{field} is not a list of words")
     return tuple(value)
 
 
-def _count(document: Mapping[str, Any], field: str, default: int) -> int:
+def _count(document: Mapping[str, object], field: str, default: int) -> int:
     value = document.get(field, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise PolicyError(f"{field} is not a number from 0 up")
     return value
 
 
-def _flag(document: Mapping[str, Any], field: str, *, default: bool) -> bool:
+def _flag(document: Mapping[str, object], field: str, *, default: bool) -> bool:
     value = document.get(field, default)
     if not isinstance(value, bool):
         raise PolicyError(f"{field} is neither true nor false")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...supervisor.ground.errors import TerokError
 
@@ -25,10 +25,10 @@ class Settings(NamedTuple):
 
     store: str
     key_files: tuple[str, ...]
-    policy: dict[str, Any]
+    policy: dict[str, object]
 
 
-def settings_for(layout: Layout, policy: dict[str, Any] | None = None) -> dict[str, Any]:
+def settings_for(layout: Layout, policy: dict[str, object] | None = None) -> dict[str, object]:
     """The settings object for one container's sidecar JSON.
 
     Args:
@@ -40,7 +40,7 @@ def settings_for(layout: Layout, policy: dict[str, Any] | None = None) -> dict[s
     return {"store": layout.vault_db, "key_files": key_files(layout), "policy": policy or {}}
 
 
-def parse(settings: dict[str, Any]) -> Settings:
+def parse(settings: dict[str, object]) -> Settings:
     """Check a settings object.
 
     Raises:

@@ -15,7 +15,7 @@ Further meta, none of it secret: `variables` (values for the route's placeholder
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...supervisor.ground.errors import TerokError
 
@@ -53,7 +53,7 @@ class Credential(NamedTuple):
         """The secret bytes of the row."""
         if self.auth != "oauth":
             return self.secret.encode()
-        fields: dict[str, Any] = {"access_token": self.secret}
+        fields: dict[str, object] = {"access_token": self.secret}
         if self.refresh_token:
             fields["refresh_token"] = self.refresh_token
         if self.expires_at is not None:

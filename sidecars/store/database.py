@@ -53,19 +53,19 @@ class Database:
         """Close the file."""
         self._connection.close()
 
-    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """What a query gives."""
         try:
             return self._connection.execute(statement, values).fetchall()
         except _ERRORS as error:
             raise self._failed(error) from error
 
-    def row(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+    def row(self, statement: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The one row that a query gives, or None."""
         rows = self.rows(statement, values)
         return rows[0] if rows else None
 
-    def write(self, statement: str, values: Sequence[Any] = ()) -> int:
+    def write(self, statement: str, values: Sequence[object] = ()) -> int:
         """Change something; returns how many rows."""
         try:
             return self._connection.execute(statement, values).rowcount

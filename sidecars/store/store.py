@@ -166,7 +166,7 @@ class Store:
 
     # -- items --
 
-    def put(self, kind: str, scope: str, name: str, secret: bytes, meta: Mapping[str, Any]) -> None:
+    def put(self, kind: str, scope: str, name: str, secret: bytes, meta: Mapping[str, object]) -> None:
         """Seal `secret` as the next version of its row, durably: the call returns after fsync(2).
 
         Args:
@@ -230,7 +230,7 @@ class Store:
         )
         return [_entry(row) for row in rows]
 
-    def set_meta(self, kind: str, scope: str, name: str, meta: Mapping[str, Any]) -> None:
+    def set_meta(self, kind: str, scope: str, name: str, meta: Mapping[str, object]) -> None:
         """Replace a row's meta and leave its secret and version; needs no key.
 
         Raises:
@@ -294,7 +294,7 @@ class Store:
         """Set a value of the vault itself."""
         self._db.write("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (name, value))
 
-    def tiers(self) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    def tiers(self) -> dict[str, tuple[bytes, dict[str, object]]]:
         """Unlock tiers: name -> (wrapped data key, parameters); `keys` gives them their meaning.
 
         Parameters that were damaged are empty: such a tier opens nothing, and the others go on.
@@ -302,7 +302,7 @@ class Store:
         rows = self._db.rows("SELECT CAST(name AS TEXT), CAST(wrapped AS BLOB), parameters FROM tiers ORDER BY name")
         return {name: (wrapped, _object(parameters) or {}) for name, wrapped, parameters in rows}
 
-    def set_tier(self, name: str, wrapped: bytes, parameters: Mapping[str, Any]) -> None:
+    def set_tier(self, name: str, wrapped: bytes, parameters: Mapping[str, object]) -> None:
         """Add or replace one tier."""
         with self._db:
             self._db.write(
@@ -333,11 +333,11 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     return Entry(kind, scope, name, facts, version, updated)
 
 
-def _is_version(value: Any) -> bool:
+def _is_version(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 62
 
 
-def _object(text: Any) -> dict[str, Any] | None:
+def _object(text: Any) -> dict[str, object] | None:
     """A JSON object; None when the text is none."""
     try:
         found = json.loads(text)

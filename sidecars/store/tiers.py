@@ -238,7 +238,7 @@ def stretch_new(passphrase: str) -> tuple[bytes, dict[str, object]]:
     return stretch(passphrase, parameters), parameters
 
 
-def stretch(passphrase: str, parameters: Mapping[str, Any]) -> bytes:
+def stretch(passphrase: str, parameters: Mapping[str, object]) -> bytes:
     """The key of a passphrase (RFC 7914).
 
     Raises:
@@ -266,7 +266,7 @@ def _open_stretched(store: Store, tier: str, passphrase: str, wrong: str) -> byt
         raise LockedError(wrong) from None
 
 
-def _parameters(store: Store, tier: str) -> dict[str, Any]:
+def _parameters(store: Store, tier: str) -> dict[str, object]:
     found = store.tiers().get(tier)
     if found is None:
         raise LockedError(f"The vault has no {tier} tier.", fix="terok vault status")

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import string
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,7 @@ def template_bits(template: str) -> float:
     return bits
 
 
-def mint(template: str = DEFAULT_TEMPLATE, claims: Mapping[str, Any] | None = None) -> str:
+def mint(template: str = DEFAULT_TEMPLATE, claims: Mapping[str, object] | None = None) -> str:
     """A new phantom token.
 
     Args:
@@ -81,7 +81,7 @@ def _random(kind: str, length: int) -> str:
     return "".join(secrets.choice(alphabet) for _ in range(length))
 
 
-def _base64url(value: Mapping[str, Any]) -> str:
+def _base64url(value: Mapping[str, object]) -> str:
     import base64
 
     data = json.dumps(value, separators=(",", ":")).encode()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ...supervisor.ground.layout import Layout
 
 
-def settings_for(layout: Layout, *, audit_required: bool = True) -> dict[str, Any]:
+def settings_for(layout: Layout, *, audit_required: bool = True) -> dict[str, object]:
     """The `settings` object of the vault's sidecar.
 
     Args:

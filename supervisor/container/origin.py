@@ -19,7 +19,7 @@ from ..ground.quick import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 PREFIX = "terok."
 _FILE_MAX = 64 << 20
@@ -41,7 +41,7 @@ class Origin:
         identity: str,
         names: list[str],
         image: str,
-        annotations: dict[str, Any] | None,
+        annotations: dict[str, object] | None,
         run: list[str],
         places: list[str],
     ) -> None:
@@ -49,7 +49,7 @@ class Origin:
         self.run, self._places = run, places
 
     @classmethod
-    def find(cls, identity: str, bundle: str, config: dict[str, Any]) -> Origin:
+    def find(cls, identity: str, bundle: str, config: dict[str, object]) -> Origin:
         """Look a container up by its id.
 
         Args:
@@ -117,7 +117,7 @@ class Origin:
             )
 
 
-def _run_directories(config: dict[str, Any], identity: str) -> list[str]:
+def _run_directories(config: dict[str, object], identity: str) -> list[str]:
     """The `<run>/<driver>-containers` directories from which Podman mounts this container's hostname and the like."""
     found: list[str] = []
     mounts = config.get("mounts")
@@ -129,7 +129,7 @@ def _run_directories(config: dict[str, Any], identity: str) -> list[str]:
     return found
 
 
-def _image_annotations(containers: str, image: str) -> dict[str, Any] | None:
+def _image_annotations(containers: str, image: str) -> dict[str, object] | None:
     if not image:
         return {}
     graph, driver = os.path.split(containers.removesuffix("-containers"))
@@ -148,12 +148,12 @@ def _pid(path: str) -> int:
         return 0
 
 
-def _list(path: str) -> list[Any]:
+def _list(path: str) -> list[object]:
     found = _read(path)
     return found if isinstance(found, list) else []
 
 
-def _read(path: str) -> Any:
+def _read(path: str) -> object:
     try:
         with open(path, "rb") as file:
             content = file.read(_FILE_MAX + 1)

@@ -15,7 +15,7 @@ from .quick import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 SIZE_MAX = 8 << 20
 """Bytes after which the log becomes `<name>.1`, replacing the one before."""
@@ -41,7 +41,7 @@ class Audit:
         if self._old < 0:
             self._old = _open(self.path + ".1", 0)
 
-    def write(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, **fields: object) -> None:
         """Append one line: time (UTC, ISO 8601), source, event, and what `fields` say. Never pass a secret.
 
         For a refusal give `verdict="refused"`, `reason` (why) and `allow` (what would allow it).
@@ -94,7 +94,7 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
 
 
-def append(path: str, source: str, event: str, **fields: Any) -> None:
+def append(path: str, source: str, event: str, **fields: object) -> None:
     """Write one line to the audit log at `path`, for a writer that has only one; raises OSError."""
     log = Audit(path, source)
     try:

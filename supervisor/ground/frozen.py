@@ -22,7 +22,7 @@ def dataclass(*, frozen: bool) -> Callable[[type[T]], type[T]]:
         fields = tuple(cls.__annotations__)
         defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
 
-        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        def init(self: object, *args: object, **kwargs: object) -> None:
             if len(args) > len(fields):
                 raise TypeError(f"{cls.__name__} takes {len(fields)} values, got {len(args)}")
             values = {**defaults, **dict(zip(fields, args, strict=False)), **kwargs}
@@ -30,13 +30,13 @@ def dataclass(*, frozen: bool) -> Callable[[type[T]], type[T]]:
                 raise TypeError(f"{cls.__name__}: wrong or missing fields {sorted(values.keys() ^ set(fields))}")
             self.__dict__.update(values)
 
-        def refuse(self: Any, *_: Any) -> None:
+        def refuse(self: object, *_: object) -> None:
             raise AttributeError(f"{cls.__name__} is immutable")
 
-        def equal(self: Any, other: object) -> Any:
+        def equal(self: object, other: object) -> object:
             return self.__dict__ == other.__dict__ if type(other) is cls else NotImplemented
 
-        def show(self: Any) -> str:
+        def show(self: object) -> str:
             return f"{cls.__name__}({', '.join(f'{name}={self.__dict__[name]!r}' for name in fields)})"
 
         members = {

@@ -23,7 +23,7 @@ __all__ = ["dumps", "loads", "reset_signals", "signal"]
 _WHITESPACE = " \t\n\r"
 
 
-def _scanner() -> Callable[[str, int], tuple[Any, int]] | None:
+def _scanner() -> Callable[[str, int], tuple[object, int]] | None:
     try:
         from _json import make_scanner
     except ImportError:
@@ -37,7 +37,7 @@ def _scanner() -> Callable[[str, int], tuple[Any, int]] | None:
         parse_float, parse_int = float, int
 
         @staticmethod
-        def parse_constant(name: str) -> Any:
+        def parse_constant(name: str) -> object:
             raise ValueError(f"{name} is not JSON")
 
     scan: Callable[[str, int], tuple[Any, int]] = make_scanner(Settings())  # type: ignore[arg-type]  # any object with these attributes
@@ -84,7 +84,7 @@ _quote = _quoter()
 _WORDS = {None: "null", True: "true", False: "false"}
 
 
-def dumps(value: Any, indent: str | None = "") -> str:
+def dumps(value: object, indent: str | None = "") -> str:
     """Encode as JSON, ASCII only; `value` is made of dict with str keys, list, tuple, str, numbers, bool and None.
 
     Args:

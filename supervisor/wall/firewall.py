@@ -215,7 +215,7 @@ def rotate(namespaces: Namespaces, shield: Shield, turn: int) -> None:
         load(namespaces, "".join(f"flush set {TABLE} {name}\n" for name in sets).encode())
 
 
-def structure(listing: list[dict[str, Any]]) -> dict[str, Any]:
+def structure(listing: list[dict[str, Any]]) -> dict[str, object]:
     """Reduce nft's JSON (libnftables-json(5)) to what decides about packets: no handles, counters or order of sets.
 
     Returns:
@@ -223,7 +223,7 @@ def structure(listing: list[dict[str, Any]]) -> dict[str, Any]:
         `timeout`, `elem`; `other`: the kinds of other objects.
     """
     chains: dict[str, Any] = {}
-    sets: dict[str, Any] = {}
+    sets: dict[str, object] = {}
     other: list[str] = []
     for entry in listing:
         ((kind, body),) = entry.items()
@@ -245,7 +245,7 @@ def structure(listing: list[dict[str, Any]]) -> dict[str, Any]:
     return {"chains": chains, "sets": sets, "other": other}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """One spelling for what nft versions print differently, or what changes while packets flow."""
     if isinstance(value, list):
         plain = [_plain(each) for each in value]

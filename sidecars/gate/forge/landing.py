@@ -15,7 +15,6 @@ from . import remote
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ....supervisor.ground.layout import GateHome
     from ..config import GateConfig
@@ -48,7 +47,7 @@ class Landing:
         self.overlay: dict[str, str] = {}
         self.results: dict[str, str] = {}
 
-    def land(self, request: dict[str, Any]) -> dict[str, str]:
+    def land(self, request: dict[str, object]) -> dict[str, str]:
         """Carry it out.
 
         Args:
@@ -202,7 +201,7 @@ def accept(home: GateHome, command: Command, kind: str) -> str:
         return change.commit()
 
 
-def _commands(request: dict[str, Any], config: GateConfig) -> list[tuple[Command, str]]:
+def _commands(request: dict[str, object], config: GateConfig) -> list[tuple[Command, str]]:
     """Check the commands of a request again; raises TerokError for anything that the front would not send."""
     found: list[tuple[Command, str]] = []
     seen: set[str] = set()

@@ -70,7 +70,7 @@ class Job:
         self._sock = socket.socket(fileno=fd)
         self._sock.settimeout(5.0)
 
-    def request(self) -> dict[str, Any]:
+    def request(self) -> dict[str, object]:
         """Read the request.
 
         Raises:
@@ -89,7 +89,7 @@ class Job:
             raise ChannelError("the request is not an object")
         return request
 
-    def answer(self, answer: dict[str, Any]) -> None:
+    def answer(self, answer: dict[str, object]) -> None:
         """Send one answer; an asker that has gone is no error: the job is finished for its own sake."""
         try:
             self._sock.sendall(json.dumps(answer).encode() + b"\n")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         site: Site
         config: GateConfig
 
-        def ask(self, request: dict[str, Any], *, seconds: float) -> Any: ...
+        def ask(self, request: dict[str, object], *, seconds: float) -> Any: ...
 
 
 RESULT_TYPE = "application/x-git-receive-pack-result"

@@ -198,11 +198,11 @@ class Front:
 
     # -- keeper --
 
-    def ask(self, request: dict[str, Any], *, seconds: float) -> Any:
+    def ask(self, request: dict[str, object], *, seconds: float) -> Any:
         """`channel.ask` on this gate's keeper."""
         return channel.ask(self.keeper, request, seconds=seconds)
 
-    def note(self, event: str, **fields: Any) -> None:
+    def note(self, event: str, **fields: object) -> None:
         """Have the keeper write a line of the container's audit log."""
         try:
             for _ in self.ask({"op": "note", "event": event, "fields": fields}, seconds=5.0):

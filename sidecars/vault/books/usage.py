@@ -9,7 +9,7 @@ and is not taken for one.
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 TAIL = 64 << 10
 """Bytes of a JSON body, from its end, in which `usage` is looked for: every provider puts it behind the content."""
@@ -103,7 +103,7 @@ class Counter:
                     return
             at = data.rfind(_MARK, 0, at)
 
-    def _add(self, usage: dict[str, Any]) -> None:
+    def _add(self, usage: dict[str, object]) -> None:
         read = _number(usage, ("cache_read_input_tokens",))
         written = _number(usage, ("cache_creation_input_tokens",))
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
@@ -116,7 +116,7 @@ class Counter:
         )
 
 
-def _object_behind(data: bytes, at: int) -> dict[str, Any] | None:
+def _object_behind(data: bytes, at: int) -> dict[str, object] | None:
     text = data[at:].lstrip()
     if text[:1] != b":":
         return None
@@ -127,7 +127,7 @@ def _object_behind(data: bytes, at: int) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _number(usage: dict[str, Any], names: tuple[str, ...]) -> int:
+def _number(usage: dict[str, object], names: tuple[str, ...]) -> int:
     for name in names:
         value = usage.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48:
