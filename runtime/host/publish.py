@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ...supervisor.ground.errors import Exit, TerokError
-from .flags import Words
+from .flags import Words, is_on
 
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 PORTS_MAX = 1000
@@ -36,6 +36,21 @@ def annotated_udp_ports(text: str) -> tuple[int, ...]:
         TerokError: as `udp_ports`.
     """
     return _checked([port for part in text.split(":") if part for port in _range(part, text)])
+
+
+def refuse_in_airlock(words: Words) -> None:
+    """Refuse published ports where Podman makes no network: it would drop them with a warning.
+
+    Raises:
+        TerokError: USAGE, naming the flag.
+    """
+    for flag in words.flags:
+        if flag.name in ("publish", "publish-all") and (flag.name == "publish" or is_on(flag.value)):
+            raise TerokError(
+                f"The airlock publishes no ports, and podman's {flag.written} asks for one.",
+                fix=f"remove {flag.written}, or use --network slirp4netns or pasta",
+                code=Exit.USAGE,
+            )
 
 
 def _range(text: str, whole: str) -> list[int]:

@@ -71,7 +71,7 @@ def _request(args: argparse.Namespace, env: Env, words: Words) -> Request:
 
 def _prepare(args: argparse.Namespace, env: Env, words: Words) -> Prepared:
     """Check podman's words, then write the bundle; a refused command leaves nothing behind."""
-    from ..host import podman, preconditions
+    from ..host import podman, preconditions, publish
     from .refusals import refuse
 
     preconditions.refuse_remote(env.environ)
@@ -81,6 +81,8 @@ def _prepare(args: argparse.Namespace, env: Env, words: Words) -> Prepared:
     from . import prepare as steps
 
     request = _request(args, env, words)
+    if (request.network or env.config.network.mode) == podman.AIRLOCK:
+        publish.refuse_in_airlock(words)
     image.refuse_checkpoint(asked.answer())
     prepared = steps.prepare(request, env.config, env.environ, asked=asked)
     for note in prepared.notes:

@@ -218,7 +218,11 @@ class Flow:
 
     def _judge_address(self, address: str) -> str:
         service = self._service
-        return service.policy.dialable(address, self._route.port, service.clock(), own_addresses())
+        try:
+            own = own_addresses()
+        except OSError as error:
+            return f"the host's own addresses are not known ({error.strerror})"
+        return service.policy.dialable(address, self._route.port, service.clock(), own)
 
     def _dialled(self, stream: Stream | None, refusal: Refusal | None) -> None:
         if self._state is not State.DIALLING:
@@ -231,7 +235,12 @@ class Flow:
             self._close(abort=True)
             return
         self._server = stream.hand_over()
-        self.address = str(self._server.getpeername()[0])
+        try:
+            self.address = str(self._server.getpeername()[0])
+        except OSError as error:
+            self._service.failed(self, f"the connection ended at once: {error.strerror}")
+            self._close(abort=True)
+            return
         self._open(self._server)
 
     def _open(self, server: socket.socket) -> None:
@@ -320,16 +329,12 @@ class Flow:
         """After a change of policy: end the connection when it is not allowed any more."""
         if self._state not in (State.OPEN, State.DIALLING):
             return
-        policy, now, port = self._service.policy, self._service.clock(), self._route.port
-        if self.name:
-            verdict = policy.judge_name(self.name, port, now)
-            address = self.address if self.name != HOST_NAME else ""
-            if verdict.allowed and address and policy.dialable(address, port, now, own_addresses()):
-                verdict = Verdict(False, f"its address {address} is not allowed")
-        else:
-            verdict = policy.judge_address(self.address, port, now)
-        if not verdict.allowed or policy.mode == "quarantine":
-            self.cut(verdict.why if not verdict.allowed else "quarantine")
+        verdict = self._verdict()
+        if verdict.allowed and self.name not in ("", HOST_NAME) and self._state is State.OPEN:
+            refusal = self._judge_address(self.address)
+            verdict = Verdict(not refusal, refusal)
+        if not verdict.allowed:
+            self.cut(verdict.why)
 
     # --- end ---------------------------------------------------------------------------------------------------
 

@@ -91,12 +91,10 @@ class Policy:
 
     def route(self, address: str, port: int, now: float) -> Route | Verdict:
         """Where a connection to `address` leads, or why nowhere."""
-        if self.mode == QUARANTINE:
-            return Verdict(False, "the container is in quarantine", f"terok shield up {quote(self.container)}")
         name = self.names.get(address)
-        if name is not None and name.startswith("*."):
+        if name is not None and name.startswith("*.") and self.mode != QUARANTINE:
             return Route(port, _proof(port, Proof.EITHER), pattern=name)
-        if name is not None:
+        if name is not None:  # a pattern, in quarantine, is refused as a name is
             verdict = self.judge_name(name, port, now)
             return Route(port, _proof(port, Proof.TLS_IF_ANY), name=name) if verdict.allowed else verdict
         if address == UNKNOWN and self.is_open(now):
@@ -108,6 +106,8 @@ class Policy:
 
     def judge_name(self, name: str, port: int, now: float) -> Verdict:
         """Whether a connection to a name and TCP port is allowed."""
+        if self.mode == QUARANTINE:
+            return self._quarantine()
         for denial in self.denied:
             if denial.matches(name) and (denial.ports == WEB or _has(denial, port)):
                 return self._denied(denial)
@@ -119,7 +119,9 @@ class Policy:
         return Verdict(False, "not allowed", self.hint(name, port))
 
     def judge_address(self, address: str, port: int, now: float) -> Verdict:
-        """The same for an address that the container connected to, or that a name has."""
+        """The same for an address that the container connected to."""
+        if self.mode == QUARANTINE:
+            return self._quarantine()
         host = ipaddress.ip_address(address)
         kind = addresses.kind(address)
         if kind == addresses.NEVER_OPENED:
@@ -183,6 +185,9 @@ class Policy:
             if not denial.is_name and host in denial.network and (denial.ports == WEB or _has(denial, port)):
                 return denial
         return None
+
+    def _quarantine(self) -> Verdict:
+        return Verdict(False, "the container is in quarantine", f"terok shield up {quote(self.container)}")
 
     def _denied(self, denial: Target) -> Verdict:
         command = f"terok shield forget {quote(self.container)} {quote(str(denial))}"

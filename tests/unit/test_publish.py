@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from terok_host.runtime.host.flags import parse
-from terok_host.runtime.host.publish import PORTS_MAX, annotated_udp_ports, udp_ports
+from terok_host.runtime.host.publish import PORTS_MAX, annotated_udp_ports, refuse_in_airlock, udp_ports
 from terok_host.supervisor.ground.errors import TerokError
 
 
@@ -43,3 +43,13 @@ def test_annotation() -> None:
     assert annotated_udp_ports("") == ()
     with pytest.raises(TerokError):
         annotated_udp_ports("53,54")
+
+
+@pytest.mark.parametrize("words", [["-p", "8080:80", "image"], ["-P", "image"], ["--publish-all=true", "image"]])
+def test_the_airlock_publishes_nothing(words: list[str]) -> None:
+    with pytest.raises(TerokError, match="publishes no ports"):
+        refuse_in_airlock(parse(words))
+
+
+def test_the_airlock_takes_words_without_ports() -> None:
+    refuse_in_airlock(parse(["--publish-all=false", "--detach", "image", "-p", "80"]))
