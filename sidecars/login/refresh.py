@@ -33,9 +33,12 @@ MARGIN_SECONDS = 300
 BACKOFF_SECONDS = (30, 60, 120, 300, 900)
 """Waits after the first, second, ... failure in a row; a dead token endpoint is not asked by every request."""
 
-FRESH_SECONDS = 60
-"""A provider that answers 401 to fresh tokens is not asked for others again and again."""
+FRESH_SECONDS = (60, 300, 900, 3600, 14400)
+"""Waits before a login is refreshed again though its token has not ended: after one, two, three, ... such refreshes in
+a row. Something may answer 401 whatever the token is, and the container chooses what to ask."""
 
+LIFETIME_MAX = 366 * 86400
+"""Seconds beyond which a lifetime is not believed."""
 DEFAULT_LIFETIME = 3600
 """Seconds that an access token is believed to live when the answer does not say (RFC 6749, 5.1 recommends to say)."""
 
@@ -73,14 +76,31 @@ def due(entry: Entry | Item, now: float, margin: float = MARGIN_SECONDS) -> bool
     return entry.meta.get("auth") == "oauth" and isinstance(expires, int | float) and now >= expires - margin
 
 
-def blocked(entry: Entry | Item, now: float) -> str:
-    """Why no refresh may be tried now; empty when one may."""
-    state = entry.meta.get("refresh") or {}
-    if now < entry.meta.get("refreshed_at", 0) + FRESH_SECONDS:
-        return "The provider refuses a login that was refreshed less than a minute ago."
-    if state.get("state") == "lost" or (state.get("state") == "failed" and now < state.get("next", 0)):
+def blocked(entry: Entry | Item, now: float, *, forced: bool = False) -> str:
+    """Why no refresh may be tried now; empty when one may.
+
+    A time that lies in the future was written under another clock and blocks nothing.
+
+    Args:
+        forced: the access token has not ended; the provider refused it.
+    """
+    state = entry.meta.get("refresh")
+    state = state if isinstance(state, dict) else {}
+    row = _number(entry.meta.get("forced")) if forced else 0
+    fresh = FRESH_SECONDS[max(0, min(int(row), len(FRESH_SECONDS)) - 1)]
+    if 0 <= now - _number(entry.meta.get("refreshed_at")) < fresh:
+        ago = "a minute" if fresh == FRESH_SECONDS[0] else f"{fresh // 60} minutes"
+        return f"The provider refuses a login that was refreshed less than {ago} ago."
+    at, after = _number(state.get("at")), _number(state.get("next"))
+    waits = state.get("state") == "failed" and at <= now < min(after, at + BACKOFF_SECONDS[-1])
+    if state.get("state") == "lost" or waits:
         return str(state.get("reason", "the last refresh failed"))
     return ""
+
+
+def _number(value: object) -> float:
+    """A number of the meta; 0 for anything else."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
 def needed(store: Store, scope: str) -> bool:
@@ -118,64 +138,96 @@ def request(credential: Credential, spec: model.Refresh, ca_bundle: str | None =
     return Exchange(spec.url, headers, body.encode(), ca_bundle)
 
 
-def read_answer(old: Credential, status: int, body: bytes, now: float) -> Credential:
-    """The credential that an answer gives.
+class Reading(NamedTuple):
+    """What an answer gives.
+
+    Attributes:
+        credential: with everything usable in the answer, and the old parts for the rest.
+        problem: why it cannot be used; empty when it can.
+    """
+
+    credential: Credential
+    problem: str
+
+
+def read_answer(old: Credential, status: int, body: bytes, now: float) -> Reading:
+    """What an answer gives (RFC 6749, 5.1): what can be used of a successful one is taken, and judged afterwards.
+
+    The old refresh token is dead once the server has answered, so a wrong member beside a good new token must not
+    cost the login.
 
     Raises:
-        RefreshError: the answer is an error, or is not what RFC 6749, 5.1 says.
+        RefreshError: the answer is an error, or nothing can be read from it.
     """
+    fields = _object(body)
+    if status != 200 or fields is None:
+        raise RefreshError(_refusal(status, fields))
+    access, refresh = _secret(fields.get("access_token")), _secret(fields.get("refresh_token"))
+    identity, scope = fields.get("id_token"), fields.get("scope")
+    rotated = old._replace(
+        refresh_token=refresh or old.refresh_token,
+        scopes=tuple(scope.split()) if isinstance(scope, str) and scope else old.scopes,
+        id_token=identity if isinstance(identity, str) and identity else old.id_token,
+    )
+    if not access:
+        return Reading(rotated, "The token endpoint's answer has no access token that can be used.")
+    lifetime = fields.get("expires_in")
+    if isinstance(lifetime, str) and lifetime.isascii() and lifetime.isdigit():
+        lifetime = float(lifetime)
+    seconds = _number(lifetime)
+    known = 0 < seconds <= LIFETIME_MAX
+    expires = now + seconds if known else jwt_expiry(access) or now + DEFAULT_LIFETIME
+    return Reading(rotated._replace(secret=access, expires_at=expires), "")
+
+
+def _object(body: bytes | str) -> dict[str, object] | None:
+    """A JSON object; None for anything else, however deep."""
     try:
         fields = json.loads(body)
-    except ValueError:
-        fields = None
-    if status != 200 or not isinstance(fields, dict):
-        raise RefreshError(_refusal(status, fields))
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _secret(value: object) -> str:
+    """A token that a header can carry; empty for anything else."""
     try:
-        access = check_secret(str(fields["access_token"]))
-        refresh = fields.get("refresh_token") or old.refresh_token
-        check_secret(str(refresh))
-        lifetime = fields.get("expires_in")
-        expires = jwt_expiry(access) or now + DEFAULT_LIFETIME
-        if lifetime is not None:
-            expires = now + max(1.0, float(lifetime))
-    except (KeyError, TypeError, ValueError, TerokError):
-        raise RefreshError("The token endpoint's answer was not understood.") from None
-    scopes = tuple(str(fields["scope"]).split()) if fields.get("scope") else old.scopes
-    identity = fields.get("id_token")
-    return Credential(
-        "oauth",
-        access,
-        refresh_token=str(refresh),
-        expires_at=expires,
-        scopes=scopes,
-        id_token=str(identity) if identity else old.id_token,
-    )
+        return check_secret(value) if isinstance(value, str) else ""
+    except TerokError:
+        return ""
 
 
-def apply(store: Store, item: Item, status: int, body: bytes, now: float) -> Item:
+def apply(store: Store, item: Item, status: int, body: bytes, now: float, *, forced: bool = False) -> Item:
     """Make an answer the credential; on return it is durable.
 
     Raises:
-        RefreshError: as `read_answer`; the failure then stands in the meta.
+        RefreshError: as `read_answer`, or the answer has no access token; the failure then stands in the meta.
     """
     try:
-        fresh = read_answer(parse(item), status, body, now)
+        reading = read_answer(parse(item), status, body, now)
     except RefreshError as error:
         lost = _code(body) in LOST_CODES
         record_failure(store, item, error, now, lost=lost)
         raise RefreshError(error.what, fix=login_command(item) if lost else "") from None
-    meta = {name: value for name, value in item.meta.items() if name != "refresh"}
-    store.put(
-        item.kind, item.scope, item.name, fresh.encode(), {**meta, "expires_at": fresh.expires_at, "refreshed_at": now}
-    )
+    fresh = reading.credential
+    meta = {name: value for name, value in item.meta.items() if name not in ("refresh", "forced")}
+    if forced:
+        meta["forced"] = int(_number(item.meta.get("forced"))) + 1
+    meta |= {"refreshed_at": now} if not reading.problem else {"refresh": item.meta.get("refresh")}
+    store.put(item.kind, item.scope, item.name, fresh.encode(), {**meta, "expires_at": fresh.expires_at})
     found = store.get(item.kind, item.scope, item.name)
     assert found is not None
+    if reading.problem:
+        failure = RefreshError(reading.problem)
+        record_failure(store, found, failure, now)
+        raise failure
     return found
 
 
 def record_failure(store: Store, item: Item, error: TerokError, now: float, *, lost: bool = False) -> None:
     """Write down that a refresh failed, for `status`, `doctor` and the client's error."""
-    failures = int((item.meta.get("refresh") or {}).get("failures", 0)) + 1
+    before = item.meta.get("refresh")
+    failures = int(_number(before.get("failures")) if isinstance(before, dict) else 0) + 1
     wait = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
     state = {"state": "lost" if lost else "failed", "reason": error.what, "at": now, "failures": failures}
     store.set_meta(item.kind, item.scope, item.name, {**item.meta, "refresh": {**state, "next": now + wait}})
@@ -214,9 +266,10 @@ def refresh(
     spec = provider.refresh
     if spec is None:
         raise RefreshError(f"The provider {slot.name} has no token endpoint, and the access token has ended.")
-    if not due(item, clock(), spec.margin) and item.version != stale:
+    forced = not due(item, clock(), spec.margin)
+    if forced and item.version != stale:
         return item
-    reason = blocked(item, clock())
+    reason = blocked(item, clock(), forced=forced)
     if reason:
         raise RefreshError(reason, fix=login_command(item))
     exchange = request(parse(item), spec, provider.ca_bundle)
@@ -227,13 +280,15 @@ def refresh(
         record_failure(store, item, error, clock())
         raise
     slot.keep(store, item, status, body)
-    return _apply_kept(store, slot, item, (status, body), clock())
+    return _apply_kept(store, slot, item, (status, body), clock(), forced=forced)
 
 
-def _apply_kept(store: Store, slot: Slot, item: Item, kept: tuple[int, bytes], now: float) -> Item:
+def _apply_kept(
+    store: Store, slot: Slot, item: Item, kept: tuple[int, bytes], now: float, *, forced: bool = False
+) -> Item:
     """Apply an answer and empty the slot, except when the store could not be written: then the answer stays."""
     try:
-        item = apply(store, item, *kept, now)
+        item = apply(store, item, *kept, now, forced=forced)
     except RefreshError:
         slot.clear()
         raise
@@ -249,10 +304,11 @@ def jwt_expiry(token: str) -> float | None:
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        return float(claims["exp"])
-    except (ValueError, KeyError, TypeError):
+        claims = _object(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
         return None
+    expires = _number(claims.get("exp")) if claims is not None else 0.0
+    return expires if 0 < expires < 1e11 else None
 
 
 def _item(store: Store, slot: Slot) -> Item:
@@ -264,17 +320,15 @@ def _item(store: Store, slot: Slot) -> Item:
 
 def _code(body: bytes) -> str:
     """The known error code in an error's body; empty when there is none (RFC 6749, 5.2; some nest it in an object)."""
-    try:
-        error = json.loads(body).get("error")
-    except (ValueError, AttributeError):
-        return ""
+    error = (_object(body) or {}).get("error")
     if isinstance(error, dict):
-        error = next((error[key] for key in ("code", "type") if error.get(key) in KNOWN_CODES), "")
+        named = (error.get(key) for key in ("code", "type"))
+        error = next((code for code in named if isinstance(code, str) and code in KNOWN_CODES), "")
     return error if isinstance(error, str) and error in KNOWN_CODES else ""
 
 
-def _refusal(status: int, fields: object) -> str:
-    code = _code(json.dumps(fields).encode())
+def _refusal(status: int, fields: dict[str, object] | None) -> str:
+    code = _code(json.dumps({"error": fields.get("error")}).encode()) if fields else ""
     if code in LOST_CODES:
         return f"The login has ended: the token endpoint refused the refresh token ({status} {code})."
     return f"The token endpoint refused to refresh the login ({status}{' ' + code if code else ''})."

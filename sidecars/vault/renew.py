@@ -36,7 +36,8 @@ class Renewer:
     def __init__(self, reactor: Reactor, keeper: Keeper, helper: Helper | None) -> None:
         self._reactor, self._keeper, self._helper = reactor, keeper, helper
         self._waiting: dict[Grant, list[Renewed]] = {}
-        self._not_before: dict[Grant, float] = {}
+        self._refused: dict[Grant, tuple[float, Refusal]] = {}
+        """Until when a refusal stands, and which."""
         if helper is not None:
             reactor.watch(helper.fileno(), READ, self._answered)
 
@@ -59,7 +60,7 @@ class Renewer:
             return False
         if left <= limits.EXPIRY_SECONDS:
             return True
-        if grant not in self._waiting and self._reactor.now >= self._not_before.get(grant, 0.0):
+        if grant not in self._waiting and self._standing(grant) is None:
             self.ask(grant, None, lambda _found: None)
         return False
 
@@ -73,10 +74,19 @@ class Renewer:
         if waiting is not None:
             waiting.append(done)
             return
+        refusal = self._standing(grant)
+        if version is not None and refusal is not None:
+            # a path may answer 401 whatever the token is: the helper forks for each question
+            self._reactor.soon(lambda: done(refusal))
+            return
         self._waiting[grant] = waiting = [done]
         self._reactor.later(limits.RENEW_SECONDS, lambda: self._late(grant, waiting))
         if self._helper is None or not self._helper.ask(grant.scope, grant.provider, version=version):
             self._reactor.soon(lambda: self._finish(grant, "The process that refreshes logins is gone.", ""))
+
+    def _standing(self, grant: Grant) -> Refusal | None:
+        until, refusal = self._refused.get(grant, (0.0, None))
+        return refusal if self._reactor.now < until else None
 
     def _late(self, grant: Grant, waiting: list[Renewed]) -> None:
         if self._waiting.get(grant) is waiting:
@@ -100,8 +110,8 @@ class Renewer:
         self._keeper.look()
         found = self._keeper.credential(grant)
         if error and not isinstance(found, Refusal):
-            self._not_before[grant] = self._reactor.now + limits.RENEW_AGAIN_SECONDS
             why = f"The login for {grant.provider} could not be refreshed. {error}"
             found = Refusal(401 if fix else 503, "login", why, fix, grant.provider, grant.scope)
+            self._refused[grant] = (self._reactor.now + limits.RENEW_AGAIN_SECONDS, found)
         for done in self._waiting.pop(grant, []):
             done(found)

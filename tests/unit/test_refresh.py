@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -68,20 +69,110 @@ def test_the_request_has_what_the_standard_says() -> None:
 
 def test_an_answer_without_new_refresh_token_keeps_the_old_one() -> None:
     old = Credential("oauth", "a", refresh_token="r", scopes=("x",), id_token="i")
-    fresh = refresh.read_answer(old, 200, b'{"access_token": "b"}', 1000)
+    fresh, problem = refresh.read_answer(old, 200, b'{"access_token": "b"}', 1000)
+    assert not problem
     assert fresh == Credential("oauth", "b", refresh_token="r", expires_at=4600, scopes=("x",), id_token="i")
     token = "e30.eyJleHAiOjQyfQ.x"  # {"exp": 42}
-    assert refresh.read_answer(old, 200, json.dumps({"access_token": token}).encode(), 1).expires_at == 42
+    assert refresh.read_answer(old, 200, json.dumps({"access_token": token}).encode(), 1).credential.expires_at == 42
 
 
-@pytest.mark.parametrize("body", [
-    b"", b"[]", b"{}", b'{"access_token": ""}', b'{"access_token": "a b"}',
-    b'{"access_token": "a", "expires_in": "soon"}',
-    b'{"access_token": "a\\r\\nX: y"}', b'{"access_token": "a", "refresh_token": "r\\n"}',
-])  # fmt: skip
-def test_answers_that_are_not_understood_are_refused(body: bytes) -> None:
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", DEEP, b'{"access_token": ' + DEEP])
+def test_answers_that_are_no_object_are_refused(body: bytes) -> None:
+    for status in (200, 400):
+        with pytest.raises(RefreshError):
+            refresh.read_answer(Credential("oauth", "a", refresh_token="r"), status, body, 0)
+
+
+@pytest.mark.parametrize("access", ["null", "7", "true", "[]", '""', '"a b"', '"a\\r\\nX: y"', '"None\\u0000"'])
+def test_a_new_refresh_token_is_kept_though_the_access_token_is_wrong(access: str) -> None:
+    old = Credential("oauth", "a", refresh_token="r", expires_at=5)
+    body = f'{{"access_token": {access}, "refresh_token": "rotated"}}'.encode()
+    reading = refresh.read_answer(old, 200, body, 1000)
+    assert reading.problem
+    assert reading.credential == old._replace(refresh_token="rotated")
+
+
+@pytest.mark.parametrize(
+    ("more", "expires"),
+    [
+        ('"expires_in": "soon"', 4600),
+        ('"expires_in": null', 4600),
+        ('"expires_in": 1e999', 4600),
+        ('"expires_in": -5', 4600),
+        ('"expires_in": true', 4600),
+        ('"expires_in": "60"', 1060),
+        ('"expires_in": 60, "scope": 7, "id_token": []', 1060),
+        ('"expires_in": 60, "refresh_token": null', 1060),
+        ('"expires_in": 60, "refresh_token": "r\\n"', 1060),
+    ],
+)
+def test_what_is_wrong_beside_good_tokens_costs_nothing(more: str, expires: float) -> None:
+    old = Credential("oauth", "a", refresh_token="r", scopes=("x",), id_token="i")
+    reading = refresh.read_answer(old, 200, f'{{"access_token": "b", {more}}}'.encode(), 1000)
+    assert reading == (old._replace(secret="b", expires_at=expires), "")
+
+
+def test_a_partly_wrong_answer_leaves_a_login_that_can_be_refreshed(logged_in: Layout, endpoint: TokenServer) -> None:
+    endpoint.answer = lambda: (200, b'{"access_token": null, "refresh_token": "refresh-0b", "expires_in": 60}')
+    with pytest.raises(RefreshError, match="no access token"):
+        run(logged_in, endpoint)
+    with unlocked(logged_in) as store:
+        item = get(store)
+        assert parse(item).refresh_token == "refresh-0b" and parse(item).secret != "None"
+        assert item.meta["refresh"]["state"] == "failed"
+        store.set_meta(item.kind, item.scope, item.name, {**item.meta, "refresh": None})
+    endpoint.answer, endpoint.valid = None, "refresh-0b"
+    assert parse(run(logged_in, endpoint)).secret == "access-1"
+
+
+def test_a_deep_answer_does_not_wedge_the_login(logged_in: Layout, endpoint: TokenServer) -> None:
+    endpoint.answer = lambda: (200, DEEP)
     with pytest.raises(RefreshError):
-        refresh.read_answer(Credential("oauth", "a", refresh_token="r"), 200, body, 0)
+        run(logged_in, endpoint)
+    with unlocked(logged_in) as store:
+        item = get(store)
+        store.set_meta(item.kind, item.scope, item.name, {**item.meta, "refresh": None})
+    endpoint.answer = None
+    assert parse(run(logged_in, endpoint)).secret == "access-1"
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"refreshed_at": 1e12},
+        {"refreshed_at": "never"},
+        {"refresh": {"state": "failed", "at": 1e12, "next": 1e12 + 30, "reason": "x"}},
+        {"refresh": {"state": "failed", "at": 0, "next": 1e12, "reason": "x"}},
+        {"refresh": {"state": "failed", "at": None, "next": [], "failures": "many"}},
+        {"refresh": "broken", "forced": "often"},
+    ],
+)
+def test_a_stored_time_in_the_future_blocks_nothing(
+    logged_in: Layout, endpoint: TokenServer, meta: dict[str, Any]
+) -> None:
+    with unlocked(logged_in) as store:
+        put(store, **meta)
+    assert parse(run(logged_in, endpoint)).secret == "access-1"
+
+
+def test_a_path_that_always_answers_401_forces_fewer_and_fewer_exchanges(
+    logged_in: Layout, endpoint: TokenServer
+) -> None:
+    now, forced = time.time(), 0
+    with unlocked(logged_in) as store:
+        put(store, expires_at=now + 9e6)
+        for minute in range(24 * 60):
+            item = get(store)
+            if not refresh.blocked(item, now + 60 * minute, forced=True):
+                body = b'{"access_token": "a%d", "expires_in": 9000000}' % minute
+                refresh.apply(store, item, 200, body, now + 60 * minute, forced=True)
+                forced += 1
+        assert forced <= 12
+        item = refresh.apply(store, get(store), 200, b'{"access_token": "b"}', now + 9e6)
+        assert "forced" not in item.meta
 
 
 def test_a_refresh_gives_new_tokens_and_clears_the_failure(logged_in: Layout, endpoint: TokenServer) -> None:

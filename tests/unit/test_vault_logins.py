@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +104,26 @@ def test_a_401_refreshes_once_and_sends_the_body_again(login: Login, tokens: Tok
     assert [r.body for r in upstream.seen if r.path == "/unauthorized"] == [b"the body"] * 2
     upstream.accepted = b"nothing"
     assert vault.get("/unauthorized", token).status == 401
+
+
+def test_a_path_that_always_answers_401_costs_little(login: Login, tokens: TokenServer, upstream: Upstream) -> None:
+    vault, token = login(7200)
+    assert vault.get("/unauthorized", token).body == b"welcome"
+    upstream.accepted = b"nothing"
+    for _ in range(5):
+        assert vault.get("/unauthorized", token).status == 401
+    helper = int(Path(f"/proc/{vault.pid}/task/{vault.pid}/children").read_text())
+    before = time_of_children(helper)
+    for _ in range(20):
+        assert vault.get("/unauthorized", token).status == 401
+    assert tokens.count == 1
+    assert time_of_children(helper) == before
+
+
+def time_of_children(pid: int) -> int:
+    """Clock ticks of a process's children that have ended (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[13]) + int(fields[14])
 
 
 def test_a_login_that_cannot_be_refreshed_says_what_to_do(login: Login, tokens: TokenServer) -> None:
