@@ -200,7 +200,7 @@ def test_the_vaults_directory_may_not_be_mounted(house: House, name: str) -> Non
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (("--network", "host"), Exit.REFUSED, "host's network namespace"),
+        (("--network", "host"), Exit.REFUSED, "share the host's firewall"),
         (("--profiles", "nope"), Exit.NOT_FOUND, "nope"),
         (("--agent", "cluade", "--scope", SCOPE), Exit.USAGE, "claude"),
         (("--scope", "a/b"), Exit.USAGE, "usable name"),

@@ -105,7 +105,7 @@ def test_a_killed_dnsmasq_is_started_again(house: House, shielded: str) -> None:
 
 def test_heal_brings_back_what_a_killed_pair_took_along(house: House, shielded: str) -> None:
     said = house.terok("heal", shielded)
-    assert "nothing to do" in said.stdout
+    assert "already has a supervisor" in said.stdout
     before = record(house, shielded)
     for pid in (before["standby"]["pid"], before["pid"]):
         os.kill(pid, signal.SIGKILL)
@@ -113,7 +113,7 @@ def test_heal_brings_back_what_a_killed_pair_took_along(house: House, shielded: 
     after = record(house, shielded)
     assert after["phase"] == "ready" and after["container_pid"] == before["container_pid"]
     assert resolves(house, shielded)
-    assert "nothing to do" in house.terok("heal", shielded).stdout
+    assert "already has a supervisor" in house.terok("heal", shielded).stdout
 
 
 def test_heal_of_what_does_not_run_says_so(house: House, name: str) -> None:
