@@ -9,12 +9,13 @@ import ipaddress
 import json
 from dataclasses import dataclass, field
 from enum import Enum
-from shlex import quote
 
+from ...supervisor.ground import paste
 from ..kit import addresses
+from ..shield import hints
 from ..shield.model import BYPASS, DOWN_ALL, LEARN, OPEN_MODES, QUARANTINE
 from ..shield.special import SYNTHETIC, UNKNOWN
-from ..shield.targets import BELOW, NAME, WEB, WEB_PORTS, Address, Network, Target, parse
+from ..shield.targets import BELOW, NAME, WEB, WEB_PORTS, Address, Network, Ports, Target, parse
 
 TLS_PORT, HTTP_PORT = 443, 80
 NEVER = "never reachable from a container"
@@ -116,7 +117,7 @@ class Policy:
                 return Verdict(True, str(target))
         if self.is_open(now):
             return Verdict(True, self.mode, word="learn" if self.mode == LEARN else "bypassed")
-        return Verdict(False, "not allowed", self.hint(name, port))
+        return Verdict(False, "not allowed", self._allow(hints.name_target(name, _ports(port))))
 
     def judge_address(self, address: str, port: int, now: float) -> Verdict:
         """The same for an address that the container connected to."""
@@ -134,7 +135,7 @@ class Policy:
             return Verdict(True, str(target))
         if self.is_open(now) and (self.mode == DOWN_ALL or not kind):
             return Verdict(True, self.mode, word="learn" if self.mode == LEARN else "bypassed")
-        return Verdict(False, "not allowed", self.hint(address, port))
+        return Verdict(False, "not allowed", self._allow(hints.packet_target(None, address, port, "tcp")))
 
     def names_address(self, host: Address, port: int, now: float) -> Target | None:
         """The allowed address or range that holds `host` with this port."""
@@ -151,15 +152,12 @@ class Policy:
             for target in self.exact.get(name, ())
         )
 
-    def hint(self, target: str, port: int) -> str:
-        """The command that allows a target, quoted for a shell."""
-        host = f"[{target}]" if ":" in target and port not in WEB_PORTS else target
-        words = host if port in WEB_PORTS else f"{host}:{port}"
-        return f"terok shield allow {quote(self.container)} {quote(words)}"
-
     def hint_exactly(self, name: str, port: int) -> str:
         """The command that allows a name with its port named, which lets clients connect that send no server name."""
-        return f"terok shield allow {quote(self.container)} {quote(f'{name}:{port}')}"
+        return self._allow(hints.name_target(name, Ports("tcp", port, port)))
+
+    def _allow(self, target: Target | None) -> str:
+        return hints.allow(self.container, target).get("allow", "")
 
     def dialable(self, address: str, port: int, now: float, own: frozenset[str]) -> str:
         """Why the relay does not connect to an address that an allowed name has; empty: it may.
@@ -187,10 +185,10 @@ class Policy:
         return None
 
     def _quarantine(self) -> Verdict:
-        return Verdict(False, "the container is in quarantine", f"terok shield up {quote(self.container)}")
+        return Verdict(False, "the container is in quarantine", paste.command("terok", "shield", "up", self.container))
 
     def _denied(self, denial: Target) -> Verdict:
-        command = f"terok shield forget {quote(self.container)} {quote(str(denial))}"
+        command = paste.command("terok", "shield", "forget", self.container, str(denial))
         return Verdict(False, f"{denial} is denied", command)
 
     def _about(self, name: str) -> list[Target]:
@@ -245,6 +243,10 @@ def decode(text: bytes) -> Policy:
 
 def _proof(port: int, otherwise: Proof) -> Proof:
     return {TLS_PORT: Proof.TLS, HTTP_PORT: Proof.HTTP}.get(port, otherwise)
+
+
+def _ports(port: int) -> Ports:
+    return WEB if port in WEB_PORTS else Ports("tcp", port, port)
 
 
 def _has(target: Target, port: int) -> bool:

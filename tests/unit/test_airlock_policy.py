@@ -145,7 +145,8 @@ def test_clients_without_a_server_name_need_a_line_with_the_port() -> None:
 
 def test_hints_are_quoted() -> None:
     made = policy()
-    assert made.judge_name("x;rm -rf.example", 443, NOW).allow == "terok shield allow box 'x;rm -rf.example'"
+    assert made.judge_name("x;rm -rf.example", 443, NOW).allow == ""
+    assert made.judge_name("x.example", 22, NOW).allow == "terok shield allow box x.example:22"
     assert made.judge_address("2600::1", 22, NOW).allow == "terok shield allow box '[2600::1]:22'"
     assert made.judge_address("2600::1", 443, NOW).allow == "terok shield allow box 2600::1"
 
