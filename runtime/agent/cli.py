@@ -29,7 +29,12 @@ NAMES = argument("names", metavar="NAME", nargs="+", help="containers", values="
     argument("--image", metavar="IMAGE", help="an image of your own that has the agent"),
     argument("--login", choices=WAYS, help="what to do when the scope has no credential, instead of asking"),
     argument("--profiles", nargs="+", metavar="PROFILE", help="shield profiles", values="profiles"),
-    argument("--network", metavar="MODE", help="network mode (default: network.mode)", values="networks"),
+    argument(
+        "--network",
+        metavar="MODE",
+        help="network mode (default: airlock, or network.mode when it is not auto)",
+        values="networks",
+    ),
     switch("--restricted", "the agent asks before it acts; see terok run"),
     switch("--rm", "remove the container when it ends"),
     switch("--detach", "return as soon as it runs"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -87,14 +86,12 @@ def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
 
 
 def _store(env: Env, agent: str, scope: str, way: str, image: Callable[[], str]) -> None:
+    from .. import parser
     from ..vault import auth
 
-    words = argparse.Namespace(
-        agent=agent,
-        scope=scope,
-        provider=None,
-        file="" if way == IMPORT else None,
-        login=image() if way == VENDOR else None,
-        replace=False,
-    )
-    auth.run(words, env)
+    words = [agent, "--scope", scope]
+    if way == IMPORT:
+        words.append("--import")
+    elif way == VENDOR:
+        words += ["--login", image()]
+    auth.run(parser.parse(auth.run, words, "terok auth"), env)

@@ -80,8 +80,9 @@ def start(order: Order, env: Env) -> NoReturn:
         Request(
             place.container,
             scope=place.scope,
+            allow_missing=True,  # the operator chose to go without, or the agent needs no credential
             profiles=order.profiles,
-            network=order.network,
+            network=order.network or network(env.config.network.mode),
             restricted=order.restricted or env.config.restricted.always,
         ),
         env.config,
@@ -92,6 +93,11 @@ def start(order: Order, env: Env) -> NoReturn:
     words = run_words(order, recipe, place, name, term=env.environ.get("TERM", "xterm"), root=outer_uid() == 0)
     env.note(f"{place.container}: {order.agent} in {place.workspace}, scope {place.scope}.")
     containers.become(["run", *made.flags, *words], env.environ)
+
+
+def network(configured: str) -> str:
+    """The network mode of an agent's container: the airlock, unless the configuration names a mode."""
+    return "airlock" if configured == "auto" else configured
 
 
 def _again(order: Order, env: Env) -> NoReturn:

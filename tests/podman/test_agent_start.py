@@ -122,6 +122,7 @@ def test_an_agent_at_work_and_again(house: House, place: Path, image: str, provi
     assert "provider: 200" in shown
     assert provider.seen[-1].header("x-api-key") == scope.SECRET
     assert scope.SECRET not in shown
+    assert house.podman("inspect", "--format", "{{.HostConfig.NetworkMode}}", CONTAINER).stdout.strip() == "none"
     # the file belongs to the operator, and the agent was not root
     assert (place / "agent-was-here").stat().st_uid == os.getuid()
     assert (place / "agent-was-here").read_text() == "1000\n"
