@@ -131,5 +131,7 @@ def _podman_flags(plan: WiringPlan, profiles: Sequence[str], network: podman.Net
     if network.mode == podman.AIRLOCK:
         # podman writes the host's own address into /etc/hosts otherwise, which leads nowhere from inside
         flags += ["--add-host", f"{special.HOST_NAME}:{special.HOST}"]
+    elif network.host is not None:  # `services.mode: tcp`: Podman may map the name to another address
+        flags += ["--add-host", f"{special.HOST_NAME}:{network.host}"]
     # with one of these two a process could change the rules, or set the mark that reaches the forwarder
     return [*flags, "--cap-drop", "NET_ADMIN", "--cap-drop", "NET_RAW"]

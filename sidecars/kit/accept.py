@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from . import limits
+from .peers import Peers
 from .reactor import READ, Reactor
 
 TYPE_CHECKING = False
@@ -53,6 +54,7 @@ class Acceptor:
 
     def _handler(self, listener: socket.socket) -> Callable[[int], None]:
         tcp = listener.family != socket.AF_UNIX
+        peers = Peers(listener)
 
         def ready(_events: int) -> None:
             # one client at a time costs one accept(2); only a queue that lasts for two turns is emptied in bursts
@@ -70,6 +72,9 @@ class Acceptor:
                     self._off()
                     self._reactor.later(limits.ACCEPT_RETRY_SECONDS, self._again)
                     return
+                if not peers.admit(sock):
+                    sock.close()
+                    continue
                 sock.setblocking(False)
                 if tcp:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from ..kit import limits as shared
 from ..kit.codec import Request, parse_request
 from ..kit.dial import Dialer
+from ..kit.peers import Peers
 from ..kit.reactor import READ, Reactor
 from ..kit.refusal import Refusal
 from ..kit.stream import Stream
@@ -83,6 +84,7 @@ class Service:
 
     def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
         tcp = listener.family == socket.AF_INET
+        peers = Peers(listener)
 
         def accept(_events: int) -> None:
             for _ in range(shared.ACCEPTS_A_TURN):
@@ -98,6 +100,9 @@ class Service:
                     self._accept_off()
                     self.reactor.later(shared.ACCEPT_RETRY_SECONDS, self._accept_on)
                     return
+                if not peers.admit(sock):
+                    sock.close()
+                    continue
                 sock.setblocking(False)
                 if tcp:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -334,6 +334,20 @@ def test_an_orchestrator_uses_the_python_api(house: House, name: str) -> None:
     assert WiringPlan.from_dict(meta).broker is False
 
 
+KNOCK = """
+import socket, sys
+link = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)
+try:
+    link.settimeout(5)
+    link.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    print("answered" if link.recv(100) else "closed")
+except ConnectionError:
+    print("closed")
+except TimeoutError:
+    print("open")
+"""
+
+
 def test_tcp_mode_keeps_its_ports(house: House, name: str) -> None:
     config = Path(house.layout.config_file)
     config.write_text("services: {mode: tcp}\n")
@@ -351,13 +365,18 @@ def test_tcp_mode_keeps_its_ports(house: House, name: str) -> None:
                 house.podman("exec", name, "sh", "-c", ask + address, check=False).stdout
                 for address in (
                     f"{gateway}:{meta['ports'][0]}/v1/models",
+                    f"host.containers.internal:{meta['ports'][0]}/v1/models",
                     "127.0.0.1:9419/v1/models",
                     f"{gateway}:{other.getsockname()[1]}/",
                 )
             ]
-        assert answers == ["401", "401", "000"], (
-            "the vault asks for a token on both ways; nothing else of the host answers"
+        assert answers == ["401", "401", "401", "000"], (
+            "the vault asks for a token on every way; nothing else of the host answers"
         )
+        for port in meta["ports"]:
+            assert house.run([sys.executable, "-c", KNOCK, str(port)]).stdout != "closed\n"
+            other = house.podman("unshare", "setpriv", "--reuid=7", "--clear-groups", "python3", "-c", KNOCK, str(port))
+            assert other.stdout == "closed\n", "another user of the host is not served"
         house.podman("restart", "--time", "0", name)
         listening.append(listening_ports(meta["ports"]))
         assert listening == [set(meta["ports"])] * 2
