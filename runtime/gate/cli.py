@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from ..kit.env import Env
 
 SCOPE = argument("scope", metavar="SCOPE", help="the scope that owns the mirror", values="gates")
-NUMBER = argument(
-    "number", metavar="PROPOSAL", type=int, help="its number, from `terok gate list SCOPE`", values="proposals"
-)
+PROPOSAL = argument("proposal", help="its number or its ref, from `terok gate list SCOPE`", values="proposals")
 SETTINGS: tuple[Argument, ...] = (
     argument(
         "--mode", choices=MODES, help="gatekeeping (default): pushes wait for approval; online: passed on at once"
@@ -99,6 +97,10 @@ def _site(args: argparse.Namespace, env: Env) -> Site:
     home = _home(args, env)
     key_files = (env.layout.unlocked_key, env.layout.vault_key)
     return Site("", args.scope, home, "", env.layout.vault_db, key_files)
+
+
+def _number(args: argparse.Namespace, home: GateHome) -> int:
+    return review.number_of(state.State.peek(home), args.scope, args.proposal)
 
 
 # -- making and changing --
@@ -283,12 +285,12 @@ def log(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-@verb(SCOPE, NUMBER)
+@verb(SCOPE, PROPOSAL)
 def diff(args: argparse.Namespace, env: Env) -> int:
     """Show an open proposal's commits and changes."""
     home = _home(args, env)
     settings = gate_config.load(home)
-    proposal = review.find(state.State.peek(home), args.scope, args.number)
+    proposal = review.find(state.State.peek(home), args.scope, _number(args, home))
     commits, patch = review.show(home, settings, proposal)
     env.out.emit(
         {**proposal.to_dict(), "commits": commits.splitlines(), "patch": patch},
@@ -322,21 +324,21 @@ def synchronise(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-@verb(SCOPE, NUMBER)
+@verb(SCOPE, PROPOSAL)
 def approve(args: argparse.Namespace, env: Env) -> int:
     """Push a proposal to upstream, if upstream has not moved since."""
     site = _site(args, env)
-    done = review.approve(site, gate_config.load(site.home), args.number, _say(env))
+    done = review.approve(site, gate_config.load(site.home), _number(args, site.home), _say(env))
     env.out.emit(done.to_dict(), f"{done.kind} {plain(done.ref)} is done.")
     return Exit.OK
 
 
-@verb(SCOPE, NUMBER)
+@verb(SCOPE, PROPOSAL)
 def reject(args: argparse.Namespace, env: Env) -> int:
     """Drop a proposal. It can be restored for 30 days."""
     home = _home(args, env)
     gate_config.load(home)
-    done = review.reject(home, args.number)
+    done = review.reject(home, _number(args, home))
     env.out.emit(done.to_dict(), f"{done.kind} {plain(done.ref)} is rejected.")
     return Exit.OK
 

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from .config import Config
 
 
+def _utf8(value: Any) -> Any:
+    """The value with texts that are valid UTF-8: bytes that are none (in names that a container chose) as `\\xNN`."""
+    if isinstance(value, str):
+        return (
+            value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        )
+    if isinstance(value, dict):
+        return {_utf8(key): _utf8(part) for key, part in value.items()}
+    return [_utf8(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 class Output:
     """Standard output: one text for people or one JSON document for programs, never both.
 
@@ -31,9 +42,9 @@ class Output:
     def emit(self, data: object, text: str) -> None:
         """Print `data` as JSON with --json, else `text` (nothing when it is empty)."""
         if self.json_output:
-            self.stream.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+            self.stream.write(json.dumps(_utf8(data), indent=2, ensure_ascii=False) + "\n")
         elif text:
-            self.stream.write(text if text.endswith("\n") else text + "\n")
+            self.stream.write(_utf8(text if text.endswith("\n") else text + "\n"))
 
     def paint(self, text: str, colour: str) -> str:
         """`text` in a colour of `COLOURS` on a terminal; as it is elsewhere or under NO_COLOR (no-color.org)."""

@@ -26,6 +26,11 @@ PROPOSALS = git.HIDDEN + "proposals/"
 KEPT = git.HIDDEN + "kept/"
 
 
+def shown(ref: str) -> str:
+    """A ref as valid UTF-8: its bytes that are none are written as `\\xNN`."""
+    return ref.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def upstream_name(ref: str) -> str:
     """Where the mirror notes upstream's value of a branch or tag."""
     return UPSTREAM + ref.removeprefix("refs/")

@@ -32,6 +32,28 @@ def find(kept: state.State, scope: str, number: int) -> Proposal:
     return kept.proposals[number]
 
 
+def number_of(kept: state.State, scope: str, wanted: str) -> int:
+    """The number of the proposal that the operator means: its number, its ref, or its branch's name.
+
+    A ref is also known as `terok gate list` shows it, with bytes that are no UTF-8 written as `\\xNN`.
+
+    Raises:
+        TerokError: no open proposal is called so (NOT_FOUND), or several are (USAGE).
+    """
+    if wanted.isdecimal() and wanted.isascii() and len(wanted) < 10:
+        return find(kept, scope, int(wanted)).number
+    meant = (wanted, f"refs/heads/{wanted}", f"refs/tags/{wanted}")
+    numbers = [number for number, one in kept.proposals.items() if one.ref in meant or refs.shown(one.ref) in meant]
+    if len(numbers) != 1:
+        several = "several proposals: " + ", ".join(str(number) for number in sorted(numbers))
+        raise TerokError(
+            f"{refs.shown(wanted)[:100]} is {several if numbers else 'no open proposal'} of {scope}.",
+            fix="give its number" if numbers else f"terok gate list {scope}",
+            code=Exit.USAGE if numbers else Exit.NOT_FOUND,
+        )
+    return numbers[0]
+
+
 def approve(site: Site, config: GateConfig, number: int, say: Callable[[str], None]) -> Proposal:
     """Carry a proposal out: push a container's to upstream, let the mirror follow upstream's own.
 

@@ -339,7 +339,7 @@ import socket, sys
 link = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)
 try:
     link.settimeout(5)
-    link.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    link.sendall({"http": b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n", "agent": b"\\0\\0\\0\\1\\x0b"}[sys.argv[2]])
     print("answered" if link.recv(100) else "closed")
 except ConnectionError:
     print("closed")
@@ -373,10 +373,11 @@ def test_tcp_mode_keeps_its_ports(house: House, name: str) -> None:
         assert answers == ["401", "401", "401", "000"], (
             "the vault asks for a token on every way; nothing else of the host answers"
         )
-        for port in meta["ports"]:
-            assert house.run([sys.executable, "-c", KNOCK, str(port)]).stdout != "closed\n"
-            other = house.podman("unshare", "setpriv", "--reuid=7", "--clear-groups", "python3", "-c", KNOCK, str(port))
-            assert other.stdout == "closed\n", "another user of the host is not served"
+        for port, question in zip(meta["ports"], ("http", "agent", "http"), strict=True):
+            words = ("-c", KNOCK, str(port), question)
+            assert house.run([sys.executable, *words]).stdout == "answered\n"
+            stranger = ("unshare", "setpriv", "--reuid=7", "--clear-groups", "python3", *words)
+            assert house.podman(*stranger).stdout == "closed\n", "another user of the host is not served"
         house.podman("restart", "--time", "0", name)
         listening.append(listening_ports(meta["ports"]))
         assert listening == [set(meta["ports"])] * 2

@@ -49,6 +49,11 @@ class Operator:
         assert PASSWORD not in done.stdout + done.stderr
         return done.stderr if code else done.stdout
 
+    def raw(self, *words: str) -> bytes:
+        """Run the program; returns the bytes that it printed."""
+        command = [str(PROGRAM), "gate", *words]
+        return subprocess.run(command, env=self.env, cwd=self.base, capture_output=True, check=True, timeout=60).stdout
+
     def json(self, *words: str) -> Any:
         """Run the program with --json."""
         return json.loads(self.terok(*words, "--json"))
@@ -79,16 +84,16 @@ def mirrored(operator: Operator, forge: HttpsForge) -> Operator:
     return operator
 
 
-def pushed(operator: Operator) -> str:
+def pushed(operator: Operator, branch: str = "agent/x") -> str:
     """Let a container push a branch; returns its tip."""
     rig = Rig(operator.base)
     rig.start()
     try:
         work = operator.base / "work"
         git("clone", "-q", rig.url(), work, cwd=operator.base)
-        git("checkout", "-q", "-b", "agent/x", cwd=work)
+        git("checkout", "-q", "-b", branch, cwd=work)
         tip = commit(work, "evil\x1b[31m.txt", "hello \x1b]0;title\x07\n", "say \x1b[2Jhello")
-        git("push", "-q", "origin", "agent/x", cwd=work)
+        git("push", "-q", "origin", branch, cwd=work)
     finally:
         rig.stop()
     return tip
@@ -129,6 +134,24 @@ def test_review(mirrored: Operator, forge: HttpsForge) -> None:
     assert events[:1] == ["sync"] or events[0] == "add"
     assert events[-2:] == ["push", "approve"]
     assert "approve" in mirrored.terok("log", "proj")
+
+
+def test_a_ref_names_its_proposal_and_json_is_utf8_whatever_it_is_called(mirrored: Operator) -> None:
+    tip = pushed(mirrored, branch="agent/\udcff\udcc3x")
+    raw = mirrored.raw("list", "proj", "--json")
+    (proposal,) = json.loads(raw.decode("utf-8"))["proposals"]
+    assert (proposal["ref"], proposal["new"]) == ("refs/heads/agent/\\xff\\xc3x", tip)
+    mirrored.terok("approve", "proj", "agent/none", code=Exit.NOT_FOUND)
+    assert "is done" in mirrored.terok("approve", "proj", "agent/\\xff\\xc3x")
+    log = mirrored.raw("log", "proj", "--json")
+    assert "refs/heads/agent/\\xff\\xc3x" in [entry.get("ref") for entry in json.loads(log.decode("utf-8"))]
+
+
+def test_a_branch_and_a_number_are_told_apart(mirrored: Operator) -> None:
+    pushed(mirrored)
+    mirrored.terok("diff", "proj", "refs/heads/agent/x")
+    mirrored.terok("reject", "proj", "agent/x")
+    mirrored.terok("reject", "proj", "2", code=Exit.NOT_FOUND)
 
 
 def test_reject_and_restore(mirrored: Operator) -> None:
