@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from .config import Config
 
 
-def _utf8(value: Any) -> Any:
-    """The value with texts that are valid UTF-8: bytes that are none (in names that a container chose) as `\\xNN`."""
+def _valid(text: str) -> str:
+    """The text as valid UTF-8: bytes that are none, in names that a container chose, as `\\xNN`."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _utf8(value: object) -> object:
+    """Plain data whose texts are valid UTF-8."""
     if isinstance(value, str):
-        return (
-            value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        )
+        return _valid(value)
     if isinstance(value, dict):
         return {_utf8(key): _utf8(part) for key, part in value.items()}
     return [_utf8(part) for part in value] if isinstance(value, list | tuple) else value
@@ -44,7 +47,7 @@ class Output:
         if self.json_output:
             self.stream.write(json.dumps(_utf8(data), indent=2, ensure_ascii=False) + "\n")
         elif text:
-            self.stream.write(_utf8(text if text.endswith("\n") else text + "\n"))
+            self.stream.write(_valid(text if text.endswith("\n") else text + "\n"))
 
     def paint(self, text: str, colour: str) -> str:
         """`text` in a colour of `COLOURS` on a terminal; as it is elsewhere or under NO_COLOR (no-color.org)."""

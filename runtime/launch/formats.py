@@ -106,7 +106,6 @@ _COMPOSE: dict[str, Callable[[dict[str, object], str], None]] = {
     "interactive": _switch("stdin_open"),
     "publish": _append("ports"),
     "volume": _append("volumes"),
-    "add-host": _append("extra_hosts"),
     "tmpfs": _append("tmpfs"),
     "user": _into("user"),
     "workdir": _into("working_dir"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,8 +58,7 @@ def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
     """A scope with a credential, a key, a mirror and a profile; web servers on the allowed and the denied address."""
     authority = Authority(house.base / "ways-authority.pem", "upstream.test")
     scope.furnish(house, ca_bundle=authority.file, scope=WAYS_SCOPE, profile=WAYS_PROFILE)
-    root = house.base / "ways-forge"
-    root.mkdir()
+    root = Path(tempfile.mkdtemp(dir=house.base))
     make_upstream(root / f"{REPOSITORY}.git")
     forge = HttpsForge(root, house.base)
     with unlocked(house.layout) as store:
@@ -71,6 +72,8 @@ def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
     ):
         yield provider
     forge.close()
+    house.terok("gate", "remove", WAYS_SCOPE)
+    shutil.rmtree(root)
 
 
 @pytest.fixture
