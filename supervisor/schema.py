@@ -191,7 +191,7 @@ def _no_more(data: dict[str, object], where: str) -> None:
         raise SidecarError(f"The sidecar JSON has an unknown key: {where}{sorted(data)[0][:60]}.")
 
 
-def _objects(data: dict[str, object], where: str, key: str) -> list[dict[str, Any]]:
+def _objects(data: dict[str, object], where: str, key: str) -> list[dict[str, object]]:
     values: list[Any] = _field(data, where, key, list)
     if not all(isinstance(value, dict) for value in values):
         raise SidecarError(f"In the sidecar JSON, {where}{key} is not a list of objects.")

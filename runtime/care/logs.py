@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 from ...supervisor.ground.errors import Exit
 from ..kit.audit_lines import local_time, since_text, waiting
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
     bundle = require_bundle(env.config, args.name)
     since = since_text(args.since, time.time()) if args.since else ""
 
-    def wanted(line: dict[str, Any]) -> bool:
+    def wanted(line: dict[str, object]) -> bool:
         of_source = args.source is None or line.get("source") == args.source
         recent = str(line.get("time", "")) >= since
         return of_source and recent and (not args.refused or line.get("verdict") == "refused")
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def read(path: str) -> Iterator[dict[str, Any]]:
+def read(path: str) -> Iterator[dict[str, object]]:
     """Every line of an audit log and of its predecessor `PATH.1`, oldest first; lines that are no JSON are left out."""
     for part in (path + ".1", path):
         try:
@@ -67,7 +66,7 @@ def read(path: str) -> Iterator[dict[str, Any]]:
             continue
 
 
-def render(line: dict[str, Any], out: Output) -> str:
+def render(line: dict[str, object], out: Output) -> str:
     """One line for people; what the container sent is shown with control characters escaped."""
     head = [local_time(line.get("time", "")), *(str(line.get(name, "")) for name in _SHOWN_FIRST[1:])]
     if head[3] == "refused":
@@ -80,7 +79,7 @@ def render(line: dict[str, Any], out: Output) -> str:
     return " ".join([each for each in head if each] + rest)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return f'"{text}"' if " " in text else text

@@ -117,7 +117,7 @@ def _stamp(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
-def read_log(path: str, lines: int) -> list[dict[str, Any]]:
+def read_log(path: str, lines: int) -> list[dict[str, object]]:
     """The last entries of a scope's log, oldest first."""
     found: list[dict[str, Any]] = []
     for each in (path + ".1", path):

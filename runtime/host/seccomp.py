@@ -30,7 +30,7 @@ _COMPARE = {
 }
 
 
-def find() -> dict[str, Any] | None:
+def find() -> dict[str, object] | None:
     """The profile that Podman would use, as JSON; None when it is built in."""
     for path in PROFILES:
         try:
@@ -67,7 +67,7 @@ def narrowed(profile: Mapping[str, Any]) -> dict[str, Any]:
     return {**profile, "archMap": architectures, "syscalls": rules}
 
 
-def _rule(names: list[str], args: list[dict[str, Any]]) -> dict[str, Any]:
+def _rule(names: list[str], args: list[dict[str, object]]) -> dict[str, Any]:
     return {"names": names, "action": _REFUSE, "errnoRet": 97, "args": args}  # EAFNOSUPPORT
 
 
@@ -75,12 +75,12 @@ def _names(rule: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in rule.get("names") or [rule.get("name")]]
 
 
-def _holders(rule: Mapping[str, Any]) -> str:
+def _holders(rule: Mapping[str, object]) -> str:
     """For which containers a rule counts: by capability, architecture, kernel."""
     return json.dumps([rule.get("includes") or {}, rule.get("excludes") or {}], sort_keys=True)
 
 
-def _without_socket(rule: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _without_socket(rule: Mapping[str, object]) -> Iterator[dict[str, object]]:
     if rule.get("action") != _ALLOW:
         yield dict(rule)
         return
@@ -89,13 +89,13 @@ def _without_socket(rule: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**{key: value for key, value in rule.items() if key != "name"}, "names": names}
 
 
-def _families(rules: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _families(rules: list[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
     """The rules about socket(2) that count for the same containers, as one rule or more for each family."""
     base = {key: value for key, value in rules[0].items() if key not in ("name", "names", "args")}
     for family in range(FAMILIES):
         if family == AF_VSOCK:
             continue
-        rests: list[list[dict[str, Any]]] = []
+        rests: list[list[dict[str, object]]] = []
         for rule in rules:
             conditions = rule.get("args") or []
             if all(_holds(condition, family) for condition in conditions if condition.get("index") == 0):
@@ -105,6 +105,6 @@ def _families(rules: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {**base, "names": ["socket"], "args": [{"index": 0, "value": family, "op": "SCMP_CMP_EQ"}, *rest]}
 
 
-def _holds(condition: Mapping[str, Any], family: int) -> bool:
+def _holds(condition: Mapping[str, object], family: int) -> bool:
     compare = _COMPARE.get(str(condition.get("op")))
     return compare is not None and bool(compare(family, condition.get("value")))

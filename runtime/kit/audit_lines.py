@@ -27,7 +27,7 @@ def read(path: str) -> Iterator[dict[str, Any]]:
             continue
 
 
-def _decode(line: str) -> dict[str, Any]:
+def _decode(line: str) -> dict[str, object]:
     try:
         entry = json.loads(line)
     except ValueError:
@@ -35,7 +35,7 @@ def _decode(line: str) -> dict[str, Any]:
     return entry if isinstance(entry, dict) else {}
 
 
-def coming(path: str) -> Iterator[dict[str, Any] | None]:
+def coming(path: str) -> Iterator[dict[str, object] | None]:
     """Entries that come from now on; None whenever there is nothing new for a moment. Survives rotation."""
     at = os.path.getsize(path) if os.path.exists(path) else 0
     rest = ""
@@ -54,7 +54,7 @@ def coming(path: str) -> Iterator[dict[str, Any] | None]:
         yield None
 
 
-def waiting(path: str) -> Iterator[dict[str, Any]]:
+def waiting(path: str) -> Iterator[dict[str, object]]:
     """Entries that come from now on, one after the other; never ends."""
     for entry in coming(path):
         if entry is None:
@@ -102,7 +102,7 @@ def since_text(text: str, now: float) -> str:
         ) from None
 
 
-def line(entry: dict[str, Any]) -> str:
+def line(entry: dict[str, object]) -> str:
     """One entry for people."""
     known = {"time", "source", "event", "container", "verdict"}
     where = ""
@@ -152,13 +152,13 @@ def _go_on(logs: dict[str, str], name: str | None, env: Env) -> None:
             time.sleep(_PAUSE)
 
 
-def _print(entry: dict[str, Any], name: str | None, env: Env) -> None:
+def _print(entry: dict[str, object], name: str | None, env: Env) -> None:
     text = json.dumps(entry) if env.out.json_output else _named(entry, name)
     env.out.stream.write(text + "\n")
     env.out.stream.flush()
 
 
-def _named(entry: dict[str, Any], name: str | None) -> str:
+def _named(entry: dict[str, object], name: str | None) -> str:
     return line(entry) if name else f"{entry['container']}  {line(entry)}"
 
 

@@ -139,7 +139,7 @@ def _pairs(node: yaml.Node, path: str, prefix: str, allowed: list[str]) -> list[
     return list(found.items())
 
 
-def _plain(node: yaml.Node) -> Any:
+def _plain(node: yaml.Node) -> object:
     """The node as Python data; only what YAML's safe schema makes."""
     loader = yaml.SafeLoader("")
     try:

@@ -95,7 +95,9 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
     )
 
 
-def network_of(state: Mapping[str, Any], annotations: Mapping[str, str], config: Mapping[str, Any], cfg: Any) -> Any:
+def network_of(
+    state: Mapping[str, object], annotations: Mapping[str, str], config: Mapping[str, object], cfg: Any
+) -> Any:
     """The network that Podman gave the container, or the airlock, which closes that one.
 
     Raises:

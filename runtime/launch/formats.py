@@ -73,7 +73,7 @@ def _append(key: str) -> Callable[[dict[str, object], str], None]:
     return put
 
 
-def _pair(key: str) -> Callable[[dict[str, Any], str], None]:
+def _pair(key: str) -> Callable[[dict[str, object], str], None]:
     def put(service: dict[str, Any], value: str) -> None:
         name, _, content = value.partition("=")
         service.setdefault(key, {})[name] = content

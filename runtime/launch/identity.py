@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ...sidecars.gate import config as gate_config
 from ...sidecars.roster import agents
@@ -86,7 +85,7 @@ def _say_if_locked(store: Store, cfg: Config, found: Identity) -> None:
         found.notes.append("The vault is locked: credentials and keys give errors until `terok vault unlock`.")
 
 
-def _held(store: Store, plan: WiringPlan, catalogue: Catalog, found: Identity) -> dict[str, dict[str, Any]]:
+def _held(store: Store, plan: WiringPlan, catalogue: Catalog, found: Identity) -> dict[str, dict[str, object]]:
     """The scope's credentials, by provider, that the roster knows."""
     assert plan.scope is not None
     if not plan.broker:
@@ -104,7 +103,7 @@ def _mint(
     store: Store,
     plan: WiringPlan,
     catalogue: Catalog,
-    held: Mapping[str, dict[str, Any]],
+    held: Mapping[str, dict[str, object]],
     bundle: Bundle,
     found: Identity,
 ) -> None:
@@ -124,7 +123,7 @@ def _mint(
 def _point_agents(
     wanted: tuple[str, ...] | None,
     catalogue: Catalog,
-    held: Mapping[str, dict[str, Any]],
+    held: Mapping[str, dict[str, object]],
     scope: str,
     found: Identity,
     pairs: list[tuple[str, str]],

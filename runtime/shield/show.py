@@ -117,7 +117,7 @@ def _addresses(state: State, target: Target, sets: Mapping[str, Any]) -> tuple[s
     return tuple(str(address) for part in learned for address in part)
 
 
-def counted(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def counted(entries: Iterable[Mapping[str, object]]) -> dict[str, int]:
     """Packets by name and by address, from the entries of an audit log."""
     packets: dict[str, int] = {}
     for entry in entries:

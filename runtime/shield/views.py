@@ -118,7 +118,7 @@ def show_profiles(env: Env) -> int:
     for name, path in shelf.available(env.layout.profiles).items():
         origin = "bundled" if os.path.dirname(path) == shelf.BUNDLED else "yours"
         try:
-            row: dict[str, Any] = {"name": name, "origin": origin, "path": path, "targets": len(shelf.read(path))}
+            row: dict[str, object] = {"name": name, "origin": origin, "path": path, "targets": len(shelf.read(path))}
             cells.append((name, origin, str(row["targets"]), path))
         except TerokError as error:
             row = {"name": name, "origin": origin, "path": path, "error": str(error)}

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...sidecars.vault.books import journal
 from ...sidecars.vault.books.ledger import Ledger, Limit
@@ -37,7 +37,7 @@ def run_audit(args: argparse.Namespace, env: Env) -> int:
         return Exit.OK
     if args.verify:
         return _verify(env, path)
-    kept: deque[dict[str, Any]] = deque(maxlen=args.lines or None)
+    kept: deque[dict[str, object]] = deque(maxlen=args.lines or None)
     for each in _entries(path):
         if args.container in (None, each.get("container")) and args.scope in (None, each.get("scope")):
             kept.append(each)
@@ -54,7 +54,7 @@ def _verify(env: Env, path: str) -> int:
     return Exit.OK
 
 
-def _entries(path: str) -> Iterator[dict[str, Any]]:
+def _entries(path: str) -> Iterator[dict[str, object]]:
     """Every line of the log, the rotated one first; a line that is no JSON is passed over (`--verify` finds it)."""
     for name in (path + ".1", path):
         try:
@@ -71,7 +71,7 @@ def _entries(path: str) -> Iterator[dict[str, Any]]:
                     yield found
 
 
-def _line(each: dict[str, Any]) -> str:
+def _line(each: dict[str, object]) -> str:
     """One entry for people: when, who, what, how it ended, why."""
     who = f"{each.get('container', '-')} {each.get('scope', '-')}/{each.get('provider', '-')}"
     what = f"{each.get('method', '-')} {each.get('path', '-')} {each.get('status', '-')}"
@@ -121,7 +121,7 @@ def run_limit(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _limit_text(limit: dict[str, Any]) -> str:
+def _limit_text(limit: dict[str, object]) -> str:
     parts = [f"{limit[name]} {name}" for name in ("requests", "tokens") if limit[name] is not None]
     return f"{' and '.join(parts)} a {limit['period']}" if parts else "no limit"
 

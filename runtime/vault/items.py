@@ -138,7 +138,7 @@ def check_shape(env: Env, args: argparse.Namespace, name: str, secret: Credentia
     )
 
 
-def put(store: Store, scope: str, name: str, found: Credential, meta: dict[str, Any], *, replace: bool) -> None:
+def put(store: Store, scope: str, name: str, found: Credential, meta: dict[str, object], *, replace: bool) -> None:
     """Store a credential.
 
     Args:

@@ -47,7 +47,7 @@ class Proposal(NamedTuple):
     new: str
     created: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As it stands in state.json, and in `--json` output."""
         return self._asdict()
 

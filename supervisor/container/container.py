@@ -14,7 +14,7 @@ from . import selinux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 CONFIG_MAX = 16 << 20
 _UUID = frozenset("0123456789abcdef-")
@@ -38,7 +38,7 @@ class Container:
         foreign: the path of a network namespace that Podman did not make (--network=ns:PATH); "" otherwise.
     """
 
-    def __init__(self, identity: str, pid: int, bundle: str, config: dict[str, Any]) -> None:
+    def __init__(self, identity: str, pid: int, bundle: str, config: dict[str, object]) -> None:
         """Look at the container whose OCI state has this id, `pid` and `bundle` directory, with its config.json read.
 
         Raises:
@@ -89,19 +89,19 @@ class Container:
         return process.Namespaces(net=self.net)
 
 
-def _text(config: dict[str, Any], part: str, key: str) -> str:
+def _text(config: dict[str, object], part: str, key: str) -> str:
     values = config.get(part)
     value = values.get(key) if isinstance(values, dict) else None
     return value if isinstance(value, str) else ""
 
 
-def _capabilities(init: dict[str, Any]) -> frozenset[str]:
+def _capabilities(init: dict[str, object]) -> frozenset[str]:
     sets = init.get("capabilities")
     named = [each for each in sets.values() if isinstance(each, list)] if isinstance(sets, dict) else []
     return frozenset(name for each in named for name in each if isinstance(name, str))
 
 
-def _home(init: dict[str, Any]) -> str:
+def _home(init: dict[str, object]) -> str:
     """HOME, which Podman sets from the image's passwd file; / when it makes no sense."""
     variables = init.get("env")
     for variable in variables if isinstance(variables, list) else []:
@@ -110,7 +110,7 @@ def _home(init: dict[str, Any]) -> str:
     return "/"
 
 
-def _owner(config: dict[str, Any], init: dict[str, Any]) -> tuple[int, int]:
+def _owner(config: dict[str, object], init: dict[str, object]) -> tuple[int, int]:
     """The user's ids: with --userns the container has mappings of its own onto this process's namespace."""
     user, linux = init.get("user"), config.get("linux")
     user, linux = (user if isinstance(user, dict) else {}), (linux if isinstance(linux, dict) else {})
@@ -128,7 +128,7 @@ def _mapped(number: object, mappings: object) -> int:
     return number
 
 
-def _network_path(config: dict[str, Any]) -> str:
+def _network_path(config: dict[str, object]) -> str:
     """Podman writes /proc/PID/ns/net for --network=container:NAME and for a pod, a path of its own otherwise."""
     linux = config.get("linux")
     spaces = linux.get("namespaces") if isinstance(linux, dict) else None
@@ -139,7 +139,7 @@ def _network_path(config: dict[str, Any]) -> str:
     return ""
 
 
-def _annotations(config: dict[str, Any]) -> dict[str, str]:
+def _annotations(config: dict[str, object]) -> dict[str, str]:
     values = config.get("annotations")
     values = values if isinstance(values, dict) else {}
     return {key: values[key] for key in ANNOTATIONS if isinstance(values.get(key), str)}
@@ -159,7 +159,7 @@ def same_object(fd: int, path: str) -> bool:
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
-def read_config(bundle: str) -> dict[str, Any]:
+def read_config(bundle: str) -> dict[str, object]:
     """The container's OCI config.json.
 
     Raises:
