@@ -14,6 +14,7 @@ from ...sidecars.gate.forge.address import Address, parse_url
 from ...sidecars.gate.policy import KINDS
 from ...sidecars.gate.site import Site
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit.audit_lines import read
 from ..kit.table import plain
 from ..kit.verb import Argument, argument, switch, verb
 from . import text as gate_text
@@ -280,7 +281,7 @@ def log(args: argparse.Namespace, env: Env) -> int:
     """Show what was pushed, approved, rejected, restored and fetched."""
     home = _home(args, env)
     gate_config.load(home)
-    entries = gate_text.read_log(home.log, args.n)
+    entries = list(read(home.log))[-args.n :] if args.n > 0 else []
     env.out.emit(entries, gate_text.log(entries, env.out) or "The log is empty.")
     return Exit.OK
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from ...sidecars.gate.policy import KINDS
@@ -115,18 +114,6 @@ def lost(rows: list[dict[str, Any]], out: Output) -> str:
 
 def _stamp(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-
-
-def read_log(path: str, lines: int) -> list[dict[str, object]]:
-    """The last entries of a scope's log, oldest first."""
-    found: list[dict[str, Any]] = []
-    for each in (path + ".1", path):
-        try:
-            with open(each, encoding="utf-8") as file:
-                found += [json.loads(line) for line in file]
-        except FileNotFoundError:
-            continue
-    return found[-lines:] if lines > 0 else []
 
 
 def log(entries: list[dict[str, Any]], out: Output) -> str:

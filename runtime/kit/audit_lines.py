@@ -1,4 +1,4 @@
-"""Reads a container's audit log: the last lines, or lines as they come."""
+"""The one reader and the one renderer of audit logs: of a container, of the vault, of a gate."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from ...supervisor.ground.errors import Exit, TerokError
-from .env import Env
+from .env import Env, Output
+from .table import plain
 
 _SOURCES = frozenset({"shield", "hook", "supervisor"})
+_UNSEEN = frozenset({"chain"})
+"""What only programs look at."""
 _PAUSE = 0.2
 
 
@@ -102,19 +105,29 @@ def since_text(text: str, now: float) -> str:
         ) from None
 
 
-def line(entry: dict[str, object]) -> str:
-    """One entry for people."""
-    known = {"time", "source", "event", "container", "verdict"}
-    where = ""
-    if entry.get("address"):
-        name = f"{entry['name']} " if entry.get("name") else ""
-        where = f"{name}{entry['address']}:{entry.get('port', '')}/{entry.get('proto', '')}"
-        known |= {"address", "port", "proto", "name"}
-    rest = " ".join(
-        f"{key}={value}" for key, value in entry.items() if key not in known and value not in (None, [], "")
-    )
-    what = " ".join(str(entry[key]) for key in ("event", "verdict") if entry.get(key))
-    return f"{local_time(entry.get('time', ''))}  {what:<15} {where} {rest}".rstrip()
+def line(entry: Mapping[str, object], out: Output | None = None) -> str:
+    """One entry for people, on one line; what a container sent is shown without its control characters.
+
+    Args:
+        entry: as `read` gives it.
+        out: where it will be printed: colours refusals.
+    """
+    left = {key: value for key, value in entry.items() if key not in _UNSEEN and value not in (None, "", [])}
+    head = [plain(local_time(left.pop("time", "")))]
+    head += [plain(str(left.pop(key))) for key in ("container", "source", "event") if key in left]
+    verdict = plain(str(left.pop("verdict", "")))
+    head.append(out.paint(verdict, "bad") if out is not None and verdict == "refused" else verdict)
+    if "address" in left:
+        name, port, proto = (plain(str(left.pop(key, ""))) for key in ("name", "port", "proto"))
+        head += [name, f"{plain(str(left.pop('address')))}:{port}/{proto}"]
+    elif "method" in left:
+        head += [plain(str(left.pop(key, ""))) for key in ("method", "path", "status")]
+    return " ".join([word for word in head if word] + [f"{plain(key)}={_value(value)}" for key, value in left.items()])
+
+
+def _value(value: object) -> str:
+    text = plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return f'"{text}"' if " " in text else text
 
 
 def show_logs(name: str | None, count: int, env: Env, *, follow: bool, since: str = "") -> int:
@@ -159,7 +172,7 @@ def _print(entry: dict[str, object], name: str | None, env: Env) -> None:
 
 
 def _named(entry: dict[str, object], name: str | None) -> str:
-    return line(entry) if name else f"{entry['container']}  {line(entry)}"
+    return line({key: value for key, value in entry.items() if name is None or key != "container"})
 
 
 def _containers(env: Env) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections import deque
@@ -12,12 +11,12 @@ from ...sidecars.vault.books import journal
 from ...sidecars.vault.books.ledger import Ledger, Limit
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
+from ..kit.audit_lines import line, read
 from ..kit.table import table
 from ..kit.verb import argument, scope_option, switch, verb
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from ..kit.env import Env
 
@@ -38,10 +37,10 @@ def run_audit(args: argparse.Namespace, env: Env) -> int:
     if args.verify:
         return _verify(env, path)
     kept: deque[dict[str, object]] = deque(maxlen=args.lines or None)
-    for each in _entries(path):
+    for each in read(path):
         if args.container in (None, each.get("container")) and args.scope in (None, each.get("scope")):
             kept.append(each)
-    env.out.emit(list(kept), "\n".join(_line(each) for each in kept))
+    env.out.emit(list(kept), "\n".join(line(each, env.out) for each in kept))
     return Exit.OK
 
 
@@ -52,31 +51,6 @@ def _verify(env: Env, path: str) -> int:
     if verdict.wrong:
         raise TerokError(f"The audit log {path} was changed: {verdict.wrong}.")
     return Exit.OK
-
-
-def _entries(path: str) -> Iterator[dict[str, object]]:
-    """Every line of the log, the rotated one first; a line that is no JSON is passed over (`--verify` finds it)."""
-    for name in (path + ".1", path):
-        try:
-            file = open(name, encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            continue
-        with file:
-            for line in file:
-                try:
-                    found = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(found, dict):
-                    yield found
-
-
-def _line(each: dict[str, object]) -> str:
-    """One entry for people: when, who, what, how it ended, why."""
-    who = f"{each.get('container', '-')} {each.get('scope', '-')}/{each.get('provider', '-')}"
-    what = f"{each.get('method', '-')} {each.get('path', '-')} {each.get('status', '-')}"
-    reason = each.get("reason") or ""
-    return f"{each.get('time', '-')}  {who}  {what}  {reason}".rstrip()
 
 
 @verb(scope_option("only this scope"))

@@ -92,7 +92,7 @@ def test_logs_show_refusals_with_what_allows_them(house: House, name: str) -> No
     audit.write_text("".join(json.dumps(line) + "\n" for line in lines) + "torn {\n")
     assert json.loads(house.terok("logs", name, "--json").stdout) == lines
     refused = house.terok("logs", name, "--refused").stdout
-    assert refused == 't2 shield dns refused reason="not so\\x1b[2J" allow=x\n'
+    assert refused == 't2 shield dns refused reason="not so\N{REPLACEMENT CHARACTER}[2J" allow=x\n'
     assert json.loads(house.terok("logs", name, "--source", "vault", "--json").stdout) == lines[:1]
     assert json.loads(house.terok("logs", name, "-n", "1", "--json").stdout) == lines[1:]
 
