@@ -85,7 +85,12 @@ class Chunked:
         return f"<Chunked {('size', 'data', 'data-end', 'trailers')[self._state]} left={self._left} done={self.done}>"
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes from the wire and return the payload in them."""
+        """Take bytes from the wire and return the payload in them.
+
+        A framing line may be cut anywhere, between its CR and LF too: what is not complete waits in `_line` for the
+        next bytes, bounded, and is refused as soon as no continuation could make it right. Payload never waits: it is
+        passed on as it comes, so that a chunk of any size needs no memory.
+        """
         pieces: list[bytes] = []
         if self._line:
             data, self._line = self._line + data, b""

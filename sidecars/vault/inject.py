@@ -11,6 +11,10 @@ from ..roster import model
 from ..store.credential import Credential
 from .headers import plain_name
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .guard.echo import Patterns
+
 Pair = tuple[bytes, bytes]
 
 
@@ -54,12 +58,14 @@ class Loaded:
         credential: its parts.
         version: of the store's row.
         secrets: everything in it that no answer may carry.
+        patterns: what the echo guard looks for; made by the books.
     """
 
-    __slots__ = ("credential", "version", "secrets", "_lines")
+    __slots__ = ("credential", "version", "secrets", "patterns", "_lines")
 
     def __init__(self, credential: Credential, version: int, secrets: Iterable[bytes]) -> None:
         self.credential, self.version, self.secrets = credential, version, tuple(secrets)
+        self.patterns: Patterns | None = None
         self._lines: dict[Auth, bytes] = {}
 
     def __repr__(self) -> str:

@@ -79,7 +79,6 @@ class Books:
         self._reactor, self._container = reactor, container
         self._audit, self._journal, self._counts, self._required = audit, journal, counts, required
         self._rates = Rates()
-        self._patterns: dict[tuple[bytes, ...], Patterns] = {}
         self._failed = False
         self.renewal: Callable[[Exchange], bool] | None = None
         """Set by who can refresh logins."""
@@ -132,13 +131,10 @@ class Books:
         return secret_in_answer().refusal if self._patterns_of(exchange).anywhere(head) else None
 
     def _patterns_of(self, exchange: Exchange) -> Patterns:
-        secrets = exchange.loaded.secrets
-        patterns = self._patterns.get(secrets)
-        if patterns is None:
-            if len(self._patterns) > 64:
-                self._patterns.clear()
-            patterns = self._patterns[secrets] = Patterns(secrets)
-        return patterns
+        loaded = exchange.loaded
+        if loaded.patterns is None:
+            loaded.patterns = Patterns(loaded.secrets)
+        return loaded.patterns
 
     def passes(self, exchange: Exchange, payload: bytes, *, last: bool, seen: bool = False) -> bytes:
         """Payload on its way to the client."""

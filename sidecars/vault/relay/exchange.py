@@ -104,8 +104,8 @@ class Exchange:
         return f"<Exchange {self.plan.request!r} {self._phase} status={self.status}>"
 
     def _move(self, event: str) -> None:
-        self._phase = phases.step(self._phase, event)
-        if self._phase not in _UNDECIDED:
+        self._phase = phases.TRANSITIONS[self._phase, event]
+        if self._request.keeps and self._phase not in _UNDECIDED:
             self._request.forget()
 
     @property

@@ -90,6 +90,11 @@ class RequestSide:
             kept.size += len(framed)
             self._replay += framed
 
+    @property
+    def keeps(self) -> bool:
+        """Whether bytes are kept to be sent again."""
+        return bool(self._replay)
+
     def forget(self) -> None:
         """The request will not be sent again."""
         if self._replay:
