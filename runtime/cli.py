@@ -49,9 +49,9 @@ def run(words: Sequence[str], *, prog: str = "terok") -> int:
         sys.stdout.flush()
         return code
     except TerokError as error:
-        print(f"{prog}: {error.what}", file=sys.stderr)
+        print(_printable(f"{prog}: {error.what}"), file=sys.stderr)
         if error.fix:
-            print(f"  fix: {error.fix}", file=sys.stderr)
+            print(_printable(f"  fix: {error.fix}"), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return 130
@@ -61,7 +61,16 @@ def run(words: Sequence[str], *, prog: str = "terok") -> int:
         return 141
 
 
+def _printable(text: str) -> str:
+    """A message may quote a container, a server or a pasted line: no control character reaches the terminal."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
 def _run(words: list[str], prog: str) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     row, shown, rest = find(words, prog)
     if row is None or not row.target:
         return _help(row, shown, rest)

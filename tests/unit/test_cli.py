@@ -120,7 +120,7 @@ def test_without_a_verb_there_is_a_short_help_grouped_by_what_one_wants(tmp_path
         (("run", "box", "--profiles", "base", "--", "--rm"), Exit.USAGE, "--profiles base -- IMAGE [COMMAND...]\n"),
         (("run", "box", "i", "--scope", "s"), Exit.USAGE, "fix: terok run box --scope s -- i\n"),
         (("prepare", "box", "--net", "none", "i"), Exit.USAGE, "fix: terok prepare box -- --net none i\n"),
-        (("gate", "diff", "work", "x"), Exit.USAGE, "invalid int value"),
+        (("vault", "audit", "-n", "x"), Exit.USAGE, "invalid int value"),
         (("config", "get"), Exit.USAGE, "KEY"),
         (("config", "get", "a", "b"), Exit.USAGE, "Unexpected argument 'b'"),
         (("status", "nope"), Exit.NOT_FOUND, "nope is not a terok container"),
@@ -183,9 +183,18 @@ def test_profiles_are_separated_by_spaces_or_commas(words: list[str]) -> None:
     assert comma_separated(parsed("run", "x", "--profiles", *words, "--", "i").profiles) == ("a", "b")
 
 
+def test_a_message_cannot_command_a_terminal(tmp_path: Path) -> None:
+    done = terok("vault", "list", "--a\x1b[2J\x9b31m", home=tmp_path)
+    assert done.returncode == Exit.USAGE
+    assert "no option --a\ufffd[2J\ufffd31m" in done.stderr
+    assert not set("\x1b\x9b") & set(done.stderr)
+
+
 @pytest.mark.parametrize(
     ("program", "words", "says"),
     [
+        ("terok", ("help",), "terok VERB"),
+        ("terok", ("help", "vault", "list"), "terok vault list"),
         ("terok-sandbox", ("--help",), "terok-sandbox"),
         ("terok-executor", ("vault", "--help"), "terok-executor vault"),
         ("terok-shield", ("status", "--help"), "terok-shield status [-h] [--json] [NAME]"),
