@@ -13,7 +13,6 @@ import struct
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from ..kit.addresses import own_addresses
 from ..kit.dial import Endpoint
 from ..kit.reactor import ERROR, HANGUP, READ, WRITE, Timer
 from ..kit.refusal import Refused
@@ -219,7 +218,7 @@ class Flow:
     def _judge_address(self, address: str) -> str:
         service = self._service
         try:
-            own = own_addresses()
+            own = service.own()
         except OSError as error:
             return f"the host's own addresses are not known ({error.strerror})"
         return service.policy.dialable(address, self._route.port, service.clock(), own)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..kit import limits
+from ..kit.addresses import own_addresses
 from ..kit.audit import Audit
 from ..kit.dial import Dialer
 from ..kit.reactor import READ, Reactor, Timer
@@ -25,6 +26,8 @@ _DESCRIPTORS_EACH = 2
 _DESCRIPTORS_RESERVED = 64
 _SOL_IPV6, _ORIGINAL_DST = 41, 80
 _NOTE_SECONDS = 10.0
+_OWN_SECONDS = 1.0
+"""How long the list of the host's own addresses is used."""
 
 
 class Service:
@@ -63,12 +66,21 @@ class Service:
         self._ender: Timer | None = None
         self._idle_since = reactor.now
         self._complained = 0.0
+        self._own: frozenset[str] = frozenset()
+        self._own_until = 0.0
         self._max = connections_max()
 
     @staticmethod
     def clock() -> float:
         """Seconds since the epoch: allowances for a time are written so."""
         return time.time()
+
+    def own(self) -> frozenset[str]:
+        """The host's own addresses, at most a second old; raises OSError when the kernel does not tell."""
+        if self.reactor.now >= self._own_until:
+            self._own = own_addresses()
+            self._own_until = self.reactor.now + _OWN_SECONDS
+        return self._own
 
     # --- the policy ------------------------------------------------------------------------------------------
 

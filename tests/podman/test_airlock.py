@@ -261,6 +261,22 @@ def test_an_annotation_closes_podmans_network(house: House, name: str, web: None
         house.terok("cleanup", container["container"])
 
 
+def test_without_dnsmasq_names_stand_in_the_hosts_file(house: House, name: str, web: None) -> None:
+    house.terok("config", "set", "shield.dns", "static")
+    try:
+        start(house, name)
+    finally:
+        house.terok("config", "set", "shield.dns", "auto")
+    assert curl(house, name, "https://allowed.test/")[0] == 0
+    assert curl(house, name, "https://denied.test/")[0] == 6
+    house.terok("shield", "allow", name, "denied.test")
+    assert curl(house, name, "https://denied.test/")[0] == 0
+    house.terok("shield", "deny", name, "denied.test")
+    assert curl(house, name, "https://denied.test/")[0] == 6
+    status = json.loads(house.terok("shield", "status", name, "--json").stdout)
+    assert status["enforced"] is True and "no wildcards" in status["names"]
+
+
 @contextmanager
 def held_open(house: House, box: str) -> Iterator[Callable[[], bool]]:
     """A connection that stays open in the container; what it yields tells whether it has ended."""
