@@ -49,9 +49,11 @@ def run(words: Sequence[str], *, prog: str = "terok") -> int:
         sys.stdout.flush()
         return code
     except TerokError as error:
-        print(_printable(f"{prog}: {error.what}"), file=sys.stderr)
+        from .kit.env import printable
+
+        print(printable(f"{prog}: {error.what}"), file=sys.stderr)
         if error.fix:
-            print(_printable(f"  fix: {error.fix}"), file=sys.stderr)
+            print(printable(f"  fix: {error.fix}"), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return 130
@@ -59,13 +61,6 @@ def run(words: Sequence[str], *, prog: str = "terok") -> int:
         # the reader of the output has left: no traceback from the interpreter's last flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-
-
-def _printable(text: str) -> str:
-    """A message may quote a container, a server or a pasted line: no control character reaches the terminal."""
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
 
 
 def _run(words: list[str], prog: str) -> int:

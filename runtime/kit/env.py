@@ -119,7 +119,14 @@ class Env:
 
     def note(self, text: str) -> None:
         """Print a message for people to stderr."""
-        print(text, file=self.messages, flush=True)
+        print(printable(text), file=self.messages, flush=True)
+
+
+def printable(text: str) -> str:
+    """A message may quote a container, a server or a pasted line: no control character reaches the terminal."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def version() -> str:
