@@ -108,7 +108,7 @@ def test_a_raw_deflate_answer_passes(vault: Vault, upstream: Upstream) -> None:
 
 def test_a_compressed_answer_does_not_stop_the_loop_for_others(vault: Vault, upstream: Upstream) -> None:
     token = vault.add("p")
-    bomb = gzip.compress(b"\0" * (400 << 20), 9)
+    bomb = gzip.compress(b"\0" * (150 << 20), 9)
     upstream.documents["bomb"] = ("text/plain", bomb, "Content-Encoding: gzip\r\n")
     assert vault.get("/small", token).status == 200
     with vault.raw(60) as sock:
@@ -121,7 +121,7 @@ def test_a_compressed_answer_does_not_stop_the_loop_for_others(vault: Vault, ups
             served += 1
             with suppress(BlockingIOError):
                 received += sock.recv(1 << 20)
-    assert served > 20
+    assert served > 10
     assert memory_peak(vault.pid) < 80 << 20
 
 
