@@ -54,6 +54,8 @@ def install(env: Env) -> list[str]:
     files.make_dir(env.layout.data, 0o711 if system else 0o700)
     files.make_dir(env.layout.hooks, 0o755 if system else 0o700)
     files.make_dir(env.layout.presence, 0o755)
+    if hooks.link_program(env.layout):
+        done.append(f"Wrote {env.layout.hook_program}")
     for stage in hooks.STAGES:
         _put(hooks.descriptor_path(env.layout, stage), hooks.descriptor_text(env.layout, stage), done)
     dropin, old = containers_conf_dropin(env.environ), containers_conf_dropin(env.environ, name=OLD_DROPIN)
@@ -95,7 +97,12 @@ def uninstall(args: argparse.Namespace, env: Env) -> int:
     dropin, old = containers_conf_dropin(env.environ), containers_conf_dropin(env.environ, name=OLD_DROPIN)
     done = [
         f"Removed {path}"
-        for path in [dropin, old, *(hooks.descriptor_path(env.layout, stage) for stage in hooks.STAGES)]
+        for path in [
+            dropin,
+            old,
+            env.layout.hook_program,
+            *(hooks.descriptor_path(env.layout, stage) for stage in hooks.STAGES),
+        ]
         if _unlink(path)
     ]
     for folder in (env.layout.presence, env.layout.hooks, env.layout.data, os.path.dirname(dropin)):

@@ -26,7 +26,8 @@ SYSTEM_HOOK_DIRS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/ho
 def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
     """The hook of one stage, as podman's `oci-hooks(5)` describes it, schema 1.0.0.
 
-    The interpreter's absolute path is its argv[0] too, since Python derives `sys.executable` from it. The environment
+    The path is a link to the interpreter, named for people: of a hook that refuses a start, Podman shows the path and
+    nothing else. The interpreter's absolute path is its argv[0], since Python derives `sys.executable` from it. The environment
     is given, since crun would hand its own on (crun 0.17: the container's), and the loader follows LD_LIBRARY_PATH
     before the hook's first line; so the layout's directories are arguments.
     """
@@ -35,7 +36,7 @@ def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
     return {
         "version": "1.0.0",
         "hook": {
-            "path": interpreter,
+            "path": layout.hook_program,
             "args": [interpreter, "-I", "-S", entry, stage, layout.data, layout.runtime, layout.config],
             "env": [f"{name}={value}" for name, value in CLEAN_ENV.items()],
             "timeout": HOOK_SECONDS,
@@ -54,6 +55,26 @@ def descriptor_path(layout: Layout, stage: str) -> str:
 def descriptor_text(layout: Layout, stage: str) -> str:
     """The descriptor's file content."""
     return json.dumps(descriptor(layout, stage), indent=2) + "\n"
+
+
+def _leads_to(link: str, target: str) -> bool:
+    try:
+        return os.readlink(link) == target
+    except OSError:
+        return False
+
+
+def link_program(layout: Layout) -> bool:
+    """Make the link that the descriptors name; True when it was not there or led elsewhere."""
+    target = os.path.abspath(sys.executable)
+    if _leads_to(layout.hook_program, target):
+        return False
+    new = layout.hook_program + ".new"
+    if os.path.lexists(new):
+        os.unlink(new)
+    os.symlink(target, new)
+    os.replace(new, layout.hook_program)
+    return True
 
 
 def config_files(environ: Mapping[str, str], *, uid: int | None = None, by_name: bool = False) -> list[str]:
@@ -136,6 +157,8 @@ def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = Non
             return f"The hook descriptor {path} is missing."
         if text != descriptor_text(layout, stage):
             return f"The hook descriptor {path} belongs to another installation of terok."
+    if not _leads_to(layout.hook_program, os.path.abspath(sys.executable)):
+        return f"The link {layout.hook_program} to the hook's interpreter is missing."
     if not os.path.isdir(layout.presence):
         return f"{layout.presence}, which containers mount, is missing."
     entry = program("hookbin", "entry.py")

@@ -242,6 +242,8 @@ class Layout:
     containers = _Below("data", "containers")
     containers_lock = _Below("data", "containers", ".lock")
     hooks = _Below("data", "hooks.d")
+    hook_program = _Below("data", "hooks.d", "terok-status-says-why")
+    """A link to the interpreter. Of a hook that refuses a start, crun and Podman show the path and nothing else."""
     presence = _Below("data", "hooks.d", "present")
     """An empty directory that exists as long as the hooks do; containers mount it, so that they start only with it."""
     hook_error = _Below("data", "hook-error.log")

@@ -160,3 +160,12 @@ def test_a_container_without_its_supervisor_is_called_unprotected_and_healed(hou
     rules = house.terok("shield", "status", name).stdout
     assert "enforced" in rules
     empty.unlink()
+
+
+def test_a_refused_start_says_where_the_reason_is(house: House, name: str) -> None:
+    """Of a hook that fails, crun and Podman show its path and its exit code, on every Debian."""
+    words = ("--name", name, "--network", "none", "--annotation=terok.scop=x", house.image, "true")
+    done = house.podman("run", *words, check=False)
+    assert "terok-status-says-why" in done.stderr
+    assert "The annotation 'terok.scop' is unknown" in house.terok("status").stdout
+    Path(house.layout.hook_error).unlink()

@@ -66,6 +66,7 @@ def test_the_environment_can_replace_and_override(home: Path) -> None:
 def test_a_launch_is_refused_when_the_environment_hides_the_hooks(home: Path) -> None:
     layout = Layout(str(home / "data"), str(home / "run"), str(home / "config"))
     Path(layout.presence).mkdir(parents=True)
+    assert hooks.link_program(layout) and not hooks.link_program(layout)
     for stage in hooks.STAGES:
         Path(hooks.descriptor_path(layout, stage)).write_text(hooks.descriptor_text(layout, stage))
     write(home, "containers.conf.d/99-terok.conf", hooks.dropin_text(layout, SYSTEM))
@@ -81,6 +82,7 @@ def test_a_launch_is_refused_when_the_environment_hides_the_hooks(home: Path) ->
 def test_podman_6_sorts_the_drop_ins_of_all_folders_by_name(home: Path) -> None:
     layout = Layout(str(home / "data"), str(home / "run"), str(home / "config"))
     Path(layout.presence).mkdir(parents=True)
+    assert hooks.link_program(layout) and not hooks.link_program(layout)
     for stage in hooks.STAGES:
         Path(hooks.descriptor_path(layout, stage)).write_text(hooks.descriptor_text(layout, stage))
     write(home, "containers.conf.d/50-terok.conf", hooks.dropin_text(layout, SYSTEM))
