@@ -27,9 +27,9 @@ def descriptor(layout: Layout, stage: str) -> dict[str, Any]:
     """The hook of one stage, as podman's `oci-hooks(5)` describes it, schema 1.0.0.
 
     The path is a link to the interpreter, named for people: of a hook that refuses a start, Podman shows the path and
-    nothing else. The interpreter's absolute path is its argv[0], since Python derives `sys.executable` from it. The environment
-    is given, since crun would hand its own on (crun 0.17: the container's), and the loader follows LD_LIBRARY_PATH
-    before the hook's first line; so the layout's directories are arguments.
+    nothing else. The interpreter's absolute path is its argv[0], since Python derives `sys.executable` from it. The
+    environment is given, since crun would hand its own on (crun 0.17: the container's), and the loader follows
+    LD_LIBRARY_PATH before the hook's first line; so the layout's directories are arguments.
     """
     entry = program("hookbin", "entry.py")
     interpreter = os.path.abspath(sys.executable)
