@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ...sidecars.ssh import keys, policy
 from ...sidecars.ssh.keyring import public_of
 from ...sidecars.ssh.settings import KIND
-from ...sidecars.store.keys import create_vault, ensure_unlocked, key_files
+from ...sidecars.store.keys import ensure_unlocked, key_files
 from ...sidecars.store.store import Store
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
+from ..kit import opening
 
 if TYPE_CHECKING:
     from ...sidecars.store.records import Entry
@@ -124,7 +125,7 @@ class Shelf:
         layout = env.layout
         self._files = key_files(layout)
         if create:
-            self._create()
+            opening.make(env)
         self._store = Store.open(layout.vault_db)
 
     def __enter__(self) -> Shelf:
@@ -132,16 +133,6 @@ class Shelf:
 
     def __exit__(self, *_: object) -> None:
         self._store.close()
-
-    def _create(self) -> None:
-        with Store.open(self._env.layout.vault_db, create=True) as store:
-            if store.setting("check") is not None:
-                return
-        recovery = create_vault(self._env.layout)
-        self._env.note(
-            "A vault was created. Its recovery key, shown only now; keep it somewhere else than on this machine:"
-            f"\n\n    {recovery}\n"
-        )
 
     def all(self) -> list[Key]:
         """Every key, by name."""

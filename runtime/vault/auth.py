@@ -65,8 +65,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
 def _typed(args: argparse.Namespace, env: Env) -> list[str]:
     """Ask for a key."""
     from ...sidecars.store.credential import Credential
-    from ..kit import secret_input
-    from . import opening
+    from ..kit import opening, secret_input
     from .items import check_shape, provider_of, put
 
     name = args.provider or _agent(env, args.agent).providers[0]

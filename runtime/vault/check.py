@@ -12,8 +12,8 @@ from ...sidecars.roster.model import Check, Provider
 from ...sidecars.store.credential import KIND, Credential, parse
 from ...sidecars.vault.routes import Route
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit import opening
 from ..kit.verb import argument, verb
-from . import opening
 from .items import NAMES, provider_of
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from ...sidecars.store.records import LockedError
 from ...sidecars.store.tokens import digest
 from ...supervisor.ground.errors import Exit, TerokError
 from ..host import podman
+from ..kit import opening
 from ..kit.verb import argument, scope_option, switch, verb
-from . import capture, opening
+from . import capture
 from .leaks import Found, Scan, delete
 from .transfer import store_captured
 

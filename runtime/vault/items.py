@@ -15,10 +15,9 @@ from ...sidecars.store import credential
 from ...sidecars.store.credential import KIND, Credential
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
-from ..kit import secret_input
+from ..kit import opening, secret_input
 from ..kit.table import table
 from ..kit.verb import Argument, argument, scope_option, switch, verb
-from . import opening
 from .locks import attention, day
 
 if TYPE_CHECKING:

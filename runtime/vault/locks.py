@@ -14,9 +14,8 @@ from ...sidecars.store.records import LockedError
 from ...sidecars.store.recovery import RECOVERY_TIER, recovery_kek
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import outer_uid
-from ..kit import secret_input
+from ..kit import opening, secret_input
 from ..kit.verb import argument, switch, verb
-from . import opening
 
 if TYPE_CHECKING:
     import argparse

@@ -10,9 +10,8 @@ from ...sidecars.store import keys, tiers
 from ...sidecars.store.recovery import RECOVERY_TIER, new_recovery_key, recovery_kek
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import outer_uid
-from ..kit import secret_input
+from ..kit import opening, secret_input
 from ..kit.verb import argument, switch, verb
-from . import opening
 
 if TYPE_CHECKING:
     from ...sidecars.store.store import Store

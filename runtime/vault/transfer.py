@@ -17,9 +17,9 @@ from ...sidecars.store.records import Item, LockedError
 from ...sidecars.store.seal import SealBroken, Sealer
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
-from ..kit import secret_input
+from ..kit import opening, secret_input
 from ..kit.verb import argument, scope_option, switch, verb
-from . import capture, opening
+from . import capture
 from .items import provider_of, put
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Opening the operator's vault for a verb."""
+"""Opening the operator's vault for a verb, and the one way to make it and to show its recovery key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...sidecars.store.store import Store
 from ...supervisor.ground.errors import Exit, TerokError
 
 if TYPE_CHECKING:
-    from ..kit.env import Env
+    from .env import Env
 
 
 def closed(env: Env) -> Store:
@@ -28,12 +28,8 @@ def unlocked(env: Env, *, create: bool = False) -> Store:
         LockedError: no key file opens it.
         TerokError: there is no vault.
     """
-    if create and not exists(env):
-        try:
-            show_recovery_key(env, keys.create_vault(env.layout))
-        except TerokError:
-            if not exists(env):  # else another verb made it meanwhile, and showed its recovery key
-                raise
+    if create:
+        make(env)
     store = closed(env)
     try:
         keys.ensure_unlocked(store, keys.key_files(env.layout))
@@ -41,6 +37,17 @@ def unlocked(env: Env, *, create: bool = False) -> Store:
         store.close()
         raise
     return store
+
+
+def make(env: Env) -> None:
+    """Make the vault when there is none, and show its recovery key once; any number of verbs may do so at a time."""
+    if exists(env):
+        return
+    try:
+        show_recovery_key(env, keys.create_vault(env.layout))
+    except TerokError:
+        if not exists(env):  # else another verb made it meanwhile, and showed its recovery key
+            raise
 
 
 def exists(env: Env) -> bool:
