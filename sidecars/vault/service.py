@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable, Sequence
 
 from ..kit import limits as shared
+from ..kit.accept import Acceptor
 from ..kit.codec import Request, parse_request
 from ..kit.dial import Dialer
-from ..kit.peers import Peers
-from ..kit.reactor import READ, Reactor
+from ..kit.reactor import Reactor
 from ..kit.refusal import Refusal
 from ..kit.stream import Stream
 from . import limits
@@ -54,11 +54,10 @@ class Service:
         self.stopping = False
         self._renewer, self._reach, self._generation = renewer, keeper.reach(), keeper.generation
         books.renewal = self._renew
-        self._listeners = list(listeners)
+        self._acceptor = Acceptor(reactor, listeners, self._accepted)
         self._clients: set[Client] = set()
         self._clients_max = clients_max()
         self._queues = shared.QUEUE_HIGH, shared.QUEUE_LOW, shared.READ_MAX
-        self._accepting = False
         self._idle_seconds = idle_seconds
         self._idle_since = reactor.now
 
@@ -66,50 +65,15 @@ class Service:
 
     def start(self) -> None:
         """Accept from now on."""
-        self._accept_on()
+        self._acceptor.start()
         if self._idle_seconds:
             self.reactor.later(self._idle_seconds, self._idle)
 
-    def _accept_on(self) -> None:
-        if not self._accepting and not self.stopping:
-            self._accepting = True
-            for listener in self._listeners:
-                self.reactor.watch(listener.fileno(), READ, self._acceptor(listener))
-
-    def _accept_off(self) -> None:
-        if self._accepting:
-            self._accepting = False
-            for listener in self._listeners:
-                self.reactor.forget(listener.fileno())
-
-    def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
-        tcp = listener.family == socket.AF_INET
-        peers = Peers(listener)
-
-        def accept(_events: int) -> None:
-            for _ in range(shared.ACCEPTS_A_TURN):
-                if len(self._clients) >= self._clients_max:
-                    self._accept_off()
-                    return
-                try:
-                    sock, _ = listener.accept()
-                except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                    return
-                except OSError:
-                    # out of descriptors: waiting clients stay in the kernel's queue until something is closed
-                    self._accept_off()
-                    self.reactor.later(shared.ACCEPT_RETRY_SECONDS, self._accept_on)
-                    return
-                if not peers.admit(sock):
-                    sock.close()
-                    continue
-                sock.setblocking(False)
-                if tcp:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._clients.add(Client(self, Stream(self.reactor, sock, None)))
-                self._share()
-
-        return accept
+    def _accepted(self, sock: socket.socket) -> None:
+        self._clients.add(Client(self, Stream(self.reactor, sock, None)))
+        self._share()
+        if len(self._clients) >= self._clients_max:
+            self._acceptor.stop()
 
     def _share(self) -> None:
         """Let all clients' queues together hold `QUEUES_MAX` at most, about: what a container may make us keep."""
@@ -125,8 +89,8 @@ class Service:
             self._idle_since = self.reactor.now
             if self.stopping:
                 self.reactor.stop()
-        if not self._accepting and len(self._clients) < self._clients_max:
-            self._accept_on()
+        if not self.stopping and len(self._clients) < self._clients_max:
+            self._acceptor.start()
 
     def _idle(self) -> None:
         left = self._idle_since + self._idle_seconds - self.reactor.now
@@ -219,7 +183,7 @@ class Service:
     def retire(self) -> None:
         """Finish what runs and leave; the supervisor starts the vault again at the next connection."""
         self.stopping = True
-        self._accept_off()
+        self._acceptor.stop()
         for client in list(self._clients):
             client.stop()
         if not self._clients:
