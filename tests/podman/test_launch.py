@@ -257,7 +257,7 @@ def test_a_file_of_the_users_own_is_not_shadowed(house: House, name: str, tmp_pa
 def test_only_the_agents_that_were_asked_for(house: House, name: str) -> None:
     out = run(house, name, "env; ls -a ~", "--scope", SCOPE, "--agent", "gh", flags=("--env", "HOME=/h"))
     assert "GH_TOKEN=" in out
-    assert "ANTHROPIC" not in out
+    assert "\nANTHROPIC_" not in out  # TEROK_TOKEN_ANTHROPIC is for any client of the scope
     assert ".claude" not in out
 
 
