@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..supervisor.container.container import Container
+    from ..supervisor.schema import Wiring
 
 STATE_MAX = 1 << 20
 STDIN_DEADLINE = 5.0
@@ -154,6 +155,25 @@ def poststop(state: dict[str, object], places: layout.Layout) -> None:
     from ..supervisor.reap import reap
 
     reap(wiring.bundle, wiring.runtime_dir)
+    if os.path.exists(wiring.bundle.once):
+        _forget(wiring, state, places)
+
+
+def _forget(wiring: Wiring, state: dict[str, object], places: layout.Layout) -> None:
+    """Have the bundle deleted if Podman removes the container, which it does after its hooks."""
+    from ..supervisor.ground import process
+
+    bundle, podman = state.get("bundle"), os.getppid()
+    if not isinstance(bundle, str) or not bundle.startswith("/"):
+        return
+    program = layout.program("runtime", "care", "forget.py")
+    try:
+        stamp, started = os.stat(wiring.bundle.sidecar).st_mtime_ns, process.start_time(podman)
+        words = [wiring.container, str(stamp), bundle, *((str(podman), str(started)) if podman > 1 else ("0", "0"))]
+        command = [sys.executable, "-I", "-S", program, places.data, places.runtime, places.config, *words]
+        process.spawn(command, env={**process.CLEAN_ENV, **_own_places()}, new_session=True)
+    except (OSError, TerokError):
+        pass  # the bundle stays: `terok status` counts it, and `terok doctor --fix` removes it
 
 
 def annotated_name(state: dict[str, object]) -> str:

@@ -19,7 +19,6 @@ from .ground.log import say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .container.container import Container
-    from .record import Record
     from .schema import Wiring
 
 _SAME = (layout.ANNOTATION_PROFILES, layout.ANNOTATION_UDP_PORTS)
@@ -33,13 +32,19 @@ def host(container: Container, containers: str) -> Bundle | None:
         container: one that joins a network (`joined`).
         containers: the directory of all state bundles.
     """
-    network = os.fstat(container.net).st_ino
+    return served(containers).get(os.fstat(container.net).st_ino)
+
+
+def served(containers: str) -> dict[int, Bundle]:
+    """The networks that live supervisors serve: the inode of each network namespace, and the supervisor's bundle."""
+    networks = {}
     for name in _names(containers):
         bundle = Bundle(os.path.join(containers, name))
         known = record.read(bundle.record)
-        if known is not None and known.phase == record.READY and known.alive() and _network(known) == network:
-            return bundle
-    return None
+        if known is not None and known.phase == record.READY and known.container is not None and known.alive():
+            networks[network_of(known.container.pid)] = bundle
+    networks.pop(0, None)
+    return networks
 
 
 def join(container: Container, bundle: Bundle) -> None:
@@ -84,9 +89,10 @@ def difference(asked: dict[str, str], wiring: Wiring, first: dict[str, str]) -> 
     return ""
 
 
-def _network(known: Record) -> int:
+def network_of(pid: int) -> int:
+    """The inode of a process's network namespace (namespaces(7)); 0 when it has ended or cannot be looked at."""
     try:
-        return os.stat(f"/proc/{known.container.pid}/ns/net").st_ino if known.container else 0
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
     except OSError:
         return 0
 

@@ -10,12 +10,13 @@ from ..host import selinux
 from ..kit import check
 from ..kit.env import Env
 from ..kit.verb import switch, verb
-from . import checks, doctor_checks, setup
+from . import checks, doctor_checks, leftovers, setup
 
 FIXES: dict[str, Callable[[Env], list[str]]] = {
     "hooks": setup.install,
     "stale bundles": doctor_checks.remove_stale,
     "orphaned processes": doctor_checks.end_orphans,
+    "runtime directories": leftovers.remove,
 }
 """What --fix does, by the check's name: nothing that loses a secret, stops a container or needs another user."""
 
@@ -25,7 +26,9 @@ ADVICE = frozenset({"protection"})
 
 
 @verb(
-    switch("--fix", "repair what is safe to repair: hooks, state of removed containers, orphaned processes"),
+    switch(
+        "--fix", "repair what is safe to repair: hooks, state of removed containers, orphaned processes and directories"
+    ),
     exits=((0, "nothing is wrong"), (1, "something is wrong"), (5, "something is wrong that only you can fix")),
 )
 def run(args: argparse.Namespace, env: Env) -> int:

@@ -28,6 +28,7 @@ from ..launch.resources import containers
 from ..launch.teardown import tear_down
 from ..vault.locks import attention
 from . import unprotected
+from .leftovers import runtime_directories
 from .status import container_status
 
 KEYS_NEARLY_ALL = 0.8
@@ -240,4 +241,12 @@ def newest_file(directories: list[str]) -> tuple[float, str]:
     return newest
 
 
-CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (vault, bundles, open_containers, processes, kernel_keys, clock)
+CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (
+    vault,
+    bundles,
+    open_containers,
+    runtime_directories,
+    processes,
+    kernel_keys,
+    clock,
+)

@@ -18,7 +18,7 @@ from ..kit.alive import missing_sockets
 from ..kit.config import Config
 from ..kit.env import Env, Output
 from ..kit.table import table
-from ..kit.verb import argument, verb
+from ..kit.verb import argument, switch, verb
 from ..launch.resources import containers, require_bundle
 from . import landlock, unprotected
 
@@ -28,6 +28,7 @@ UNPROTECTED = "UNPROTECTED"
 
 @verb(
     argument("names", metavar="NAME", nargs="*", help="containers (default: all)", values="containers"),
+    switch("--all", "also stopped containers that were started by annotations or with --rm"),
     examples=("terok status", "terok status box"),
 )
 def run(args: argparse.Namespace, env: Env) -> int:
@@ -40,7 +41,10 @@ def run(args: argparse.Namespace, env: Env) -> int:
     open_ = {known.bundle: known for known in unprotected.never_supervised(env)}
     for row in found:
         row["state"] = UNPROTECTED if row["container"] in open_ else row["state"]
-    text = render(found, env.out, details=bool(args.names))
+    shown = [row for row in found if args.names or args.all or not row["passing"]]
+    text = render(shown, env.out, details=bool(args.names))
+    if len(shown) < len(found):
+        text += f"\n{len(found) - len(shown)} stopped, started by annotations or with --rm: terok status --all"
     refused = None if args.names else _last_line(env.layout.hook_error)[0]
     if refused:
         text += f"\n{env.out.paint('last refused start without wiring', 'bad')}: {refused}"
@@ -73,6 +77,7 @@ def container_status(bundle: Bundle, *, now: float) -> dict[str, Any]:
     running = [seen for seen in (supervisor, standby) if seen]
     return {
         "container": bundle.name,
+        "passing": not alive and os.path.exists(bundle.once),
         "state": _state(known, supervisor, standby, container_alive=alive),
         "scope": meta.get("scope"),
         "mode": "restricted" if meta.get("restricted") else "standard",

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 
+from ...supervisor import pod
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import ANNOTATION_SIDECAR, ANNOTATIONS
 from ..host import podman
@@ -27,6 +28,7 @@ class Known:
     name: str
     bundle: str
     running: bool
+    pid: int
     network: str
     mounts_presence: bool
 
@@ -62,6 +64,7 @@ def _known(row: dict[str, object], env: Env) -> Known | None:
         name,
         name if ANNOTATION_SIDECAR in annotations else str(row.get("Id", ""))[:12],
         bool(state.get("Running")) if isinstance(state, dict) else False,
+        int(state.get("Pid") or 0) if isinstance(state, dict) else 0,
         str(host.get("NetworkMode", "")) if isinstance(host, dict) else "",
         env.layout.presence in sources,
     )
@@ -70,9 +73,12 @@ def _known(row: dict[str, object], env: Env) -> Known | None:
 def never_supervised(env: Env) -> list[Known]:
     """Running containers that ask for our services and never had a supervisor since they were started.
 
-    One whose supervisor was killed is not among them: its firewall is still in force.
+    One whose supervisor was killed is not among them: its firewall is still in force. Nor is one that joined the
+    network of another, which the supervisor of that one serves.
     """
-    return [known for known in ours(env, running=True) if not container_alive(env.layout.bundle(known.bundle))]
+    alone = [known for known in ours(env, running=True) if not container_alive(env.layout.bundle(known.bundle))]
+    served = pod.served(env.layout.containers) if alone else {}
+    return [known for known in alone if pod.network_of(known.pid) not in served]
 
 
 def fix(known: Known, env: Env) -> str:

@@ -92,6 +92,7 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
         scope=scope,
         profiles=tuple(name for name in profiles.split(":") if name) if profiles else None,
         udp_ports=annotated_udp_ports(annotations.get(ANNOTATION_UDP_PORTS, "")),
+        once=True,
     )
 
 

@@ -62,6 +62,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
             who.notes += services.airlock_notes(bundle)
     if request.restricted:
         mounts += restricted.write_policies(bundle)
+    _mark(bundle, once=request.once)
     files.write(bundle.env, env_file(env))
     files.write_json(bundle.meta, asdict(_meta(request, plan, network, resources, profiles, who)))
     document = sidecar_json.build(
@@ -75,6 +76,14 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
     )
     files.write_json(bundle.sidecar, document)
     return Written(profiles, env, who.notes)
+
+
+def _mark(bundle: Bundle, *, once: bool) -> None:
+    """Whether the poststop hook looks if the container is removed."""
+    if once:
+        os.close(os.open(bundle.once, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    elif os.path.exists(bundle.once):
+        os.unlink(bundle.once)
 
 
 def _shield(

@@ -39,7 +39,7 @@ WIRING: tuple[Argument | OneOf, ...] = (
 )
 
 
-def _request(args: argparse.Namespace, env: Env, words: Words) -> Request:
+def _request(args: argparse.Namespace, env: Env, words: Words, *, once: bool) -> Request:
     from ..host.publish import udp_ports
     from ..kit import project
     from .request import Request
@@ -66,10 +66,15 @@ def _request(args: argparse.Namespace, env: Env, words: Words) -> Request:
         udp_ports=udp_ports(words),
         allow_missing=args.allow_missing,
         own_seccomp=any(flag.name == "security-opt" and flag.value.startswith("seccomp") for flag in words.flags),
+        once=once,
     )
 
 
-def _prepare(args: argparse.Namespace, env: Env, words: Words) -> Prepared:
+def _removes_itself(words: Words) -> bool:
+    return any(flag.name == "rm" and flag.value == "true" for flag in words.flags)
+
+
+def _prepare(args: argparse.Namespace, env: Env, words: Words, *, once: bool = False) -> Prepared:
     """Check podman's words, then write the bundle; a refused command leaves nothing behind."""
     from ..host import podman, preconditions, publish
     from .refusals import refuse
@@ -80,7 +85,7 @@ def _prepare(args: argparse.Namespace, env: Env, words: Words) -> Prepared:
     asked = podman.ask_version(env.environ)  # podman answers while the rest is imported
     from . import prepare as steps
 
-    request = _request(args, env, words)
+    request = _request(args, env, words, once=once)
     if (request.network or env.config.network.mode) == podman.AIRLOCK:
         publish.refuse_in_airlock(words)
     image.refuse_checkpoint(asked.answer())
@@ -124,7 +129,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
     if not words.rest:
         raise _no_image(args, env)
     refuse_existing(env.layout.bundle(args.name), words, env.environ)
-    prepared = _prepare(args, env, words)
+    prepared = _prepare(args, env, words, once=_removes_itself(words))
     process.replace(podman.run_argv(env.environ, prepared.flags, args.rest), env.environ)
 
 

@@ -34,6 +34,25 @@ def tear_down(container: str, *, cfg: Config, force: bool) -> bool:
         return take_back(container, cfg) or reaped
 
 
+def forget(container: str, stamp: int, *, cfg: Config) -> bool:
+    """`tear_down` for a container that Podman has removed, unless a new one of its name was prepared since.
+
+    Args:
+        container: its name.
+        stamp: when its sidecar JSON had been written (st_mtime_ns) at the container's end.
+        cfg: the configuration.
+    """
+    bundle = cfg.layout.bundle(container)
+    with files.locked(cfg.layout.containers_lock):
+        try:
+            if os.stat(bundle.sidecar).st_mtime_ns != stamp:
+                return False
+        except OSError:
+            return False  # cleaned up meanwhile
+        refuse_if_running(bundle)
+        return take_back(container, cfg)
+
+
 def take_back(container: str, cfg: Config) -> bool:
     """Revoke the tokens and delete bundle and runtime directory of a container that does not run.
 

@@ -23,6 +23,7 @@ OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
 AT_EMPTY_PATH, AT_FDCWD = 0x1000, -100
 _MNT_DETACH = 2
+_IN_DELETE_SELF = 0x400
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 
@@ -45,6 +46,20 @@ def _check(result: int, what: str) -> int:
 
 def _syscall(number: int, *args: object) -> int:
     return int(_libc.syscall(ctypes.c_long(number), *args))
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def watch_deletion(path: str) -> int:
+    """A descriptor that becomes readable when the file or directory is deleted (inotify(7), IN_DELETE_SELF)."""
+    fd = _check(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+    try:
+        _check(_libc.inotify_add_watch(fd, os.fsencode(path), _IN_DELETE_SELF), f"watch {path}")
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 # --- namespaces and mounts -------------------------------------------------------------------------------

@@ -147,6 +147,7 @@ class Bundle:
     hook_error = _Below("root", "hook-error.log")
     lock = _Below("root", "supervisor.lock")
     heal_lock = _Below("root", "heal.lock")
+    once = _Below("root", "once")
     confirm = _Below("root", "confirm")
     tokens = _Below("root", "tokens.json")
     home = _Below("root", "home")

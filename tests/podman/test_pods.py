@@ -69,6 +69,7 @@ def test_with_a_default_annotation_every_container_of_a_pod_starts_and_is_shield
             start(house, pod, number)
             assert reaches(house, f"{pod}-{number}", scope.ALLOWED)
             assert not reaches(house, f"{pod}-{number}", resolver.records[scope.DENIED][0])
+        assert "UNPROTECTED" not in house.terok("status").stdout
         house.podman("restart", "--time", "0", f"{pod}-2")
         assert reaches(house, f"{pod}-2", scope.ALLOWED)
     house.podman("pod", "rm", "--force", "--time", "0", pod)

@@ -95,7 +95,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 PROGRAMS: dict[str, frozenset[str]] = {
     "supervisor.service": frozenset({"sidecars.boot"}),
     "supervisor.names": frozenset({"sidecars.shield.refresh"}),
-    "hookbin.stages": frozenset({"runtime.launch.annotated"}),
+    "hookbin.stages": frozenset({"runtime.launch.annotated", "runtime.care.forget"}),
     "runtime.ssh.agent": frozenset({"sidecars.boot"}),
     "runtime.host.hooks": frozenset({"hookbin.entry"}),
     "runtime.care.doctor_checks": frozenset({"hookbin.entry", "sidecars.boot"}),
@@ -104,8 +104,9 @@ PROGRAMS: dict[str, frozenset[str]] = {
 
 Two of them are of a higher floor, each for a reason:
 - a supervisor starts sidecars (`sidecars.boot`, `sidecars.shield.refresh`): to start them is what it is for;
-- a hook has a container with annotations alone composed (`runtime.launch.annotated`): a separate process reads the
-  configuration, the roster and the store, so that the hook itself stays free of them.
+- a hook has a container with annotations alone composed (`runtime.launch.annotated`) and its bundle deleted
+  (`runtime.care.forget`): a separate process reads the configuration, the roster and the store, so that the hook
+  itself stays free of them.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -111,3 +112,17 @@ def test_openat2_stays_inside_of_the_root(tmp_path: Path, link: str) -> None:
     assert os.read(fd, 100) == b"inside"
     os.close(fd)
     os.close(root)
+
+
+def test_a_deletion_is_an_event(tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    fd = kernel.watch_deletion(str(folder))
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    assert not waiting.poll(0)
+    folder.rmdir()
+    assert waiting.poll(2000)
+    os.close(fd)
+    with pytest.raises(FileNotFoundError):
+        kernel.watch_deletion(str(folder))
