@@ -15,9 +15,6 @@ from ..kit.config import RestrictedConfig
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
 """What an image's entry point needs to prepare files for an ordinary user and to become that user."""
 
-WRITABLE = ("/tmp", "/var/tmp", "/run")
-"""Where podman puts a tmpfs under a read-only root (--read-only-tmpfs)."""
-
 POLICIES: dict[str, str] = {
     "/etc/claude-code/managed-settings.json": '{"permissions": {"disableBypassPermissionsMode": "disable"}}\n',
     "/etc/codex/requirements.toml": (

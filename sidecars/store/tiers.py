@@ -38,9 +38,6 @@ COMMAND = "command"
 SYSTEMD = "systemd-creds"
 KEYRING = "keyring"
 
-CHOSEN = (KEY_FILE_TIER, PASSPHRASE, COMMAND, SYSTEMD, KEYRING)
-"""Tiers that an operator adds and removes."""
-
 UNLOCK_ORDER = (KEYRING, SYSTEMD, COMMAND, PASSPHRASE)
 """In which order `unlock` tries what is there: a person is asked last."""
 
