@@ -119,6 +119,7 @@ def test_open_modes() -> None:
         assert made.judge_address("8.8.8.8", 443, NOW).allowed
         assert made.judge_address("10.9.9.9", 443, NOW).allowed == (mode == DOWN_ALL)
         assert not made.judge_address("169.254.169.254", 80, NOW).allowed
+    assert isinstance(policy(*LINES, mode=DOWN_ALL).route("198.18.99.99", 443, NOW), Verdict)
     shut = policy(*LINES, mode=QUARANTINE)
     for place in ("203.0.113.9", address(shut, "a.example"), address(shut, "*.wild.example"), UNKNOWN):
         assert isinstance(shut.route(place, 443, NOW), Verdict)
