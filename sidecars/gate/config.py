@@ -152,6 +152,37 @@ def write_json(path: str, data: object) -> None:
     durable.replace(path, json.dumps(data, indent=1).encode())
 
 
+class Settings(NamedTuple):
+    """The gate's part of a sidecar JSON.
+
+    root: the directory of all mirrors.
+    store: path of the vault's database.
+    key_files: where the vault's key may be.
+    """
+
+    root: str
+    store: str
+    key_files: tuple[str, ...]
+
+
+def read_settings(document: dict[str, Any]) -> Settings:
+    """Check a settings object.
+
+    Raises:
+        TerokError: a field is missing, unknown or of the wrong type.
+    """
+    root, store, files = (document.get(name) for name in Settings._fields)
+    if (
+        document.keys() == set(Settings._fields)
+        and isinstance(root, str)
+        and isinstance(store, str)
+        and isinstance(files, list)
+        and all(isinstance(path, str) for path in files)
+    ):
+        return Settings(root, store, tuple(files))
+    raise TerokError("The gate's settings in the sidecar JSON are not understood.", fix="run `terok prepare` again")
+
+
 def settings_for(layout: Layout, scope: str) -> dict[str, object]:
     """The gate's `settings` in a sidecar JSON; the scope's gate may also be added later.
 

@@ -13,6 +13,7 @@ import sys
 from ...supervisor.ground import kernel, process, sockets
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import GateHome
+from .config import read_settings
 from .keeper import Keeper
 from .serving import front
 from .site import Site, remove_tree
@@ -63,15 +64,15 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _site(context: Context) -> Site:
     if context.scope is None:
         raise TerokError("A gate needs a scope.", code=Exit.USAGE)
-    settings = context.settings
-    home = GateHome.of(settings["root"], context.scope)
+    settings = read_settings(context.settings)
+    home = GateHome.of(settings.root, context.scope)
     return Site(
         container=context.container,
         scope=context.scope,
         home=home,
         incoming=home.incoming(context.container),
-        store=settings["store"],
-        key_files=tuple(settings.get("key_files", ())),
+        store=settings.store,
+        key_files=settings.key_files,
     )
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from terok_host.sidecars.gate.config import read_settings
 from terok_host.sidecars.gate.pktline import Command
 from terok_host.sidecars.gate.policy import Judge, Policy, matches
+from terok_host.supervisor.ground.errors import TerokError
 
 A, B, ZERO = "a" * 40, "b" * 40, "0" * 40
 
@@ -116,3 +118,20 @@ def test_a_policy_survives_its_file() -> None:
 def test_a_wrong_policy_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="policy"):
         Policy.from_dict(data)
+
+
+def test_settings_are_read_strictly() -> None:
+    good = {"root": "/g", "store": "/v/vault.db", "key_files": ["/run/key", "/v/key"]}
+    assert read_settings(good) == ("/g", "/v/vault.db", ("/run/key", "/v/key"))
+    changes: list[dict[str, object]] = [
+        {"root": 1},
+        {"store": None},
+        {"key_files": "/k"},
+        {"key_files": [1]},
+        {"x": ""},
+    ]
+    for change in changes:
+        with pytest.raises(TerokError, match="not understood"):
+            read_settings({**good, **change})
+    with pytest.raises(TerokError, match="not understood"):
+        read_settings({"root": "/g", "store": "/v"})
