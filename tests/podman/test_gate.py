@@ -197,6 +197,7 @@ def test_two_containers_push_at_the_same_time(house: House, https: HttpsForge, n
             house.terok("cleanup", each)
 
 
+@pytest.mark.timeout(300)
 def test_a_gate_that_is_killed_in_the_middle_of_a_push(house: House, https: HttpsForge, name: str) -> None:
     """That push fails, nothing of it is kept, and the next one arrives."""
     house.terok("run", name, "--scope", "online", "--no-shield", "--", "--detach", house.image, "sleep", "1000")
@@ -210,14 +211,14 @@ def test_a_gate_that_is_killed_in_the_middle_of_a_push(house: House, https: Http
     incoming = Path(GateHome.of(house.layout.gate, "online").incoming(name))
     push = f"cd /tmp/w && git push -q origin {name}/x"
     with ThreadPoolExecutor(1) as pool:
-        pushed = pool.submit(house.podman, "exec", name, "sh", "-c", push, check=False)
+        pushed = pool.submit(house.podman, "exec", name, "sh", "-c", push, check=False, timeout=140)
         while not (arriving := list(incoming.iterdir()) if incoming.exists() else []):
             assert not pushed.done()
         record = json.loads(Path(house.bundle(name).record).read_text())
         os.kill(record["sidecars"]["gate"]["pid"], signal.SIGKILL)
         assert pushed.result().returncode != 0
     assert tip(https.root / "online.git", f"refs/heads/{name}/x") == ""
-    house.podman("exec", name, "sh", "-c", push)
+    house.podman("exec", name, "sh", "-c", push, timeout=140)
     assert tip(https.root / "online.git", f"refs/heads/{name}/x") == wanted
     assert not {each.name for each in arriving} & {each.name for each in incoming.iterdir()}
 

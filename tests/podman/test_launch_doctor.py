@@ -86,7 +86,7 @@ def hook_not_announced(house: House) -> AbstractContextManager[None]:
 
 
 def hook_shadowed(house: House) -> AbstractContextManager[None]:
-    other = house.home / ".config/containers/containers.conf.d/99-other.conf"
+    other = house.home / ".config/containers/containers.conf.d/99-z-other.conf"
     return written(other, '[engine]\nhooks_dir = ["/elsewhere"]\n')
 
 
@@ -109,7 +109,7 @@ def clock_behind(house: House) -> AbstractContextManager[None]:
     [
         (hook_missing, "hooks", "is missing", "terok setup"),
         (hook_not_announced, "hooks", "no containers.conf names it", "terok setup"),
-        (hook_shadowed, "hooks", "99-other.conf sets hooks_dir", "99-other.conf"),
+        (hook_shadowed, "hooks", "99-z-other.conf sets hooks_dir", "99-z-other.conf"),
         (runtime_directory_too_long, "socket paths", "no room", "paths.runtime"),
         (clock_behind, "clock", "is behind", "timedatectl"),
     ],
