@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ...sidecars.airlock import settings as airlock_settings
 from ...sidecars.gate import config as gate_config
+from ...sidecars.kit.addresses import own_addresses
 from ...sidecars.shield import airlock, dnsmasq
 from ...sidecars.shield import bundle as shield_bundle
 from ...sidecars.shield import profiles as shield_profiles
@@ -90,6 +91,7 @@ def shield_files(
         published_udp=udp_ports,
         audit_group=audit_settings.GROUP,
         in_airlock=network.mode == AIRLOCK,
+        own=() if network.mode == AIRLOCK else sorted(own_addresses()),
     )
     return Shield(**written)
 

@@ -13,6 +13,7 @@ from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.schema import Shield
 from ...supervisor.wall import firewall
+from ..kit.addresses import kind
 from . import airlock, dnsmasq, ruleset, static
 from .dnsmasq import Features
 from .model import QUARANTINE, UP, Forwarder, Model, unique
@@ -88,6 +89,7 @@ def prepare(
     published_udp: Sequence[int] = (),
     audit_group: int | None = None,
     in_airlock: bool = False,
+    own: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the shield's files into a bundle, with what `allow` and `deny` recorded there before.
 
@@ -100,6 +102,7 @@ def prepare(
         services: (address, port) of TCP services of terok at the network's gateway (`services.mode: tcp`).
         published_udp: UDP ports that the container publishes.
         audit_group: NFLOG group of the audit sidecar.
+        own: the host's own addresses, which names do not open.
         in_airlock: the container has the airlock's network; names keep the addresses that they had there before.
 
     Returns:
@@ -116,6 +119,7 @@ def prepare(
         services=tuple(services),
         published_udp=tuple(published_udp),
         audit_group=audit_group,
+        own=ordinary(own),
     )
     check_size(model)
     addresses = _addresses_before(bundle) if in_airlock else None
@@ -153,6 +157,12 @@ def _addresses_before(bundle: Bundle) -> dict[str, str]:
             return decode(file.read()).addresses or {}
     except (FileNotFoundError, TerokError):
         return {}
+
+
+def ordinary(own: Sequence[str]) -> tuple[str, ...]:
+    """Addresses that no range of the table holds, as ranges of one address, in order."""
+    alone = [address for address in sorted(own) if not kind(address)]
+    return tuple(f"{address}/{128 if ':' in address else 32}" for address in alone)
 
 
 def check_size(model: Model) -> None:
@@ -308,6 +318,7 @@ def encode(state: State) -> str:
             "mode": model.mode,
             "services": model.services,
             "published_udp": model.published_udp,
+            "own": model.own,
             "audit_group": model.audit_group,
             "epoch": model.epoch,
             "dns_epoch": model.dns_epoch,
@@ -347,6 +358,7 @@ def decode(text: str) -> State:
                 taught=tuple(lines),
                 services=tuple((address, port) for address, port in model["services"]),
                 published_udp=tuple(model["published_udp"]),
+                own=tuple(model.get("own", ())),
                 audit_group=model["audit_group"],
                 epoch=model["epoch"],
                 dns_epoch=model["dns_epoch"],

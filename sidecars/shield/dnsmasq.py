@@ -127,11 +127,11 @@ def _never_answered(model: Model) -> list[str]:
     named = [each.network for each in model.allowed if not each.is_name]
     open_ = [
         each
-        for each in SPECIAL
+        for each in (*SPECIAL, *model.own)
         for network in [ipaddress.ip_network(each)]
         if any(network.version == other.version and network.overlaps(other) for other in named)
     ]
-    return [each for each in (*NEVER, *SPECIAL) if each not in open_]
+    return [each for each in (*NEVER, *SPECIAL, *model.own) if each not in open_]
 
 
 def lines(model: Model) -> dict[str, tuple[Ports, ...]]:

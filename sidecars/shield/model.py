@@ -54,6 +54,7 @@ class Model:
         resolved: addresses of allowed names, where no dnsmasq can teach them.
         services: (address, port) of TCP services of terok at the network's gateway.
         published_udp: UDP ports that the container publishes.
+        own: the host's own addresses, as ranges of one: like a special range, what a name answers does not open them.
         audit_group: NFLOG group that gets a copy of noteworthy packets; None: no log.
         epoch: part of the mark of granted connections. A new one makes every connection be judged again.
         dns_epoch: part of the mark of dnsmasq's questions. A new one makes answers under way worthless.
@@ -68,6 +69,7 @@ class Model:
     resolved: tuple[Target, ...] = ()
     services: tuple[tuple[str, int], ...] = ()
     published_udp: tuple[int, ...] = ()
+    own: tuple[str, ...] = ()
     audit_group: int | None = None
     epoch: int = 0
     dns_epoch: int = 0

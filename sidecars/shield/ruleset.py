@@ -97,7 +97,7 @@ def _sets(model: Model) -> Iterator[Set]:
     yield Set("bypass", 0, None)
     for family in FAMILIES:
         yield Set(f"never{family}", family, tuple(of_family(NEVER, family)), interval=True)
-        yield Set(f"special{family}", family, tuple(of_family(SPECIAL, family)), interval=True)
+        yield Set(f"special{family}", family, tuple(of_family((*SPECIAL, *model.own), family)), interval=True)
         for ports in model.name_groups:
             for generation in "ab":
                 yield Set(learned_set(ports, family, generation), family, None)

@@ -43,7 +43,7 @@ def resolve(model: Model, lookup: Lookup) -> tuple[Model, dict[str, list[str]]]:
 
 def usable(model: Model, address: str) -> bool:
     """False for what no name may lead to; a special address counts only when it was allowed as such."""
-    kind = addresses.kind(address)
+    kind = addresses.kind(address, frozenset(own.partition("/")[0] for own in model.own))
     if kind != addresses.AS_SUCH:
         return not kind
     host = ipaddress.ip_address(address)

@@ -16,6 +16,7 @@ RECORDS = {
     "allowed.test": ["192.88.99.10", "2001:2::10"],
     "denied.test": ["192.88.99.66", "2001:2::66"],
     "upstream.test": ["198.51.100.20"],
+    "own.test": ["192.0.2.2"],
     "one.wild.test": ["192.88.99.30"],
     "two.wild.test": ["192.88.99.30"],
     "inside.wild.test": ["10.77.0.9"],

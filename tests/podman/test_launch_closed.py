@@ -12,6 +12,8 @@ from terok_host.runtime.host import podman, preconditions
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab import scope
 from tests.lab.house import House
+from tests.standins.dns import Resolver
+from tests.standins.upstream import Upstream
 
 from .test_origin import hostile
 
@@ -169,3 +171,15 @@ def test_a_refused_start_says_where_the_reason_is(house: House, name: str) -> No
     assert "terok-status-says-why" in done.stderr
     assert "The annotation 'terok.scop' is unknown" in house.terok("status").stdout
     Path(house.layout.hook_error).unlink()
+
+
+def test_a_name_does_not_open_the_hosts_own_address(house: House, name: str, resolver: Resolver) -> None:
+    ask = (
+        "curl -s -m 9 -o /dev/null -w '%{http_code}' http://own.test/; curl -s -m 9 -w '%{http_code}' http://192.0.2.2/"
+    )
+    house.terok("run", name, "--network", "slirp4netns", "--", "--detach", house.image, *PATIENT)
+    house.terok("shield", "allow", name, "own.test")
+    with Upstream(None, resolver.records["own.test"][0], 80):
+        assert house.podman("exec", name, "sh", "-c", ask, check=False).stdout == "000000"
+        house.terok("shield", "allow", name, "192.0.2.2")
+        assert house.podman("exec", name, "sh", "-c", ask, check=False).stdout.startswith("200")

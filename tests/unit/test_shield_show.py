@@ -9,6 +9,8 @@ import pytest
 from terok_host.runtime.kit.audit_lines import local_time, since_text
 from terok_host.runtime.shield import show
 from terok_host.runtime.shield.watch import NUMBERED, Choice
+from terok_host.sidecars.shield import dnsmasq, ruleset, static
+from terok_host.sidecars.shield.bundle import ordinary
 from terok_host.sidecars.shield.dnsmasq import Features
 from terok_host.sidecars.shield.model import Forwarder, Model
 from terok_host.sidecars.shield.state import State
@@ -107,3 +109,14 @@ def test_numbers_begin_again() -> None:
     assert numbers[-2:] == [1, 2]
     assert choice.press("7")[0] == "7: n6.example"
     assert choice.press("z") == ("", None)
+
+
+def test_what_a_name_answers_does_not_open_the_hosts_own_address() -> None:
+    own = ordinary(["203.0.113.5", "127.0.0.1", "10.0.0.9", "2001:db8::5"])
+    assert own == ("2001:db8::5/128", "203.0.113.5/32") or own == ("203.0.113.5/32", "2001:db8::5/128")
+    model = Model(allowed=(parse("a.example"),), forwarder=Forwarder("10.0.2.3"), own=own)
+    sets = {each.name: each.elements for each in ruleset._sets(model)}
+    assert "203.0.113.5/32" in (sets["special4"] or ()) and "2001:db8::5/128" in (sets["special6"] or ())
+    assert "bogus-nxdomain=203.0.113.5/32" in dnsmasq.config(model, "/s", "/h", Features((2, 90), True, True))
+    opened = Model(allowed=(parse("a.example"), parse("203.0.113.5")), own=own)
+    assert static.usable(opened, "203.0.113.5") and not static.usable(model, "203.0.113.5")
