@@ -67,7 +67,7 @@ def narrowed(profile: Mapping[str, Any]) -> dict[str, Any]:
     return {**profile, "archMap": architectures, "syscalls": rules}
 
 
-def _rule(names: list[str], args: list[dict[str, object]]) -> dict[str, Any]:
+def _rule(names: list[str], args: list[dict[str, object]]) -> dict[str, object]:
     return {"names": names, "action": _REFUSE, "errnoRet": 97, "args": args}  # EAFNOSUPPORT
 
 

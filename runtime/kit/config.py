@@ -166,7 +166,7 @@ SECTIONS: dict[str, type[Any]] = {
 }
 
 
-def keys() -> dict[str, dataclasses.Field[Any]]:
+def keys() -> dict[str, dataclasses.Field[object]]:
     """Every key by its dotted name (`services.mode`), in the order of the documentation."""
     return {f"{name}.{each.name}": each for name, section in SECTIONS.items() for each in dataclasses.fields(section)}
 

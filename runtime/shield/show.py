@@ -76,7 +76,7 @@ class Row(NamedTuple):
     packets: int
 
 
-def rows(state: State, sets: Mapping[str, Any], packets: Mapping[str, int], now: float) -> list[Row]:
+def rows(state: State, sets: Mapping[str, object], packets: Mapping[str, int], now: float) -> list[Row]:
     """The table of rules; pure.
 
     Args:

@@ -18,7 +18,7 @@ def dataclass(*, frozen: bool) -> Callable[[type[T]], type[T]]:
     """Make the decorated class an immutable record of its annotated fields; `frozen` must be True."""
     assert frozen
 
-    def decorate(cls: type[Any]) -> type[Any]:
+    def decorate(cls: type[object]) -> type[Any]:
         fields = tuple(cls.__annotations__)
         defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
 

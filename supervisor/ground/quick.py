@@ -40,7 +40,7 @@ def _scanner() -> Callable[[str, int], tuple[object, int]] | None:
         def parse_constant(name: str) -> object:
             raise ValueError(f"{name} is not JSON")
 
-    scan: Callable[[str, int], tuple[Any, int]] = make_scanner(Settings())  # type: ignore[arg-type]  # any object with these attributes
+    scan: Callable[[str, int], tuple[object, int]] = make_scanner(Settings())  # type: ignore[arg-type]  # any object with these attributes
     return scan
 
 
