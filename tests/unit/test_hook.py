@@ -18,8 +18,10 @@ ENTRY = Path(layout.package_root()) / "hookbin" / "entry.py"
 
 
 def hook(stage: str, stdin: bytes, home: Path, *more: str) -> subprocess.CompletedProcess[bytes]:
+    # the directories are given: real root's would be those of this machine
+    places = [str(home / name) for name in ("data", "run", "config")]
     return subprocess.run(
-        [sys.executable, "-I", "-S", ENTRY, stage, *more],
+        [sys.executable, "-I", "-S", ENTRY, stage, *(more or places)],
         input=stdin,
         capture_output=True,
         timeout=20,
