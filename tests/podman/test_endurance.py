@@ -147,7 +147,8 @@ def test_three_heals_at_once_make_one_supervisor_and_mount_anew(house: House, se
         heals = list(pool.map(lambda _: house.terok("heal", served, "--json"), range(3)))
     assert sorted(json.loads(done.stdout)["healed"] for done in heals) == [False, False, True]
     assert signer_answers(house, served)
-    assert inside(house, served, "grep -c ' /run/terok ' /proc/self/mountinfo").strip() == "1"
+    # below it lies the directory that Podman mounts so that nothing starts without the hooks
+    assert inside(house, served, "grep ' /run/terok ' /proc/self/mountinfo | grep -vc /hooks.d/present").strip() == "1"
     assert len([line for line in leaks.take(house).processes if "terok-superv" in line]) <= 1
 
 

@@ -60,7 +60,7 @@ def run(house: House, name: str, scope: str, script: str, *options: str, timeout
     """What a shell script prints, stderr with it, in a container of the scope."""
     flags = ["--scope", scope, "--no-shield", *options]
     command = ["sh", "-c", f"exec 2>&1; {IDENTITY}{script}"]
-    return house.terok("run", name, *flags, "--", "--rm", house.image, *command, timeout=timeout).stdout
+    return house.terok("run", name, *flags, "--", house.image, *command, timeout=timeout).stdout
 
 
 def tip(repo: Path, ref: str) -> str:

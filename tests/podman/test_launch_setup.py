@@ -41,7 +41,7 @@ def tree(house: House) -> dict[str, str]:
     for path in sorted(house.home.rglob("*")):
         name = str(path.relative_to(house.home))
         if not name.startswith(".local/share/containers"):
-            found[name] = path.read_text() if path.is_file() else "directory"
+            found[name] = path.read_bytes().decode(errors="backslashreplace") if path.is_file() else "directory"
     return found
 
 

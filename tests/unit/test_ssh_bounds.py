@@ -174,7 +174,7 @@ def test_the_operator_says_yes_or_no(operator: Operator, blobs: dict[str, bytes]
             assert operator.json("ssh", "confirm") == []
         assert [line["verdict"] for line in signer.audit("confirm")] == ["asked", "asked"]
         assert [line["verdict"] for line in signer.audit("sign")] == ["allowed", "refused"]
-        assert "waits" in operator.terok("ssh", "confirm", question["id"], "--yes", code=3)
+        assert "is waiting" in operator.terok("ssh", "confirm", question["id"], "--yes", code=3)
 
 
 def waiting(operator: Operator, count: int = 1) -> list[dict[str, Any]]:
