@@ -38,7 +38,7 @@ places() { # for uid: where the product keeps things
   else who=user run=/run/user/1000/terok data=/home/lab/.local/share/terok config=/home/lab/.config/terok; fi
 }
 setup() { as terok setup >/tmp/setup.$uid 2>&1; }
-start() { as terok run "$1" --scope demo -- -d "$image" sleep 600 || { cat "$data/containers/$1/hook-error.log"; false; }; }
+start() { as terok run "$1" --scope demo --allow-missing -- -d "$image" sleep 600 || { cat "$data/containers/$1/hook-error.log"; false; }; }
 stop() { as podman rm -f -t 0 "$@" && as terok cleanup "$1"; }
 inside() { local name=$1; shift; as podman exec "$name" "$@" </dev/null; }
 # commands for `ask`; a sidecar's cold start is slow in here. The signer answers five bytes that ask for its keys with at
