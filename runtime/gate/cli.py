@@ -9,7 +9,7 @@ import time
 from ...sidecars.gate import config as gate_config
 from ...sidecars.gate import mirror, refs, review, state
 from ...sidecars.gate.config import MODES, GateConfig, Limits
-from ...sidecars.gate.forge import hostkeys, remote, sync
+from ...sidecars.gate.forge import remote, sync
 from ...sidecars.gate.forge.address import Address, parse_url
 from ...sidecars.gate.policy import KINDS
 from ...sidecars.gate.site import Site
@@ -17,6 +17,7 @@ from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.audit_lines import read
 from ..kit.table import plain
 from ..kit.verb import Argument, argument, switch, verb
+from . import hostkeys
 from . import text as gate_text
 
 TYPE_CHECKING = False

@@ -9,15 +9,14 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...sidecars.ssh import keys
-from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit import hostkeys
 from .formats import read_file
 from .shelf import public_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-SCAN_SECONDS = 15.0
 DEFAULT_PORT = 22
 SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 
@@ -150,24 +149,20 @@ def _unique(found: list[HostKey]) -> list[HostKey]:
 
 
 def scan(host: str) -> list[HostKey]:
-    """Ask the host for its keys with ssh-keyscan(1); the answer is not believed until it is confirmed.
+    """Ask the host for its keys; the answer is not believed until it is confirmed.
 
     Raises:
-        TerokError: ssh-keyscan is missing, or there was no answer.
+        TerokError: there was no answer.
     """
     name, port = host, str(DEFAULT_PORT)
     if host.startswith("["):
         name, _, port = host[1:].partition("]:")
-    words = ["ssh-keyscan", "-T", "5", "-p", port, "-t", "ed25519,ecdsa,rsa", "--", name]
-    done = process.run(words, timeout=SCAN_SECONDS)
-    found = _unique([HostKey(key.blob, "ssh-keyscan") for key in _scanned(done.out.decode(errors="replace"))])
+    try:
+        blobs = hostkeys.ask(name, int(port))
+    except hostkeys.NoKeyError as error:
+        fix = "check the name, the port and the network"
+        raise TerokError(f"{host} returned no host key: {error}.", fix=fix) from None
+    found = [HostKey(blob, "the host itself") for blob in blobs if _blob(public_line(blob).split())]
     if not found:
-        raise TerokError(f"{host} returned no host key: {done.error}.", fix="check the name, the port and the network")
+        raise TerokError(f"{host} returned no host key that can be pinned.")
     return found
-
-
-def _scanned(content: str) -> Iterator[HostKey]:
-    for line in content.splitlines():
-        blob = _blob(line.split()[1:]) if not line.startswith("#") else b""
-        if blob:
-            yield HostKey(blob, "ssh-keyscan")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from terok_host.sidecars.gate.forge import hostkeys, remote
+from terok_host.runtime.gate import hostkeys
+from terok_host.sidecars.gate.forge import remote
 from terok_host.sidecars.gate.forge.address import parse_url
 from terok_host.supervisor.ground.errors import Exit, TerokError
 

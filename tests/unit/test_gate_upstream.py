@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from terok_host.runtime.gate import hostkeys
 from terok_host.sidecars.gate import config, review, state
-from terok_host.sidecars.gate.forge import address, hostkeys, sync
+from terok_host.sidecars.gate.forge import address, sync
 from terok_host.sidecars.gate.policy import Policy
 from terok_host.supervisor.ground.errors import Exit, TerokError
 from tests.standins.forge import PASSWORD, HttpsForge, SshForge

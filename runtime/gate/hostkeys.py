@@ -5,15 +5,16 @@ from __future__ import annotations
 import binascii
 import hashlib
 
-from ....supervisor.ground import durable, process
-from ....supervisor.ground.errors import Exit, TerokError
+from ...sidecars.ssh import keys as ssh_keys
+from ...supervisor.ground import durable
+from ...supervisor.ground.errors import Exit, TerokError
+from ..kit import hostkeys as kit_hostkeys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ....supervisor.ground.layout import GateHome
-    from .address import Address
+    from ...sidecars.gate.forge.address import Address
+    from ...supervisor.ground.layout import GateHome
 
-SCAN_SECONDS = 20.0
 TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "ssh-rsa")
 
 
@@ -38,16 +39,11 @@ def scan(address: Address) -> list[tuple[str, str]]:
     Raises:
         TerokError: it does not answer.
     """
-    port = str(address.port or 22)
-    result = process.run(["ssh-keyscan", "-T", "10", "-p", port, "--", address.host.strip("[]")], timeout=SCAN_SECONDS)
-    found = []
-    for line in result.out.decode(errors="replace").splitlines():
-        words = line.split()
-        if len(words) == 3 and words[1] in TYPES:
-            found.append((words[1], words[2]))
-    if not found:
-        raise TerokError(f"{address.host} did not tell its SSH host keys: {result.error}.")
-    return sorted(found, key=lambda each: TYPES.index(each[0]))
+    try:
+        blobs = kit_hostkeys.ask(address.host.strip("[]"), address.port or 22)
+    except kit_hostkeys.NoKeyError as error:
+        raise TerokError(f"{address.host} did not tell its SSH host keys: {error}.") from None
+    return [(ssh_keys.kind_of(blob), binascii.b2a_base64(blob, newline=False).decode()) for blob in blobs]
 
 
 def choose(address: Address, given: str) -> list[tuple[str, str]]:
