@@ -138,6 +138,20 @@ def not_a_first_segment() -> Statement:
     return Statement("tcp flags & (fin | syn | rst | ack) != syn", _match(left, "syn", "!="))
 
 
+def datagram_longer(length: int) -> Statement:
+    """The UDP datagram, its header of 8 bytes included, is longer than `length`."""
+    return Statement(f"udp length > {length}", _match(_payload("udp", "length"), length, ">"))
+
+
+def sent_more(count: int) -> Statement:
+    """Who opened the connection has sent more than `count` bytes over it, headers included.
+
+    The kernel counts in every network namespace that has such a rule.
+    """
+    left = {"ct": {"key": "bytes", "dir": "original"}}
+    return Statement(f"ct original bytes > {count}", _match(left, count, ">"))
+
+
 def flow_mark(value: int, *, unequal: bool = False) -> Statement:
     """The connection carries this mark."""
     text = f"ct mark {'!= ' if unequal else ''}{value:#x}"

@@ -23,6 +23,11 @@ FAMILIES = (4, 6)
 LEARNED_MAX = 65536
 """Elements of a set that dnsmasq fills: what a hostile name server can make the kernel hold."""
 DNS_PORT = 53
+QUESTION_MAX, QUESTIONS_MAX = 320, 2048
+"""Bytes of a DNS question over UDP (the longest name with EDNS and a cookie takes 318); of all over one TCP connection.
+
+dnsmasq hands on what stands beside an allowed question, to a server that may be in league with the container.
+"""
 SERVICE_PORTS = ((9418, 9419),)
 """Ports of the git gate and the vault on the container's loopback: closed in quarantine. dnsmasq refuses by itself."""
 
@@ -254,6 +259,8 @@ def _local(model: Model) -> Iterator[Rule]:
     ours = nft.address(4, "daddr", "127.0.0.1")
     port = [(DNS_PORT, DNS_PORT)]
     mark = nft.set_flow_mark(model.dns_mark)
+    yield rule(ours, nft.port("udp", "dport", port), nft.datagram_longer(QUESTION_MAX), PROHIBIT)
+    yield rule(ours, nft.port("tcp", "dport", port), nft.sent_more(QUESTIONS_MAX), RESET)
     yield rule(ours, nft.port("udp", "dport", port), mark, ACCEPT)
     yield rule(ours, nft.port("tcp", "dport", port), nft.state("new"), mark, ACCEPT)
     yield rule(ours, nft.port("tcp", "dport", port), nft.flow_mark(model.dns_mark, unequal=True), RESET)

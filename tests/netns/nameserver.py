@@ -31,6 +31,7 @@ class NameServer:
     def __init__(self, world: World, address: str = FORWARDER, port: int = 53) -> None:
         self.zone = Zone()
         self.asked: list[str] = []
+        self.longest = 0
         self._udp = world.far.make(lambda: _bound(address, port, socket.SOCK_DGRAM))
         self._tcp = world.far.make(lambda: _bound(address, port, socket.SOCK_STREAM))
         self._end, self._ended = socket.socketpair()
@@ -93,6 +94,7 @@ class NameServer:
         """The reply to one query, truncated when it is longer than `limit`."""
         name, end = _name(query)
         self.asked.append(name)
+        self.longest = max(self.longest, len(query))
         kind = struct.unpack(">H", query[end : end + 2])[0]
         question = query[12 : end + 4]
         records: list[bytes] = []
@@ -158,6 +160,14 @@ class Answer:
 def question(name: str, kind: int = A) -> bytes:
     """A question, with the number 0x3141."""
     return b"\x31\x41\x01\x00\x00\x01" + bytes(6) + _encode(name) + struct.pack(">HH", kind, 1)
+
+
+def padded(name: str, length: int, kind: int = A) -> bytes:
+    """A question of `length` bytes: an EDNS option (RFC 7830's padding) fills it up."""
+    plain = question(name, kind)
+    filler = b"x" * (length - len(plain) - 15)
+    option = struct.pack(">HH", 12, len(filler)) + filler
+    return plain[:10] + b"\x00\x01" + plain[12:] + b"\x00" + struct.pack(">HHIH", 41, 1232, 0, len(option)) + option
 
 
 def ask(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from terok_host.sidecars.shield import live
 from terok_host.sidecars.shield.targets import parse
@@ -17,7 +20,7 @@ from terok_host.supervisor.ground import kernel, process
 from terok_host.supervisor.wall import firewall, resolver
 from tests.lab.world import FORWARDER, World, counted
 
-from .nameserver import NameServer, addresses, ask, ask_stream
+from .nameserver import NameServer, addresses, ask, ask_stream, decode, padded
 
 ONE, TWO = "198.51.100.10", "198.51.100.20"
 
@@ -68,6 +71,37 @@ def test_no_detour_leads_to_another_resolver(world: World, names: NameServer) ->
     assert not world.reaches_udp("8.8.8.8", 53)
     assert not world.reaches_udp(FORWARDER, 53) and not world.reaches(FORWARDER, 53)
     assert not world.reaches_udp("192.0.2.1", 53)
+
+
+def test_bytes_beside_an_allowed_question_are_bounded(world: World, names: NameServer) -> None:
+    names.know("one.test", ONE)
+    label = "x" * 61
+    longest = f"{'.'.join([label] * 3)}.{'x' * 57}.one.test"
+    names.know(longest, ONE)
+    world.shield("one.test", "*.one.test")
+    with world.box.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(2)
+        client.connect(("127.0.0.1", 53))
+        client.send(padded("one.test", 312))
+        assert decode(client.recv(512)).addresses == (ONE,), "the longest question that may pass"
+        client.send(padded(longest, 312))
+        assert decode(client.recv(1232)).addresses == (ONE,), "and the longest name"
+        with pytest.raises(OSError) as refused:
+            client.send(padded("one.test", 313))
+            client.recv(512)
+        assert not isinstance(refused.value, TimeoutError)
+    for piece in (65535, 100):
+        query = padded("one.test", 60_000)
+        stream = struct.pack(">H", len(query)) + query
+        with world.connect("127.0.0.1", 53) as client, pytest.raises(ConnectionError):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for start in range(0, len(stream), piece):
+                client.sendall(stream[start : start + piece])
+            if not client.recv(2):
+                raise ConnectionResetError
+    with world.connect("127.0.0.1", 53) as client:
+        assert [ask_stream(client, "one.test").addresses for _ in range(8)] == [(ONE,)] * 8
+    assert names.longest < 400
 
 
 def test_ten_thousand_addresses_of_one_name(world: World, names: NameServer) -> None:

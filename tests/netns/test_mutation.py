@@ -20,7 +20,7 @@ from terok_host.supervisor.ground.quick import loads
 from terok_host.supervisor.wall import firewall
 from tests.lab.world import FORWARDER, World, counted
 
-from .nameserver import NameServer, ask, ask_stream
+from .nameserver import NameServer, ask, ask_stream, padded
 
 ALLOW_HOST = {4: "198.51.100.10", 6: "2001:db8:1::10"}
 ALLOW_NET = {4: "203.0.113.7", 6: "2001:db8:2::7"}
@@ -226,6 +226,32 @@ def names_resolve_over_tcp(scene: Scene) -> bool:
 
 
 @probe
+def long_questions_over_udp_are_refused(scene: Scene) -> bool:
+    with scene.world.box.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.4)
+        client.connect(("127.0.0.1", 53))
+        try:
+            client.send(padded("one.test", 400))
+            client.recv(512)
+        except OSError as error:
+            return error.errno in (errno.EPERM, errno.EACCES, errno.EHOSTUNREACH)
+        return False
+
+
+@probe
+def long_questions_over_tcp_are_reset(scene: Scene) -> bool:
+    query = padded("one.test", 4000)
+    try:
+        with scene.world.connect("127.0.0.1", 53, timeout=0.4) as client:
+            client.sendall(struct.pack(">H", len(query)) + query)
+            return client.recv(2) == b""
+    except ConnectionError:
+        return True
+    except OSError:
+        return False
+
+
+@probe
 def old_connections_to_dnsmasq_end(scene: Scene) -> bool:
     try:
         with scene.world.connect("127.0.0.1", 53, timeout=0.4) as client:
@@ -341,7 +367,7 @@ def _marked(scene: Scene, hook: str, match: str) -> Iterator[None]:
 
 def _mark_of(scene: Scene) -> int:
     expected = loads(Path(scene.shield.expected).read_bytes())
-    return int(expected["chains"]["local"]["rules"][0][2]["mangle"]["value"])
+    return int(expected["chains"]["local"]["rules"][2][2]["mangle"]["value"])
 
 
 def _late_answer(scene: Scene, kind: int) -> bool:
