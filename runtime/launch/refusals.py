@@ -1,7 +1,7 @@
-"""Refuses podman words that would undo the sandbox: managed flags, weakened isolation, mounts over ours.
+"""Refuses podman words that would undo the sandbox: managed flags, weakened isolation, mounts over those of terok.
 
-The operator is not the enemy; a copied command line is. What can't be seen in the words (a symbolic link in the
-image, a volume of another container) is settled by order: the hook's mounts come after all of podman's.
+The operator is trusted, a copied command line is not. What the words do not show (a symbolic link in the image, a
+volume of another container) is settled by order: the hook's mounts come after all of podman's.
 """
 
 from __future__ import annotations

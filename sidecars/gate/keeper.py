@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 
-from ...supervisor.ground import kernel, process, sockets
+from ...supervisor.ground import kernel, paste, process, sockets
 from ...supervisor.ground.errors import TerokError
 from . import config, state
 from .serving import channel
@@ -156,7 +156,7 @@ class Keeper:
         for ref, reason in results.items():
             fields = {"ref": ref, "new": news[ref], "verdict": "refused" if reason else "accepted"}
             if reason:
-                fields |= {"reason": reason, "allow": f"terok gate policy {self._site.scope}"}
+                fields |= {"reason": reason, "allow": paste.command("terok", "gate", "policy", self._site.scope)}
             self._audit.write("push", **fields)
             state.log(self._site.home, "push", container=self._site.container, **fields)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import TerokError
 from ..kit.dial import Endpoint
 from ..kit.refusal import Refusal
@@ -172,7 +173,7 @@ class Keeper:
         entry = next((each for each in entries if each.name == grant.provider), None)
         if entry is None:
             why = f"The scope {grant.scope} has no credential for {grant.provider}."
-            allow = f"terok vault add {grant.scope} {grant.provider}"
+            allow = paste.command("terok", "vault", "add", grant.scope, grant.provider)
             return Refusal(403, "no-credential", why, allow, grant.provider, grant.scope)
         try:
             kind = str(entry.meta.get("auth", "api-key"))
@@ -192,7 +193,7 @@ class Keeper:
             item = self._store.get(credential.KIND, grant.scope, grant.provider)
             if item is None:
                 why = f"The scope {grant.scope} has no credential for {grant.provider}."
-                allow = f"terok vault add {grant.scope} {grant.provider}"
+                allow = paste.command("terok", "vault", "add", grant.scope, grant.provider)
                 return Refusal(403, "no-credential", why, allow, grant.provider, grant.scope)
             loaded = Loaded(credential.parse(item), item.version, credential.secrets_of(item))
         except LockedError as error:

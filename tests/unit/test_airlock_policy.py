@@ -144,6 +144,21 @@ def test_clients_without_a_server_name_need_a_line_with_the_port() -> None:
     assert made.hint_exactly("a.example", 443) == "terok shield allow box a.example:443"
 
 
+@pytest.mark.parametrize(
+    "name", ["$(touch x).evil.example", "`touch x`.example", "-x.example", "--help", "*.com", "a b"]
+)
+@pytest.mark.parametrize("port", [80, 443, 8443])
+def test_a_hostile_name_gives_no_command(name: str, port: int) -> None:
+    made = policy("a.example")
+    refused = made.judge_name(name, port, NOW)
+    assert not refused.allowed and refused.allow == "" and made.hint_exactly(name, port) == ""
+
+
+def test_what_terok_would_refuse_gives_no_command() -> None:
+    for address in ("169.254.169.254", "127.0.0.1", "::1"):
+        assert policy("a.example").judge_address(address, 80, NOW).allow == ""
+
+
 def test_hints_are_quoted() -> None:
     made = policy()
     assert made.judge_name("x;rm -rf.example", 443, NOW).allow == ""
