@@ -50,9 +50,9 @@ def house() -> Iterator[House]:
     made.destroy()
 
 
-def run(house: House, name: str, script: str, *options: str, flags: tuple[str, ...] = ()) -> str:
-    """What a shell script prints in a container of terok's."""
-    done = house.terok("run", name, *options, "--", "--rm", *flags, house.image, "sh", "-c", script)
+def run(house: House, name: str, script: str, *options: str, flags: tuple[str, ...] = ("--rm",)) -> str:
+    """What a shell script prints in a container of terok's; with `--rm` its state bundle goes when it ends."""
+    done = house.terok("run", name, *options, "--", *flags, house.image, "sh", "-c", script)
     return done.stdout
 
 
@@ -76,7 +76,7 @@ def known_digests(house: House, name: str) -> set[bytes]:
 
 
 def test_a_container_gets_tokens_and_no_secret(house: House, name: str) -> None:
-    found = variables(run(house, name, "env", "--scope", SCOPE))
+    found = variables(run(house, name, "env", "--scope", SCOPE, flags=()))
     assert found["TEROK_VAULT_SOCKET"] == "/run/terok/vault.sock"
     assert found["TEROK_VAULT_LOOPBACK_PORT"] == str(LOOPBACK_VAULT_PORT)
     assert found["TEROK_GATE_SOCKET"] == "/run/terok/gate.sock"
@@ -237,7 +237,7 @@ def test_the_profile_named_like_the_scope_is_applied(house: House, name: str) ->
 def test_agents_files_lie_in_the_users_home(house: House, name: str) -> None:
     script = "id -u; stat -c '%u %a' ~/.config/gh ~/.config/gh/config.yml ~/.claude.json; cat ~/.config/gh/config.yml"
     for user in ("0", "1000"):
-        flags = ("--user", user, "--env", "HOME=/home/agent")
+        flags = ("--rm", "--user", user, "--env", "HOME=/home/agent")
         out = run(house, name, script + "; echo mine >>~/.claude.json", "--scope", SCOPE, flags=flags).splitlines()
         assert out[:4] == [user, f"{user} 755", f"{user} 600", f"{user} 600"]
         assert "  http_unix_socket: /run/terok/vault.sock" in out or "http_unix_socket: /run/terok/vault.sock" in out
@@ -248,14 +248,14 @@ def test_a_file_of_the_users_own_is_not_shadowed(house: House, name: str, tmp_pa
     own.mkdir()
     (own / ".claude.json").write_text('{"mine": true}')
     own.chmod(0o777)
-    flags = ("--volume", f"{own}:/home/agent", "--env", "HOME=/home/agent")
+    flags = ("--rm", "--volume", f"{own}:/home/agent", "--env", "HOME=/home/agent")
     out = run(house, name, "cat ~/.claude.json; ls -a ~", "--scope", SCOPE, flags=flags)
     assert '{"mine": true}' in out
     assert ".config" in out
 
 
 def test_only_the_agents_that_were_asked_for(house: House, name: str) -> None:
-    out = run(house, name, "env; ls -a ~", "--scope", SCOPE, "--agent", "gh", flags=("--env", "HOME=/h"))
+    out = run(house, name, "env; ls -a ~", "--scope", SCOPE, "--agent", "gh", flags=("--rm", "--env", "HOME=/h"))
     assert "GH_TOKEN=" in out
     assert "\nANTHROPIC_" not in out  # TEROK_TOKEN_ANTHROPIC is for any client of the scope
     assert ".claude" not in out
@@ -272,7 +272,7 @@ def test_restricted_mode_takes_away(house: House, name: str) -> None:
         "echo >>~/.claude.json && echo writable; cat /etc/claude-code/managed-settings.json;"
         "cd /etc/claude-code; echo {} >managed-settings.json && echo writable; rm -f managed-settings.json; ls; exit 0"
     )
-    out = run(house, name, script, "--scope", SCOPE, "--restricted", flags=("--env", "HOME=/home/agent"))
+    out = run(house, name, script, "--scope", SCOPE, "--restricted", flags=("--rm", "--env", "HOME=/home/agent"))
     assert "NoNewPrivs:\t1" in out
     assert "CapBnd:\t00000000000000eb" in out
     assert "writable" not in out
@@ -444,6 +444,6 @@ def test_an_image_with_nothing_but_one_static_binary(house: House, name: str, no
 
 
 def test_the_bridge_script_sets_what_a_shell_lacks(house: House, name: str) -> None:
-    flags = ("--volume", f"{bridges_resource_dir()}:/bridges:ro", "--env", "SSH_AUTH_SOCK=/mine")
+    flags = ("--rm", "--volume", f"{bridges_resource_dir()}:/bridges:ro", "--env", "SSH_AUTH_SOCK=/mine")
     script = "unset TEROK_VAULT_SOCKET; . /bridges/env.sh; echo $TEROK_VAULT_SOCKET $SSH_AUTH_SOCK"
     assert run(house, name, script, "--scope", SCOPE, flags=flags).split() == ["/run/terok/vault.sock", "/mine"]
