@@ -93,6 +93,8 @@ def open_here(opened: Opened, container: Container, wiring: Wiring) -> None:
     for listener in wanted:
         if listener.kind == "tcp":
             fds[listener] = _open_host_port(listener.port)
+        elif listener.kind == "handover":
+            fds[listener] = _open_handover(listener.path)
 
 
 def add_inside(opened: Opened, wiring: Wiring, inside: within.Call) -> None:
@@ -133,6 +135,15 @@ def _open(what: str, opener: object, *arguments: object) -> int:
         return int(opener(*arguments))  # type: ignore[operator]  # one of the two openers above
     except OSError as error:
         raise TerokError(f"Could not listen on {what}: {error.strerror}.") from error
+
+
+def _open_handover(path: str) -> int:
+    """With this process's own label: no container may connect, whatever it sees of the host."""
+    try:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        return sockets.listen_unix(path, 0o600, messages=True)
+    except OSError as error:
+        raise TerokError(f"Could not listen on {path}: {error.strerror}.") from error
 
 
 def _open_host_port(port: int) -> int:

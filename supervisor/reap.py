@@ -8,6 +8,7 @@ import os
 import time
 
 from . import record, strays
+from .ground.layout import handover_socket
 from .ground.log import say
 from .ground.pids import signal_pidfd, wait_gone
 from .ground.quick import signal
@@ -78,6 +79,10 @@ def end(found: list[tuple[str, Process]]) -> list[str]:
 
 def remove_runtime_dir(path: str) -> None:
     """Remove the flat runtime directory of a container; links in it are removed, never followed."""
+    try:
+        os.unlink(handover_socket(path))
+    except OSError:
+        pass  # most containers have none
     try:
         for name in os.listdir(path):
             os.unlink(os.path.join(path, name))

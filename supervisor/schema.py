@@ -11,7 +11,7 @@ import os
 import stat
 
 from .ground.errors import TerokError
-from .ground.layout import SUN_PATH_MAX, Bundle, check_name
+from .ground.layout import SUN_PATH_MAX, Bundle, check_name, handover_socket
 from .ground.quick import loads
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ SIZE_MAX = 1 << 20
 SIDECARS = {"vault": "vault", "ssh": "ssh", "gate": "gate", "audit": "shield.reader", "airlock": "airlock"}
 """Each sidecar's name, and its room below `sidecars/`."""
 """The services that the supervisor can start, each `sidecars/<name>`; dnsmasq is not ours and stands beside them."""
-LISTENER_KINDS = ("unix", "netns", "netns6", "tcp", "nflog", "dnslog")
+LISTENER_KINDS = ("unix", "handover", "netns", "netns6", "tcp", "nflog", "dnslog")
 SOURCES = ("nflog", "dnslog")
 """Kinds without clients: they are only read."""
 PORT_MAX = 0xFFFF
@@ -37,10 +37,11 @@ PORT_MAX = 0xFFFF
 class Listener:
     """One descriptor that the supervisor holds for a sidecar; when it has something to read, the sidecar starts.
 
-    kind: `unix` (listens at path on the host, seen below /run/terok), `netns` (listens at 127.0.0.1:port inside the
-        container's network namespace), `netns6` (the same at [::1]:port, where there is IPv6), `tcp` (listens at
-        127.0.0.1:port on the host), `nflog` (packets that the firewall logs to the group `port`) or `dnslog` (the read
-        end of dnsmasq's log).
+    kind: `unix` (listens at path on the host, seen below /run/terok), `handover` (the same where no container sees it,
+        for messages of another sidecar: SOCK_SEQPACKET), `netns` (listens at 127.0.0.1:port inside the container's
+        network namespace), `netns6` (the same at [::1]:port, where there is IPv6), `tcp` (listens at 127.0.0.1:port on
+        the host), `nflog` (packets that the firewall logs to the group `port`) or `dnslog` (the read end of dnsmasq's
+        log).
     """
 
     kind: str
@@ -267,6 +268,11 @@ def _listener(data: dict[str, object], where: str, runtime_dir: str) -> Listener
         path = _path(data, where, "path")
         if os.path.dirname(path) != runtime_dir or len(os.fsencode(path)) > SUN_PATH_MAX:
             raise SidecarError(f"In the sidecar JSON, {where}path is not a socket in the runtime directory.")
+        listener = Listener(kind=kind, path=path)
+    elif kind == "handover":
+        path = _path(data, where, "path")
+        if path != handover_socket(runtime_dir) or len(os.fsencode(path)) > SUN_PATH_MAX:
+            raise SidecarError(f"In the sidecar JSON, {where}path is not the socket for hand-over.")
         listener = Listener(kind=kind, path=path)
     elif kind == "dnslog":
         listener = Listener(kind=kind)

@@ -54,7 +54,7 @@ def forget(container: str, stamp: int, *, cfg: Config) -> bool:
 
 
 def take_back(container: str, cfg: Config) -> bool:
-    """Revoke the tokens and delete bundle and runtime directory of a container that does not run.
+    """Revoke tokens and authority, and delete bundle and runtime directory of a container that does not run.
 
     The tokens go first: if what follows fails, they are worth nothing already.
     """
@@ -68,7 +68,8 @@ def _revoke(container: str, cfg: Config) -> bool:
     if store is None:
         return False
     with store:
-        return store.revoke(container) > 0
+        dropped = store.drop_authority(container)
+        return store.revoke(container) > 0 or dropped
 
 
 def _remove_bundle(bundle: Bundle) -> bool:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from ...supervisor.ground.layout import AIRLOCK_PORT
+from collections.abc import Sequence
+
+from ...supervisor.ground.layout import AIRLOCK_PORT, handover_socket
 
 IDLE_SECONDS = 300
 
 
-def settings_for() -> dict[str, object]:
-    """The relay's own part: it reads its policy from the bundle."""
-    return {}
+def settings_for(runtime_dir: str = "", brokered: Sequence[str] = ()) -> dict[str, object]:
+    """The relay's own part: its policy is in the bundle.
+
+    Args:
+        runtime_dir: the container's; needed with `brokered`.
+        brokered: hosts, each as `host:port`, whose connections go to the vault, never out.
+    """
+    if not brokered:
+        return {}
+    return {"brokered": list(brokered), "handover": handover_socket(runtime_dir)}
 
 
 def listeners() -> list[dict[str, object]]:

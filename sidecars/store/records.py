@@ -42,6 +42,27 @@ class Item(NamedTuple):
         return f"Item({self.kind!r}, {self.scope!r}, {self.name!r}, version={self.version})"
 
 
+class Authority(NamedTuple):
+    """The certificate authority of one container (`vault/tls/authority.py` makes it); its repr never shows the key.
+
+    Attributes:
+        container: whose it is.
+        hosts: the only names that its certificates may be for.
+        root: the certificate that the container trusts, PEM; its key does not exist any more.
+        intermediate: the certificate that signs leaves, PEM.
+        key: the intermediate's private key, PEM.
+    """
+
+    container: str
+    hosts: tuple[str, ...]
+    root: bytes
+    intermediate: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"Authority({self.container!r}, {self.hosts!r})"
+
+
 class TokenInfo(NamedTuple):
     """One phantom token as the store knows it: `digest` is the SHA-256 of the token, which is not kept."""
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...supervisor.ground.errors import Exit, TerokError
 from .database import Database, Duplicate
-from .records import Entry, Item, LockedError, TokenInfo
+from .records import Authority, Entry, Item, LockedError, TokenInfo
 from .schema import APPLICATION_ID
 from .seal import SealBroken, Sealer
 from .tokens import digest
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 SECRET_MAX = 1 << 20
 """Bytes of one secret; a login's JSON has a few KiB."""
+
+AUTHORITY = "authority"
+"""The kind of the rows that hold containers' certificate authorities; they belong to no scope."""
 
 _CHECK = ("terok check", APPLICATION_ID)
 _COLUMNS = "CAST(kind AS TEXT), CAST(scope AS TEXT), CAST(name AS TEXT), meta, version, updated"
@@ -221,12 +224,12 @@ class Store:
         """Rows without their secrets, in order of kind, scope and name; needs no key.
 
         Args:
-            kind, scope: only these; None means any.
+            kind, scope: only these; None means any that the operator added: no authority.
         """
         rows = self._db.rows(
-            f"SELECT {_COLUMNS} FROM items WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR scope = ?2)"
-            " ORDER BY kind, scope, name",
-            (kind, scope),
+            f"SELECT {_COLUMNS} FROM items WHERE (kind = ?1 OR (?1 IS NULL AND kind <> ?3))"
+            " AND (?2 IS NULL OR scope = ?2) ORDER BY kind, scope, name",
+            (kind, scope, AUTHORITY),
         )
         return [_entry(row) for row in rows]
 
@@ -282,6 +285,41 @@ class Store:
         """Forget every token of one container; returns how many there were."""
         with self._db:
             return self._db.write("DELETE FROM tokens WHERE container = ?", (container,))
+
+    # -- authorities of containers --
+
+    def put_authority(self, container: str, authority: Authority) -> None:
+        """Seal the authority of a container, in place of the one that it had; raises LockedError without the key."""
+        sealed = {name: getattr(authority, name).decode("ascii") for name in ("root", "intermediate", "key")}
+        # the certificates stand in the secret too: what is not authenticated must not decide what a container trusts
+        secret = json.dumps({**sealed, "hosts": authority.hosts}).encode()
+        self.put(AUTHORITY, "", container, secret, {"hosts": authority.hosts, "root": sealed["root"]})
+
+    def authority(self, container: str) -> Authority | None:
+        """The authority of a container, or None when it has none.
+
+        Raises:
+            LockedError: no key.
+            TerokError: it was changed outside of terok.
+        """
+        item = self.get(AUTHORITY, "", container)
+        if item is None:
+            return None
+        try:
+            fields = json.loads(item.secret)
+            parts = (fields[name].encode("ascii") for name in ("root", "intermediate", "key"))
+            return Authority(container, tuple(fields["hosts"]), *parts)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise _changed(AUTHORITY, "", container) from None
+
+    def root_certificate(self, container: str) -> bytes | None:
+        """The certificate (PEM) that a container trusts, for showing it; None without one. Needs no key."""
+        entries = [entry for entry in self.describe(AUTHORITY) if entry.name == container]
+        return str(entries[0].meta.get("root", "")).encode() if entries else None
+
+    def drop_authority(self, container: str) -> bool:
+        """Delete the authority of a container: nothing is signed with it any more; True when there was one."""
+        return self.remove(AUTHORITY, "", container)
 
     # -- settings and tiers --
 

@@ -42,6 +42,8 @@ VAULT_PORT = 9419
 GATE_PORT = 9418
 DNS_PORT = 53
 AIRLOCK_PORT = 9440
+TLS_PORT = 9441
+"""Where rules lead connections to brokered hosts in every network mode but the airlock."""
 
 
 def check_name(name: str) -> str:
@@ -326,6 +328,11 @@ def containers_conf_dropin(environ: Mapping[str, str], *, uid: int | None = None
 def socket_path(runtime_dir: str, service: str) -> str:
     """A service's Unix socket in a container's runtime directory."""
     return os.path.join(runtime_dir, SOCKETS[service])
+
+
+def handover_socket(runtime_dir: str) -> str:
+    """Where a container's relay hands connections to its vault: beside the runtime directory, which containers see."""
+    return os.path.join(os.path.dirname(runtime_dir), ".handover", os.path.basename(runtime_dir))
 
 
 def container_env(runtime_dir: str) -> str:

@@ -33,12 +33,14 @@ def _close_on_failure(made: socket) -> None:
     os.close(made.detach())
 
 
-def listen_unix(path: str, mode: int = 0o666) -> int:
+def listen_unix(path: str, mode: int = 0o666, *, messages: bool = False) -> int:
     """A listening Unix socket at `path`, replacing a socket that was there; returns its descriptor.
 
     Access is decided by the directory above (0700 on the host): inside the container any user may connect.
+    `messages`: its connections keep message boundaries (unix(7), SOCK_SEQPACKET).
     """
-    made = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
+    kind = SOCK_SEQPACKET if messages else SOCK_STREAM
+    made = socket(AF_UNIX, kind | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
     try:
         try:
             os.unlink(path)

@@ -101,6 +101,7 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("sidecars.0.listeners.0.path", "/etc/vault.sock", "not a socket in the runtime directory"),
         ("sidecars.0.listeners.0.path", "/run/user/1/terok/web/" + "x" * 100, "not a socket in the runtime directory"),
         ("sidecars.0.listeners.0.kind", "abstract", "kind is unknown"),
+        ("sidecars.0.listeners.0.kind", "handover", "not the socket for hand-over"),
         ("sidecars.0.listeners.1.port", 0, "not a number from 1 to 65535"),
         ("sidecars.0.listeners.1.port", 65536, "not a number from 1 to 65535"),
         ("sidecars.0.listeners.1.port", "22", "wrong type"),
@@ -118,6 +119,16 @@ def test_each_wrong_value_is_refused_with_its_reason(path: str, value: Any, says
     change(path, value)(data)
     with pytest.raises(SidecarError, match=says):
         schema.parse(data)
+
+
+def test_the_socket_for_hand_over_lies_beside_the_runtime_directory() -> None:
+    data = copy.deepcopy(PLAIN)
+    data["sidecars"][0]["listeners"].append({"kind": "handover", "path": "/run/user/1/terok/.handover/web"})
+    assert schema.parse(data).sidecars[0].listeners[-1].kind == "handover"
+    for wrong in ("/run/user/1/terok/.handover/other", "/run/user/1/terok/web/handover", "/tmp/web"):
+        data["sidecars"][0]["listeners"][-1]["path"] = wrong
+        with pytest.raises(SidecarError, match="not the socket for hand-over"):
+            schema.parse(data)
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 3])

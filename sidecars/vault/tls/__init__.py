@@ -1,0 +1,1 @@
+"""TLS towards the container: its authority, its leaves, and connections to brokered hosts."""
