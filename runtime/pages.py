@@ -15,6 +15,7 @@ from . import usage
 from .kit import files
 from .kit.verb import Command
 from .parser import JSON, add, build
+from .project import schema
 from .verbs import BY_PATH, SHIELD_ALSO, Verb, below, roots
 
 PROGRAMS = ("terok", "terok-shield", "terok-sandbox", "terok-executor")
@@ -211,6 +212,7 @@ def install_tree(root: str, release: str) -> dict[str, list[str]]:
     """
     parts = {
         "share/man/man1": manual(release),
+        "share/terok": {schema.NAME: schema.text()},
         "share/bash-completion/completions": {prog: script("bash", prog) for prog in PROGRAMS},
         "share/zsh/site-functions": {f"_{prog}": script("zsh", prog) for prog in PROGRAMS},
         "share/fish/vendor_completions.d": {f"{prog}.fish": script("fish", prog) for prog in PROGRAMS},

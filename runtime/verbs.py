@@ -54,6 +54,8 @@ class Verb:
 
 RUN = (
     Verb("start", "agent.cli:start", "start an agent in this project, or continue where it was"),
+    Verb("init", "project.cli:init", "write a .terok.yml for this project"),
+    Verb("trust", "project.cli:trust", "show what a project's .terok.yml asks for, and trust it"),
     Verb("shell", "agent.cli:shell", "open a shell in a running container"),
     Verb("stop", "agent.cli:stop", "stop containers"),
     Verb("rm", "agent.cli:rm", "remove containers with their tokens and state"),

@@ -26,6 +26,7 @@ NAMES = argument("names", metavar="NAME", nargs="+", help="containers", values="
         help="the directory that the agent works in (default: the current one); :ro read-only",
         values="directories",
     ),
+    switch("--clone", "work on a clone that the scope's git gate serves, not on the directory itself"),
     argument("--image", metavar="IMAGE", help="an image of your own that has the agent"),
     argument("--login", choices=WAYS, help="what to do when the scope has no credential, instead of asking"),
     argument("--profiles", nargs="+", metavar="PROFILE", help="shield profiles", values="profiles"),
@@ -35,6 +36,10 @@ NAMES = argument("names", metavar="NAME", nargs="+", help="containers", values="
         help="network mode (default: airlock, or network.mode when it is not auto)",
         values="networks",
     ),
+    argument("--allow", metavar="TARGET", action="append", default=[], help="a further destination that it may reach"),
+    argument("--publish", metavar="PORT", action="append", default=[], help="publish a port, on 127.0.0.1 by default"),
+    argument("--mount", metavar="DIR:PATH[:ro]", action="append", default=[], help="a further directory of the host"),
+    argument("--env", metavar="NAME=VALUE", action="append", default=[], help="an environment variable"),
     switch("--restricted", "the agent asks before it acts; see terok run"),
     switch("--rm", "remove the container when it ends"),
     switch("--detach", "return as soon as it runs"),
@@ -51,22 +56,33 @@ def start(args: argparse.Namespace, env: Env) -> int:
 
     The first start makes what is missing: the scope's credential (asked for once), the agent's image, the container.
     The project is mounted at /workspace, and its files stay yours. The agent's settings and history are kept in a
-    volume of the scope. In the container the agent does not ask for permission, unless --restricted is given. Without
-    AGENT, the container of this project continues.
+    volume of the scope. A .terok.yml in the project completes what is not given here. In the container the agent does
+    not ask for permission, unless --restricted is given. Without AGENT, the container of this project continues, or the
+    agent that .terok.yml names starts.
     """
-    from .start import Order
+    import os
+
+    from .order import Order
     from .start import start as begin
 
+    missing = [text for text in args.env if "=" not in text[1:]]
+    if missing:  # podman would copy the host's value
+        raise TerokError(f"--env takes NAME=VALUE, not {missing[0]!r}.", code=Exit.USAGE)
     order = Order(
         agent=args.agent,
         scope=args.scope,
         name=args.name,
         workspace=args.workspace,
+        clone=args.clone,
         image=args.image,
         login=args.login,
         profiles=comma_separated(args.profiles),
         network=args.network,
         restricted=args.restricted,
+        allow=tuple(args.allow),
+        publish=tuple(args.publish),
+        mounts=tuple((mount, os.getcwd()) for mount in args.mount),
+        environment=tuple(args.env),
         rm=args.rm,
         detach=args.detach,
         words=tuple(args.words),

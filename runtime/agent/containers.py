@@ -12,6 +12,9 @@ from ...supervisor.ground.errors import Exit, TerokError
 from ..host import podman
 from .recipes import WORKSPACE
 
+LABEL_WORKSPACE, LABEL_FILE = "terok.workspace", "terok.project-file"
+"""Labels of a container: the project's directory, and the digest of the project file that it was made with."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -20,7 +23,8 @@ class Known:
     Attributes:
         name, image: Podman's words.
         state: `running`, `exited`, `created`, ...
-        workspace: the host's directory at `recipes.WORKSPACE`; None without.
+        workspace: the project's directory on the host; None without.
+        project_file: the digest of the project file that it was made with; empty without.
         command: what it runs.
         tty: it has a terminal.
     """
@@ -29,6 +33,7 @@ class Known:
     image: str
     state: str
     workspace: str | None
+    project_file: str
     command: tuple[str, ...]
     tty: bool
 
@@ -51,11 +56,13 @@ def look(name: str, environ: Mapping[str, str]) -> Known | None:
         document = json.loads(result.out)[0]
         mounts = {mount["Destination"]: mount["Source"] for mount in document["Mounts"]}
         config = document["Config"]
+        labels = config.get("Labels") or {}
         return Known(
             name=document["Name"],
             image=document["ImageName"],
             state=document["State"]["Status"],
-            workspace=mounts.get(WORKSPACE),
+            workspace=labels.get(LABEL_WORKSPACE) or mounts.get(WORKSPACE),
+            project_file=labels.get(LABEL_FILE, ""),
             command=tuple(config.get("Cmd") or ()),
             tty=bool(config.get("Tty")),
         )

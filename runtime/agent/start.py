@@ -8,49 +8,30 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NoReturn
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
-from ...supervisor.ground.layout import check_name, outer_uid
+from ...supervisor.ground.layout import GATE_PORT, check_name, outer_uid
+from ..host import publish
+from ..host.flags import parse
 from ..kit.env import Env
 from ..launch.prepare import prepare
+from ..launch.refusals import refuse
 from ..launch.request import Request
 from ..launch.resources import containers as prepared
-from . import containers, images, login, project
+from ..project import file as project_file
+from ..project import names, rights, trust
+from . import containers, images, login
+from .order import Order, fixed_at_creation, merged, ports, volumes
 from .recipes import HOME, RECIPES, UID, WORKSPACE, Recipe, recipe_of, tag
 
 CATATONIT = ("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/bin/catatonit")
 """Where distributions put the small init that `podman run --init` needs."""
 
-
-@dataclass(frozen=True)
-class Order:
-    """What the operator asked for.
-
-    Attributes:
-        agent: the agent's name; empty: the one whose container this project has.
-        scope, name, workspace: as in `project.describe`.
-        image: an image instead of the recipe's.
-        login: one of `login.WAYS`, or None to ask.
-        profiles, network, restricted: as in `launch.request.Request`.
-        rm: the container goes with its end.
-        detach: return when it runs instead of attaching the terminal.
-        words: further arguments for the agent.
-    """
-
-    agent: str
-    scope: str | None = None
-    name: str | None = None
-    workspace: str | None = None
-    image: str | None = None
-    login: str | None = None
-    profiles: tuple[str, ...] | None = None
-    network: str | None = None
-    restricted: bool = False
-    rm: bool = False
-    detach: bool = False
-    words: tuple[str, ...] = ()
+CLONING = 'url=$1; shift; [ -n "$(ls -A)" ] || git clone -- "$url" . || exit; exec "$@"'
+"""What runs before the agent in a container that works on a clone: the first start clones."""
 
 
 def start(order: Order, env: Env) -> NoReturn:
@@ -59,31 +40,61 @@ def start(order: Order, env: Env) -> NoReturn:
     Raises:
         TerokError: what is missing, with the command that helps.
     """
-    if not order.agent:
-        _again(order, env)
-    recipe = recipe_of(order.agent)
     home = env.environ.get("HOME", "/")
-    place = project.describe(
-        order.agent, os.getcwd(), home, scope=order.scope, name=order.name, workspace=order.workspace
+    where = names.describe("", os.getcwd(), home, scope=order.scope, name=order.name, workspace=order.workspace)
+    if not order.agent:
+        _again(order, where, env)
+    else:
+        place = names.describe(
+            order.agent, os.getcwd(), home, scope=order.scope, name=order.name, workspace=order.workspace
+        )
+        known = containers.look(check_name(place.container), env.environ)
+        if known is not None:
+            _continue(known, place, order, env)
+    found = project_file.read(where.workspace)
+    if found is not None:
+        trust.require(found, env.config, where.scope)
+        env.config = rights.apply(found.project, env.config)
+    whole = merged(order, found)
+    if not whole.agent:
+        raise TerokError(
+            f"{where.workspace} has no container yet.",
+            fix=f"terok start {' | '.join(RECIPES)}",
+            code=Exit.NOT_FOUND,
+        )
+    place = names.describe(
+        whole.agent, os.getcwd(), home, scope=whole.scope, name=whole.name, workspace=whole.workspace
     )
+    _begin(replace(whole, network=whole.network or network(env.config.network.mode)), place, found, env)
+
+
+def _begin(order: Order, place: names.Place, found: project_file.Found | None, env: Env) -> NoReturn:
+    """Make everything that is missing, and run."""
+    recipe = recipe_of(order.agent)
     check_name(place.scope)
-    known = containers.look(check_name(place.container), env.environ)
-    if known is not None:
-        _continue(known, place, order, env)
+    further = _further(order, env)
+    if order.clone and not os.path.isdir(env.layout.gate_home(place.scope).root):
+        raise TerokError(
+            f"--clone needs the git gate, and the scope {place.scope} has no mirror.",
+            fix=f"terok gate add {place.scope} URL",
+            code=Exit.NOT_FOUND,
+        )
 
     def image() -> str:
-        return order.image or _built(recipe, env)
+        return order.image or _built(recipe, order, place, env)
 
     login.ensure(env, order.agent, place.scope, order.login, image)
     name = image()
     made = prepare(
         Request(
-            place.container,
+            check_name(place.container),
             scope=place.scope,
             allow_missing=True,  # the operator chose to go without, or the agent needs no credential
             profiles=order.profiles,
-            network=order.network or network(env.config.network.mode),
+            network=order.network,
             restricted=order.restricted or env.config.restricted.always,
+            udp_ports=publish.udp_ports(parse([*further, name])),
+            allow=order.allow,
         ),
         env.config,
         env.environ,
@@ -91,8 +102,23 @@ def start(order: Order, env: Env) -> NoReturn:
     for note in made.notes:
         env.note(note)
     words = run_words(order, recipe, place, name, term=env.environ.get("TERM", "xterm"), root=outer_uid() == 0)
+    at = words.index("--workdir")
+    labels = ["--label", f"{containers.LABEL_WORKSPACE}={place.workspace}"]
+    labels += ["--label", f"{containers.LABEL_FILE}={found.digest}"] if found is not None else []
     env.note(f"{place.container}: {order.agent} in {place.workspace}, scope {place.scope}.")
-    containers.become(["run", *made.flags, *words], env.environ)
+    containers.become(["run", *made.flags, *labels, *words[:at], *further, *words[at:]], env.environ)
+
+
+def _further(order: Order, env: Env) -> list[str]:
+    """Podman's words for mounts, ports and variables, checked as those of `terok run`."""
+    words = [word for volume in volumes(order, env.environ.get("HOME", "/")) for word in ("--volume", volume)]
+    words += [word for port in ports(order) for word in ("--publish", port)]
+    words += [word for variable in order.environment for word in ("--env", variable)]
+    parsed = parse([*words, "IMAGE"])
+    refuse(parsed, env.layout)
+    if order.network == "airlock":
+        publish.refuse_in_airlock(parsed)
+    return words
 
 
 def network(configured: str) -> str:
@@ -100,34 +126,40 @@ def network(configured: str) -> str:
     return "airlock" if configured == "auto" else configured
 
 
-def _again(order: Order, env: Env) -> NoReturn:
-    """Without an agent's name: the container that has this directory as its workspace."""
-    place = project.describe("", os.getcwd(), env.environ.get("HOME", "/"), scope=None, name=None, workspace=None)
+def _again(order: Order, where: names.Place, env: Env) -> None:
+    """Without an agent's name: continue the container of this directory; return when there is none."""
     looked = [containers.look(name, env.environ) for name in prepared(env.config)]
-    here = [container for container in looked if container and container.workspace == place.workspace]
+    here = [container for container in looked if container and container.workspace == where.workspace]
     if order.name is not None:
         here = [container for container in here if container.name == order.name]
-    if len(here) != 1:
-        names = ", ".join(container.name for container in here)
+    if len(here) > 1:
         raise TerokError(
-            f"{place.workspace} has {'several containers: ' + names if here else 'no container yet'}.",
-            fix="terok start --name NAME" if here else f"terok start {' | '.join(RECIPES)}",
-            code=Exit.USAGE if here else Exit.NOT_FOUND,
+            f"{where.workspace} has several containers: {', '.join(container.name for container in here)}.",
+            fix="terok start --name NAME",
+            code=Exit.USAGE,
         )
-    _continue(here[0], place, order, env)
+    if here:
+        _continue(here[0], where, order, env)
 
 
-def _built(recipe: Recipe, env: Env) -> str:
-    """The recipe's image, built when it is not there."""
+def _built(recipe: Recipe, order: Order, place: names.Place, env: Env) -> str:
+    """The image of the project's Containerfile, else the recipe's; each is built when it is not there."""
     base = env.config.agents.base_image
-    name = tag(recipe, base)
-    if not images.exists(name, env.environ):
+    text = order.containerfile
+    own = tag(recipe, base)
+    if (not text or images.ARGUMENT in text) and not images.exists(own, env.environ):
         env.note(f"Building the image for {recipe.agent} from {recipe.base or base}, once, with Podman's own network.")
         images.build(recipe, base, env.environ)
+    if not text:
+        return own
+    name = images.project_tag(place.scope, text, own)
+    if not images.exists(name, env.environ):
+        env.note("Building the project's image, once, with Podman's own network.")
+        images.build_text(name, text, env.environ, agent_image=own)
     return name
 
 
-def run_words(order: Order, recipe: Recipe, place: project.Project, image: str, *, term: str, root: bool) -> list[str]:
+def run_words(order: Order, recipe: Recipe, place: names.Place, image: str, *, term: str, root: bool) -> list[str]:
     """What follows terok's own flags in `podman run`; pure but for the look for an init.
 
     Args:
@@ -144,10 +176,15 @@ def run_words(order: Order, recipe: Recipe, place: project.Project, image: str, 
     if any(os.path.exists(path) for path in CATATONIT):
         words.append("--init")
     words += ["--user", "0:0"] if root else ["--userns", f"keep-id:uid={UID},gid={UID}"]
-    # z: on SELinux hosts the files get a label that containers may use; elsewhere it does nothing
-    words += ["--volume", f"{place.workspace}:{WORKSPACE}:{'z' if place.writable else 'ro,z'}"]
+    if order.clone:
+        words += ["--volume", f"{clone_volume(place)}:{WORKSPACE}"]
+    else:
+        # z: on SELinux hosts the files get a label that containers may use; elsewhere it does nothing
+        words += ["--volume", f"{place.workspace}:{WORKSPACE}:{'z' if place.writable else 'ro,z'}"]
     words += ["--volume", f"{volume(place)}:{HOME}", "--env", f"HOME={HOME}", "--env", f"TERM={term}"]
     words += ["--workdir", WORKSPACE, image]
+    if order.clone:
+        words += ["sh", "-c", CLONING, "clone", f"http://127.0.0.1:{GATE_PORT}/{place.scope}.git"]
     return [*words, *command(order, recipe)]
 
 
@@ -156,12 +193,17 @@ def command(order: Order, recipe: Recipe) -> list[str]:
     return [*recipe.command, *(() if order.restricted else recipe.unattended), *order.words]
 
 
-def volume(place: project.Project) -> str:
+def volume(place: names.Place) -> str:
     """The volume that holds the scope's home directory: settings, history, caches; no credential is in it."""
     return f"terok-{place.scope}-home"
 
 
-def _continue(known: containers.Known, place: project.Project, order: Order, env: Env) -> NoReturn:
+def clone_volume(place: names.Place) -> str:
+    """The volume that holds the clone of a container which works on one."""
+    return f"terok-{place.container}-clone"
+
+
+def _continue(known: containers.Known, place: names.Place, order: Order, env: Env) -> NoReturn:
     """Go on with a container that is there already: this process becomes podman."""
     if known.workspace != place.workspace:
         raise TerokError(
@@ -169,14 +211,27 @@ def _continue(known: containers.Known, place: project.Project, order: Order, env
             fix=f"terok start {order.agent} --name ANOTHER, or terok rm {known.name}",
             code=Exit.REFUSED,
         )
-    if order.image or order.profiles or order.network or order.words:
+    if fixed_at_creation(order):
         raise TerokError(
-            f"The container {known.name} exists; its image, profiles, network and command stay as they are.",
+            f"The container {known.name} exists; its image, network, mounts and command stay as they are.",
             fix=f"terok start {order.agent} without these options, or terok rm {known.name} first",
             code=Exit.REFUSED,
         )
+    _tell_of_changes(known, place, env)
     if order.detach:
         containers.become(["start", "--", known.name], env.environ)
     if known.running:
         containers.become(["attach", "--", known.name], env.environ)
     containers.become(["start", "--attach", "--interactive", "--", known.name], env.environ)
+
+
+def _tell_of_changes(known: containers.Known, place: names.Place, env: Env) -> None:
+    """A container keeps what its project file said when it was made; say so when the file says something else now."""
+    try:
+        found = project_file.read(place.workspace)
+    except TerokError as error:
+        env.note(str(error))
+        return
+    if known.project_file != (found.digest if found is not None else ""):
+        line = paste.command("terok", "rm", known.name)
+        env.note(f"The project file has changed since {known.name} was made. To use it: {line}, and start again.")

@@ -98,17 +98,8 @@ def parse(text: str, path: str, kinds: Mapping[str, str]) -> dict[str, object]:
     Raises:
         TerokError: not YAML, not a mapping of sections, an unknown or repeated key, or a wrong value.
     """
-    if len(text) > SIZE_MAX:
-        raise TerokError(f"{path} is too large for a configuration file.", code=Exit.USAGE)
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = f"is not YAML: {getattr(error, 'problem', None) or error}."
-        _refuse(path, mark, what)
+    root = _compose(text, path)
     values: dict[str, object] = {}
-    if root is None:
-        return values
     sections: dict[str, list[str]] = {}
     for dotted in kinds:
         section, _, name = dotted.partition(".")
@@ -123,8 +114,38 @@ def parse(text: str, path: str, kinds: Mapping[str, str]) -> dict[str, object]:
     return values
 
 
-def _pairs(node: yaml.Node, path: str, prefix: str, allowed: list[str]) -> list[tuple[str, yaml.Node]]:
-    if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
+def parse_flat(text: str, path: str, checks: Mapping[str, Callable[[object], object]]) -> dict[str, object]:
+    """The values that a file without sections sets.
+
+    Args:
+        text, path: as in `parse`.
+        checks: for every key what returns its checked value or raises ValueError(expected).
+
+    Raises:
+        TerokError: as `parse`.
+    """
+    values: dict[str, object] = {}
+    for name, node in _pairs(_compose(text, path), path, "", list(checks)):
+        try:
+            values[name] = checks[name](_plain(node))
+        except ValueError as error:
+            _refuse(path, node.start_mark, f"{name} must be {error}.")
+    return values
+
+
+def _compose(text: str, path: str) -> yaml.Node | None:
+    if len(text) > SIZE_MAX:
+        raise TerokError(f"{path} is too large for a configuration file.", code=Exit.USAGE)
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = f"is not YAML: {getattr(error, 'problem', None) or error}."
+        _refuse(path, mark, what)
+
+
+def _pairs(node: yaml.Node | None, path: str, prefix: str, allowed: list[str]) -> list[tuple[str, yaml.Node]]:
+    if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"):
         return []
     if not isinstance(node, yaml.MappingNode):
         _refuse(path, node.start_mark, f"{prefix.rstrip('.') or 'the file'} must be a mapping of keys to values.")

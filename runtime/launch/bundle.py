@@ -48,7 +48,17 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
     if confined:
         who.notes.append(f"{confined.summary}. `terok setup` shows how to change that.")
     works = cfg.shield.dns != "static" and confined is None
-    shield = _shield(plan, cfg, profiles, network, bundle, resources, dnsmasq_works=works, udp_ports=request.udp_ports)
+    shield = _shield(
+        plan,
+        cfg,
+        profiles,
+        network,
+        bundle,
+        resources,
+        dnsmasq_works=works,
+        udp_ports=request.udp_ports,
+        allow=request.allow,
+    )
     mounts = _home_files(who, bundle, read_only=request.restricted)
     pinned = services.known_hosts(cfg.layout, plan.scope) if plan.ssh else ""
     if pinned:
@@ -96,6 +106,7 @@ def _shield(
     *,
     dnsmasq_works: bool,
     udp_ports: Sequence[int],
+    allow: Sequence[str],
 ) -> Shield | None:
     if not plan.shield:
         return None
@@ -107,6 +118,7 @@ def _shield(
         resources=resources,
         dnsmasq_works=dnsmasq_works,
         udp_ports=udp_ports,
+        allow=allow,
     )
 
 

@@ -41,10 +41,10 @@ WIRING: tuple[Argument | OneOf, ...] = (
 
 def _request(args: argparse.Namespace, env: Env, words: Words, *, once: bool) -> Request:
     from ..host.publish import udp_ports
-    from ..kit import project
+    from ..project import here
     from .request import Request
 
-    env.config = project.apply(env.config, os.getcwd())
+    env.config = here.applied(env.config, os.getcwd())
     restricted = args.restricted or env.config.restricted.always
     if restricted and args.no_shield and args.program == "terok-executor":
         raise TerokError(

@@ -22,6 +22,7 @@ class Request:
     udp_ports: ports of the container that podman publishes for UDP.
     allow_missing: prepare although the scope, or the credential of an agent that is wanted, does not exist.
     own_seccomp: the operator brings a seccomp profile.
+    allow: targets that may be reached besides the profiles'.
     once: the bundle is of no use after the container: it is deleted when Podman removes it.
     """
 
@@ -39,6 +40,7 @@ class Request:
     allow_missing: bool = False
     own_seccomp: bool = False
     once: bool = False
+    allow: tuple[str, ...] = ()
 
 
 def decide(request: Request, cfg: Config) -> tuple[WiringPlan, list[str]]:

@@ -71,6 +71,7 @@ def shield_files(
     resources: PerContainerResources,
     dnsmasq_works: bool,
     udp_ports: Sequence[int] = (),
+    allow: Sequence[str] = (),
 ) -> Shield:
     """Write the firewall's files into the bundle and return where they are.
 
@@ -84,6 +85,7 @@ def shield_files(
     written = shield_bundle.prepare(
         bundle,
         profiles=profiles,
+        also=allow,
         user_profiles=cfg.layout.profiles,
         forwarder=network.forwarder,
         features=dnsmasq_features() if dnsmasq_works else dnsmasq.Features(),

@@ -90,6 +90,7 @@ def prepare(
     audit_group: int | None = None,
     in_airlock: bool = False,
     own: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the shield's files into a bundle, with what `allow` and `deny` recorded there before.
 
@@ -103,6 +104,7 @@ def prepare(
         published_udp: UDP ports that the container publishes.
         audit_group: NFLOG group of the audit sidecar.
         own: the host's own addresses, which names do not open.
+        also: targets besides those of the profiles.
         in_airlock: the container has the airlock's network; names keep the addresses that they had there before.
 
     Returns:
@@ -111,7 +113,7 @@ def prepare(
     Raises:
         TerokError: a profile is missing or wrong, or a list in the bundle is.
     """
-    base = load(profiles, user_profiles)
+    base = unique([*load(profiles, user_profiles), *map(parse, also)])
     model = Model(
         allowed=unique([*base, *read_list(bundle.live_allowed)]),
         denied=unique(read_list(bundle.deny_list)),

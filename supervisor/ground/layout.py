@@ -258,6 +258,7 @@ class Layout:
     vault_audit = _Below("data", "vault", "audit.jsonl")
     vault_usage = _Below("data", "vault", "usage.db")
     gate = _Below("data", "gate")
+    trust = _Below("data", "trust")
     unlocked_key = _Below("runtime", ".vault", "key")
     config_file = _Below("config", "config.yml")
     profiles = _Below("config", "shield", "profiles")
@@ -265,6 +266,12 @@ class Layout:
 
     agents = _Below("data", "agents")
     logins = _Below("runtime", ".auth")
+
+    def trust_file(self, directory: str) -> str:
+        """What the operator trusts in a project, whose directory is absolute and without links."""
+        from hashlib import sha256  # 5 ms that hooks and the supervisor do not need
+
+        return os.path.join(self.trust, sha256(os.fsencode(directory)).hexdigest() + ".json")
 
     def hook(self, stage: str) -> str:
         """The OCI hook descriptor of one stage."""

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terok_host.runtime.agent import project, recipes
-from terok_host.runtime.agent.start import Order, command, network, run_words, volume
+from terok_host.runtime.agent import recipes
+from terok_host.runtime.agent.order import Order
+from terok_host.runtime.agent.start import command, network, run_words, volume
+from terok_host.runtime.project import names
 from terok_host.sidecars.roster import files as roster
 from terok_host.sidecars.roster.compile import compile_files
 from terok_host.supervisor.ground.errors import Exit, TerokError
@@ -20,9 +22,9 @@ from terok_host.supervisor.ground.layout import check_name
 CLAUDE = recipes.RECIPES["claude"]
 
 
-def describe(directory: Path, home: Path, **given_options: str | None) -> project.Project:
+def describe(directory: Path, home: Path, **given_options: str | None) -> names.Place:
     options: dict[str, str | None] = {"scope": None, "name": None, "workspace": None, **given_options}
-    return project.describe(
+    return names.describe(
         "claude",
         str(directory),
         str(home),
@@ -74,7 +76,7 @@ def test_names_come_from_the_directory(tmp_path: Path) -> None:
 
 @given(st.text(max_size=120))
 def test_every_directory_gives_a_usable_name(text: str) -> None:
-    assert check_name(project.slug(text))
+    assert check_name(names.slug(text))
 
 
 @pytest.mark.parametrize("given_text", ["ro", "rw"])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from terok_host.runtime.care import config as config_cli
-from terok_host.runtime.kit import config, config_file, project
+from terok_host.runtime.kit import config, config_file
 from terok_host.runtime.kit.config_edit import put
-from terok_host.supervisor.ground.errors import Exit, TerokError
 from terok_host.supervisor.ground.layout import Layout
 
 LAYOUT = Layout("/d", "/r", "/c")
@@ -87,50 +84,3 @@ def test_show_prints_a_file_that_means_the_same() -> None:
         "shield.forwarder": "10.0.2.2#5353",
         "restricted.memory": "2g",
     }
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "network: {mode: none}",
-        "shield: {enabled: true, profiles: [a]}",
-        "shield: {profiles: []}",
-        "vault: {enabled: false}",
-        "restricted: {always: true, memory: 512m, pids: 10}",
-        "agents: {default: [claude]}",
-    ],
-)
-def test_a_project_may_narrow(tmp_path: Path, text: str) -> None:
-    (tmp_path / project.FILE).write_text(text)
-    cfg = config.build(LAYOUT, {"shield.profiles": ("a", "b")})
-    assert project.apply(cfg, str(tmp_path)) != cfg or "enabled: true" in text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "network: {mode: bridge}",
-        "shield: {enabled: false}",
-        "shield: {profiles: [a, c]}",
-        "shield: {forwarder: 10.0.0.1}",
-        "restricted: {always: false}",
-        "restricted: {memory: 64g}",
-        "restricted: {memory: nonsense}",
-        "restricted: {pids: 100000}",
-        "paths: {data: /x}",
-        "services: {mode: tcp}",
-        "agents: {default: [gh]}",
-        "agents: {default: null}",
-    ],
-)
-def test_a_project_may_not_widen(tmp_path: Path, text: str) -> None:
-    (tmp_path / project.FILE).write_text(text)
-    given = {"shield.profiles": ("a", "b"), "restricted.always": True, "agents.default": ("claude",)}
-    with pytest.raises(TerokError) as caught:
-        project.apply(config.build(LAYOUT, given), str(tmp_path))
-    assert caught.value.code == Exit.REFUSED
-
-
-def test_without_a_project_file_nothing_changes(tmp_path: Path) -> None:
-    cfg = config.Config(LAYOUT)
-    assert project.apply(cfg, str(tmp_path)) is cfg

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from terok_host.runtime import launch
 from terok_host.runtime.care import config
-from terok_host.runtime.kit import config_file, project
+from terok_host.runtime.kit import config_file
 from terok_host.runtime.kit.config import Config, RestrictedConfig, keys, kinds
 from terok_host.runtime.launch import restricted
+from terok_host.runtime.project import file as project_file
 from terok_host.supervisor.ground.layout import Layout
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -52,5 +53,9 @@ def test_the_configuration_page_has_the_defaults_and_what_projects_may_set() -> 
     assert config.values_of(cfg).keys() == values.keys()
     for name, field in keys().items():
         assert field.metadata["doc"] in text, name
-    for name in project.NARROWER:
+
+
+def test_the_configuration_page_has_every_key_of_a_project_file() -> None:
+    text = (DOCS / "configuration.md").read_text()
+    for name in list(project_file.keys()):
         assert f"`{name}`" in text, name

@@ -12,8 +12,8 @@ _LENGTH_MAX = 40
 
 
 @dataclass(frozen=True)
-class Project:
-    """One project and the container of one agent in it.
+class Place:
+    """Where one agent works in one project.
 
     Attributes:
         scope: whose credentials, keys and mirrors the container may use.
@@ -30,7 +30,7 @@ class Project:
 
 def describe(
     agent: str, directory: str, home: str, *, scope: str | None, name: str | None, workspace: str | None
-) -> Project:
+) -> Place:
     """Names for an agent in a project.
 
     Args:
@@ -65,7 +65,7 @@ def describe(
         )
     word = slug(os.path.basename(real))
     chosen = scope or word
-    return Project(chosen, name or f"{word}-{agent}", real, mode != "ro")
+    return Place(chosen, name or f"{word}-{agent}", real, mode != "ro")
 
 
 def slug(text: str) -> str:

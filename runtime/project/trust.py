@@ -1,0 +1,110 @@
+"""Remembers, by content, which project files the operator has trusted; shows what changed since."""
+
+from __future__ import annotations
+
+import os
+
+from ...supervisor.ground import paste
+from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import Layout
+from ..kit import files
+from ..kit.config import Config
+from . import FILE, rights
+from .file import Found, read
+from .rights import Widening
+
+
+def is_trusted(layout: Layout, found: Found) -> bool:
+    """Whether the operator has trusted exactly this content in this directory."""
+    return _remembered(layout, found.directory).get("digest") == found.digest
+
+
+def remember(layout: Layout, found: Found) -> None:
+    """Trust this content in this directory, and nothing else there."""
+    files.make_dir(layout.trust)
+    record = {
+        "directory": found.directory,
+        "digest": found.digest,
+        "text": found.text,
+        "containerfile": found.containerfile,
+    }
+    files.write_json(layout.trust_file(found.directory), record)
+
+
+def forget(layout: Layout, directory: str) -> bool:
+    """Trust nothing in a directory; whether something was trusted there."""
+    try:
+        os.unlink(layout.trust_file(os.path.realpath(directory)))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def diff(layout: Layout, found: Found) -> list[str]:
+    """Both files as a unified diff to what was trusted last, without anything that a terminal would act on."""
+    import difflib  # 6 ms
+
+    before = _remembered(layout, found.directory)
+    lines: list[str] = []
+    pairs = [(FILE, before.get("text", ""), found.text)]
+    pairs.append((found.project.containerfile or "Containerfile", before.get("containerfile", ""), found.containerfile))
+    for name, old, new in pairs:
+        if old != new:
+            lines += difflib.unified_diff(
+                old.splitlines(), new.splitlines(), f"trusted/{name}", f"now/{name}", lineterm=""
+            )
+    return [escaped(line) for line in lines]
+
+
+def escaped(line: str) -> str:
+    """A line whose control, format and bidirectional characters stand as escapes."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in line
+    )
+
+
+def judged(found: Found, cfg: Config, default_scope: str, *, only: frozenset[str] | None = None) -> list[Widening]:
+    """What a file asks for beyond the configuration and is not trusted for.
+
+    Args:
+        found: the file.
+        cfg: the operator's configuration.
+        default_scope: the scope that the project has without the file.
+        only: the keys that the caller takes from the file; None: all.
+    """
+    asked = rights.widenings(found.project, cfg, default_scope)
+    asked = [each for each in asked if only is None or each.key in only]
+    return [] if not asked or is_trusted(cfg.layout, found) else asked
+
+
+def require(found: Found, cfg: Config, default_scope: str, *, only: frozenset[str] | None = None) -> None:
+    """Raise TerokError (REFUSED) when a file asks for something that it is not trusted for; arguments as `judged`."""
+    asked = judged(found, cfg, default_scope, only=only)
+    if asked:
+        more = f" and {len(asked) - 3} more" if len(asked) > 3 else ""
+        listed = "; ".join(escaped(each.sentence) for each in asked[:3])
+        raise TerokError(
+            f"The project file {escaped(found.path)} asks for what only you can allow: {listed}{more}.",
+            fix=paste.command("terok", "trust", found.directory) or "terok trust in that directory",
+            code=Exit.REFUSED,
+        )
+
+
+def applied(cfg: Config, directory: str) -> Config:
+    """The configuration with the keys that `terok run` and `terok prepare` take from a directory's project file.
+
+    Raises:
+        TerokError: the file is wrong (USAGE), or asks for more without being trusted (REFUSED).
+    """
+    found = read(directory)
+    if found is None:
+        return cfg
+    require(found, cfg, "", only=frozenset(rights.CONFIGURED))
+    return rights.apply(found.project, cfg)
+
+
+def _remembered(layout: Layout, directory: str) -> dict[str, str]:
+    record = files.read_json(layout.trust_file(directory))
+    if not isinstance(record, dict) or record.get("directory") != directory:
+        return {}
+    return {name: value for name, value in record.items() if isinstance(value, str)}
