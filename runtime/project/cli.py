@@ -109,7 +109,7 @@ def trust(args: argparse.Namespace, env: Env) -> int:
     if known or not asked or args.show:
         return Exit.OK
     if env.out.json_output or not sys.stdin.isatty():
-        env.note("terok: not trusted. Fix: terok trust --yes")
+        env.note("Not trusted: there is no terminal to ask at. `terok trust --yes` trusts it.")
         return Exit.MANUAL
     print("Trust this content? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from terok_host.sidecars.store import keys
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab import scope
 from tests.lab.house import House
 from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
+from tests.standins.forge import PASSWORD, HttpsForge
+from tests.standins.gate import git, make_upstream
+from tests.standins.stores import unlocked
 from tests.standins.upstream import Upstream
 
 AGENT = """\
@@ -58,9 +63,7 @@ def place(house: House, nothing_left: None) -> Iterator[Path]:
     house.terok("rm", "--force", CONTAINER, check=False)
     house.podman("volume", "rm", "--force", f"terok-{PROJECT}-home", check=False)
     house.terok("vault", "remove", PROJECT, scope.PROVIDER, check=False)
-    for file in directory.iterdir():
-        file.unlink()
-    directory.rmdir()
+    shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -200,3 +203,76 @@ def test_rm_takes_tokens_and_bundle_with_the_container(house: House, place: Path
     house.terok("rm", "--force", CONTAINER)
     assert house.podman("container", "exists", CONTAINER, check=False).returncode == 1
     assert not os.path.exists(house.bundle(CONTAINER).root)
+
+
+def test_a_project_file_counts_after_trust(house: House, place: Path, image: str) -> None:
+    (place / "docs").mkdir(exist_ok=True)
+    (place / "Containerfile").write_text(f"FROM {image}\nRUN echo made >/made\n")
+    text = (
+        "agent: claude\ncontainerfile: Containerfile\nenvironment: {GREETING: hello there}\nallow: [a.example:8443]\n"
+    )
+    (place / ".terok.yml").write_text(text + "mounts: ['docs:/docs:ro']\n")
+    refused = house.terok("start", "--login", "none", "--detach", cwd=place, check=False)
+    assert refused.returncode == Exit.REFUSED
+    assert f"fix: terok trust {place}" in refused.stderr
+    assert house.podman("container", "exists", CONTAINER, check=False).returncode == 1
+    shown = house.terok("trust", cwd=place, check=False)
+    assert shown.returncode == Exit.MANUAL
+    assert "+environment: {GREETING: hello there}" in shown.stdout
+    assert "+RUN echo made >/made" in shown.stdout
+    asking = Terminal(house, [str(house.program), "trust"], place)
+    asking.until("Trust this content? [y/N]")
+    asking.type("y\r")
+    assert asking.end() == 0
+    house.terok("start", "--login", "none", "--detach", cwd=place, timeout=110)
+    inside = house.terok("shell", CONTAINER, "--", "sh", "-c", "cat /made; echo $GREETING; ls -d /docs").stdout
+    assert inside.split() == ["made", "hello", "there", "/docs"]
+    assert "a.example " in house.terok("shield", "resolve", CONTAINER).stdout
+    # the agent changes the file: the container that exists goes on, and a new one needs trust again
+    (place / ".terok.yml").write_text(text + "scope: another\n")
+    house.terok("stop", CONTAINER)
+    again = house.terok("start", "--detach", cwd=place)
+    assert "The project file has changed" in again.stderr
+    house.terok("rm", "--force", CONTAINER)
+    assert house.terok("start", "--detach", cwd=place, check=False).returncode == Exit.REFUSED
+    house.podman("rmi", "--force", "--ignore", *images_of_projects(house))
+
+
+def images_of_projects(house: House) -> list[str]:
+    listed = house.podman("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+    return [name for name in listed if name.startswith("localhost/terok-project-")]
+
+
+def test_a_clone_through_the_gate_leaves_the_directory_alone(house: House, place: Path, image: str) -> None:
+    words = ("start", "claude", "--image", image, "--login", "none", "--detach", "--clone")
+    missing = house.terok(*words, cwd=place, check=False)
+    assert missing.returncode == Exit.NOT_FOUND
+    assert f"terok gate add {PROJECT} URL" in missing.stderr
+    root = house.base / "forge"
+    root.mkdir()
+    make_upstream(root / "toy.git")
+    forge = HttpsForge(root, house.base)
+    try:
+        if not os.path.exists(house.layout.vault_key):
+            keys.create_vault(house.layout)
+        with unlocked(house.layout) as store:
+            store.put("credential", PROJECT, "localhost", PASSWORD.encode(), {"auth": "basic"})
+        house.terok("gate", "add", PROJECT, f"{forge.url}/toy.git", "--ca-file", str(forge.ca_file))
+        house.terok(*words, cwd=place)
+        log = house.terok("shell", CONTAINER, "--", "sh", "-c", WAIT_FOR_CLONE).stdout
+        assert log == git("log", "-1", "--format=%H", cwd=root / "toy.git").stdout
+        assert list(place.iterdir()) == []
+        # another start finds the container by the directory, and the clone as it was
+        house.terok("stop", CONTAINER)
+        house.terok("start", "--detach", cwd=place)
+        assert house.terok("shell", CONTAINER, "--", "sh", "-c", WAIT_FOR_CLONE).stdout == log
+    finally:
+        house.terok("rm", "--force", CONTAINER, check=False)
+        house.podman("volume", "rm", "--force", f"terok-{CONTAINER}-clone")
+        house.terok("gate", "remove", PROJECT, "--yes", check=False)
+        house.terok("vault", "remove", PROJECT, "localhost", check=False)
+        forge.close()
+
+
+WAIT_FOR_CLONE = "until [ -e agent-was-here ]; do :; done; git log -1 --format=%H"
+"""The agent writes its file once the clone is there; the test's timeout bounds the wait."""
