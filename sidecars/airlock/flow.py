@@ -13,11 +13,11 @@ import struct
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from ..kit import hello
 from ..kit.dial import Endpoint
 from ..kit.reactor import ERROR, HANGUP, READ, WRITE, Timer
 from ..kit.refusal import Refused
 from ..shield.special import HOST_NAME
-from . import hello
 from .duct import AGAIN, DONE, PIPE, READ_SIZE, Duct
 from .duct import READ as SOURCE
 from .duct import WRITE as TARGET
