@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ...sidecars.kit.dial import make_context
+from ...sidecars.kit.tls import client_context
 from ...sidecars.login import refresh
 from ...sidecars.roster import catalog
 from ...sidecars.roster.model import Check, Provider
@@ -102,7 +102,7 @@ def _get(url: str, headers: dict[str, str], ca: str) -> tuple[int, str]:
 
     try:
         with (
-            httpx.Client(verify=make_context(ca), timeout=SECONDS, trust_env=False, follow_redirects=False) as client,
+            httpx.Client(verify=client_context(ca), timeout=SECONDS, trust_env=False, follow_redirects=False) as client,
             client.stream("GET", url, headers=headers) as answer,
         ):
             return answer.status_code, answer.reason_phrase

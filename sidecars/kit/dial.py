@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from . import addresses, limits
-from .reactor import READ, WRITE, Reactor, Timer
+from .reactor import WRITE, Reactor, Timer
 from .refusal import Refusal
 from .stream import Stream
-from .tls import TlsStream
+
+if TYPE_CHECKING:
+    import ssl
 
 Address = tuple[int, tuple[str, int]]
 """Address family and socket address."""
@@ -76,7 +78,9 @@ class Dialer:
         """The TLS context that trusts `ca` (a file), or the system's authorities when it is empty."""
         context = self._contexts.get(ca)
         if context is None:
-            context = self._contexts[ca] = make_context(ca)
+            from .tls import client_context
+
+            context = self._contexts[ca] = client_context(ca)
         return context
 
     def dial(self, endpoint: Endpoint, done: Connected) -> None:
@@ -140,46 +144,10 @@ class Dialer:
             return
         try:
             context = self.context(endpoint.ca) if endpoint.tls else None
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             done(None, Refusal(502, "ca-bundle", f"The CA bundle could not be read: {error}."))
             return
         _Attempts(self._reactor, endpoint, usable, context, done).start()
-
-
-def make_context(ca: str) -> ssl.SSLContext:
-    """A client context that verifies names and chains, speaks TLS 1.2 and later, and offers HTTP/1.1."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if ca:
-        context.load_verify_locations(cafile=ca)
-        return context
-    for cafile, capath in trust_stores():
-        if capath and any(name.endswith(".0") for name in os.listdir(capath)):
-            # a hashed directory is read one authority at a time: the whole bundle costs 30 ms and 3 MB
-            context.load_verify_locations(capath=capath)
-            return context
-        if cafile:
-            context.load_verify_locations(cafile=cafile)
-            return context
-    context.load_default_certs()
-    return context
-
-
-def trust_stores() -> list[tuple[str, str]]:
-    """(bundle file, hashed directory) of the system's authorities that exist here; either may be empty."""
-    paths = ssl.get_default_verify_paths()
-    candidates = [
-        (paths.cafile or "", paths.capath or ""),
-        ("", "/etc/ssl/certs"),
-        ("/etc/pki/tls/certs/ca-bundle.crt", ""),
-        ("/etc/ssl/cert.pem", ""),
-    ]
-    return [
-        (cafile if os.path.isfile(cafile) else "", capath if os.path.isdir(capath) else "")
-        for cafile, capath in candidates
-        if os.path.isfile(cafile) or os.path.isdir(capath)
-    ]
 
 
 class _Attempts:
@@ -190,7 +158,8 @@ class _Attempts:
     ) -> None:
         self._reactor, self._endpoint, self._left, self._context = reactor, endpoint, left, context
         self._done: Connected | None = done
-        self._open: dict[int, socket.socket] = {}
+        self._open: dict[socket.socket, Callable[[], None]] = {}
+        """What is under way, and how it is forgotten."""
         self._error = Refusal(
             504, "upstream-timeout", f"{endpoint.host} did not answer within {limits.CONNECT_SECONDS:g} s."
         )
@@ -222,8 +191,9 @@ class _Attempts:
             sock.close()
             self._failed(None, self._refused(error))
             return
-        self._open[sock.fileno()] = sock
-        self._reactor.watch(sock.fileno(), WRITE, lambda _events: self._connected(sock))
+        fd = sock.fileno()
+        self._open[sock] = lambda: self._reactor.forget(fd)
+        self._reactor.watch(fd, WRITE, lambda _events: self._connected(sock))
 
     def _refused(self, error: OSError) -> Refusal:
         return Refusal(
@@ -235,45 +205,46 @@ class _Attempts:
         if number:
             self._failed(sock, self._refused(OSError(number, os.strerror(number))))
         elif self._context is None:
-            self._won(sock, tls=False)
+            self._drop(sock)
+            self._won(Stream(self._reactor, sock, None))
         else:
-            fd = sock.fileno()
-            self._reactor.forget(fd)
-            del self._open[fd]
-            try:
-                # bytes, not str: a str would import the IDNA codec, which Landlock does not let us read
-                secure = self._context.wrap_socket(
-                    sock,
-                    server_hostname=self._endpoint.host.encode("ascii"),
-                    do_handshake_on_connect=False,
-                    suppress_ragged_eofs=False,
-                )
-            except OSError as error:
-                sock.close()
-                self._failed(None, self._refused(error))
-                return
-            self._open[fd] = secure
-            self._reactor.watch(fd, WRITE, lambda _events: self._shake(secure))
+            self._secure(sock, self._context)
 
-    def _shake(self, sock: ssl.SSLSocket) -> None:
+    def _secure(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        from .tls import Handshake
+
+        self._drop(sock)
         try:
-            sock.do_handshake()
-        except ssl.SSLWantReadError:
-            self._reactor.modify(sock.fileno(), READ)
-        except ssl.SSLWantWriteError:
-            self._reactor.modify(sock.fileno(), WRITE)
-        except ssl.SSLCertVerificationError as error:
-            why = f"The certificate of {self._endpoint.host} was refused: {error.verify_message}."
-            self._failed(sock, Refusal(502, "upstream-certificate", why))
+            # bytes, not str: a str would import the IDNA codec, which Landlock does not let us read
+            secure = context.wrap_socket(
+                sock,
+                server_hostname=self._endpoint.host.encode("ascii"),
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+            )
         except OSError as error:
+            sock.close()
+            self._failed(None, self._refused(error))
+            return
+        handshake = Handshake(self._reactor, secure, lambda error: self._shaken(secure, error))
+        self._open[secure] = handshake.cancel
+        handshake.start()
+
+    def _shaken(self, sock: ssl.SSLSocket, error: OSError | None) -> None:
+        from .tls import TlsStream
+
+        if error is None:
+            self._drop(sock)
+            self._won(TlsStream(self._reactor, sock, None))
+        elif problem := getattr(error, "verify_message", ""):
+            why = f"The certificate of {self._endpoint.host} was refused: {problem}."
+            self._failed(sock, Refusal(502, "upstream-certificate", why))
+        else:
             why = f"No TLS with {self._endpoint.authority}: {getattr(error, 'reason', None) or error}."
             self._failed(sock, Refusal(502, "upstream-tls", why))
-        else:
-            self._won(sock, tls=True)
 
     def _drop(self, sock: socket.socket) -> None:
-        del self._open[sock.fileno()]
-        self._reactor.forget(sock.fileno())
+        self._open.pop(sock)()
 
     def _failed(self, sock: socket.socket | None, error: Refusal) -> None:
         if sock is not None:
@@ -285,9 +256,7 @@ class _Attempts:
         elif not self._open:
             self._finish(None)
 
-    def _won(self, sock: socket.socket, *, tls: bool) -> None:
-        self._drop(sock)
-        wire = (TlsStream if tls else Stream)(self._reactor, sock, None)
+    def _won(self, wire: Stream) -> None:
         wire.hears_out = True
         self._finish(wire)
 
@@ -296,7 +265,7 @@ class _Attempts:
 
     def _finish(self, wire: Stream | None) -> None:
         done, self._done = self._done, None
-        for sock in list(self._open.values()):
+        for sock in list(self._open):
             self._drop(sock)
             sock.close()
         self._deadline.cancel()

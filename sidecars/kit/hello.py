@@ -6,6 +6,8 @@ refused: the relay and the server must see the same name.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 HELLO_MAX = 64 << 10
 """Bytes of a handshake message that is still read; real ones have 200 to 2,000."""
 RECORDS_MAX = 64
@@ -13,14 +15,34 @@ RECORDS_MAX = 64
 BUFFER_MAX = HELLO_MAX + 5 * RECORDS_MAX
 """The same with the headers of its records."""
 
-_HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
+_HANDSHAKE, _CLIENT_HELLO, _HOST_NAME = 22, 1, 0
+_SERVER_NAME, _PROTOCOLS = 0, 16
+"""Extensions (RFC 6066, section 3; RFC 7301)."""
 _RECORD_MAX = 16 << 10
 _NAME = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
 _NAME_MAX = 253
-_UNRECOGNIZED_NAME = 112
+INTERNAL_ERROR, UNRECOGNIZED_NAME, NO_APPLICATION_PROTOCOL = 80, 112, 120
+"""Alerts (RFC 8446, section 6.2)."""
 
-ALERT = bytes((21, 3, 3, 0, 2, 2, _UNRECOGNIZED_NAME))
-"""What a client is told: a fatal alert, `unrecognized_name` (RFC 6066 section 3)."""
+
+def alert(description: int) -> bytes:
+    """The record of a fatal alert: what a client is told before any keys are agreed on."""
+    return bytes((21, 3, 3, 0, 2, 2, description))
+
+
+ALERT = alert(UNRECOGNIZED_NAME)
+
+
+class Hello(NamedTuple):
+    """What a client asks for.
+
+    Attributes:
+        name: the server name, in lower case; None when it sends none.
+        protocols: what it would speak (ALPN), in its order; empty when it does not say.
+    """
+
+    name: str | None
+    protocols: tuple[bytes, ...]
 
 
 class Malformed(Exception):
@@ -41,7 +63,12 @@ def looks_like_tls(data: bytes) -> bool:
 
 
 def server_name(data: bytes) -> str | None:
-    """The name that a client asks for, in lower case; None when its hello has none.
+    """The name that a client asks for; arguments and exceptions as for `read`."""
+    return read(data).name
+
+
+def read(data: bytes) -> Hello:
+    """What the first flight of a client asks for.
 
     Args:
         data: everything that the client has sent so far.
@@ -57,11 +84,12 @@ def server_name(data: bytes) -> str | None:
     fields.skip(fields.number(2))  # cipher suites
     fields.skip(fields.number(1))  # compression
     if fields.left == 0:
-        return None
+        return Hello(None, ())
     extensions = _Reader(fields.take(fields.number(2)))
     if fields.left:
         raise Malformed("Bytes follow the extensions of the ClientHello.")
     name: str | None = None
+    protocols: tuple[bytes, ...] = ()
     seen: set[int] = set()
     while extensions.left:
         kind = extensions.number(2)
@@ -71,7 +99,9 @@ def server_name(data: bytes) -> str | None:
         seen.add(kind)
         if kind == _SERVER_NAME:
             name = _read_name(content)
-    return name
+        elif kind == _PROTOCOLS:
+            protocols = _read_protocols(content)
+    return Hello(name, protocols)
 
 
 def _handshake(data: bytes) -> bytes:
@@ -115,6 +145,17 @@ def _read_name(content: bytes) -> str:
     if not 0 < len(name) <= _NAME_MAX or not _NAME.issuperset(lower) or lower[:1] == b"." or lower[-1:] == b".":
         raise Malformed("The server name in the ClientHello is not a host name.")
     return lower.decode("ascii")
+
+
+def _read_protocols(content: bytes) -> tuple[bytes, ...]:
+    fields = _Reader(content)
+    listed = _Reader(fields.take(fields.number(2)))
+    found: list[bytes] = []
+    while listed.left:
+        found.append(listed.take(listed.number(1)))
+    if fields.left or not all(found):
+        raise Malformed("The ClientHello's list of protocols is damaged.")
+    return tuple(found)
 
 
 class _Reader:

@@ -296,6 +296,8 @@ class Stream:
         if self._state == before:
             return
         if self._state == CLOSED:
+            if event == SENT:
+                self._say_goodbye()
             self._release(error)
         elif self._state == ENDED:
             self._shut()
@@ -313,6 +315,9 @@ class Stream:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             self._lose(error)
+
+    def _say_goodbye(self) -> None:
+        """What an orderly end needs besides the socket's own."""
 
     def _forget_queue(self) -> None:
         self._out = _NOTHING

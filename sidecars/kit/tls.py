@@ -1,13 +1,145 @@
-"""A stream over TLS, its handshake done. A file of its own, so that a process without TLS does not pay for OpenSSL."""
+"""TLS on the loop, for both roles: contexts, the handshake, and the stream behind it.
+
+Rules of this file:
+- TLS 1.2 and 1.3 alone, HTTP/1.1 alone; no renegotiation, no compression;
+- a server keeps nothing of a connection for the next one: no tickets, so no early data and no key that outlives;
+- an orderly end says so (close_notify), a connection that is cut does not: a part is never taken for the whole.
+
+A file of its own, so that a process without TLS does not pay for OpenSSL.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+from typing import TYPE_CHECKING
 
 from . import limits
 from .reactor import READ, WRITE, Reactor
 from .stream import CLOSED, Owner, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROTOCOL = "http/1.1"
+"""What is offered and accepted (ALPN, RFC 7301)."""
+
+
+def client_context(ca: str) -> ssl.SSLContext:
+    """A client context that verifies names and chains, speaks TLS 1.2 and later, and offers HTTP/1.1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([PROTOCOL])
+    if ca:
+        context.load_verify_locations(cafile=ca)
+        return context
+    for cafile, capath in trust_stores():
+        if capath and any(name.endswith(".0") for name in os.listdir(capath)):
+            # a hashed directory is read one authority at a time: the whole bundle costs 30 ms and 3 MB
+            context.load_verify_locations(capath=capath)
+            return context
+        if cafile:
+            context.load_verify_locations(cafile=cafile)
+            return context
+    context.load_default_certs()
+    return context
+
+
+def trust_stores() -> list[tuple[str, str]]:
+    """(bundle file, hashed directory) of the system's authorities that exist here; either may be empty."""
+    paths = ssl.get_default_verify_paths()
+    candidates = [
+        (paths.cafile or "", paths.capath or ""),
+        ("", "/etc/ssl/certs"),
+        ("/etc/pki/tls/certs/ca-bundle.crt", ""),
+        ("/etc/ssl/cert.pem", ""),
+    ]
+    return [
+        (cafile if os.path.isfile(cafile) else "", capath if os.path.isdir(capath) else "")
+        for cafile, capath in candidates
+        if os.path.isfile(cafile) or os.path.isdir(capath)
+    ]
+
+
+def server_context(pem: bytes, host: str) -> ssl.SSLContext:
+    """A server context for one host.
+
+    Args:
+        pem: private key, certificate and intermediates.
+        host: a client that asks for another name (in a second hello, for one) is refused.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 0
+    context.verify_mode = ssl.CERT_NONE  # no certificate is asked for: who the client is, its token says
+    context.set_alpn_protocols([PROTOCOL])
+    _load(context, pem)
+
+    def check(_sock: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
+        return None if (name or "").lower() == host else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+    context.sni_callback = check
+    return context
+
+
+def _load(context: ssl.SSLContext, pem: bytes) -> None:
+    """OpenSSL reads files; a file in memory has no name that another process could open, and Landlock lets it be."""
+    fd = os.memfd_create("terok-leaf", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, pem)
+        context.load_cert_chain(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+class Handshake:
+    """Carries one handshake out.
+
+    Args:
+        reactor: the loop.
+        sock: wrapped, non-blocking, its handshake not begun.
+        done: gets None, or why there is no connection; the socket is not watched any more then.
+    """
+
+    def __init__(self, reactor: Reactor, sock: ssl.SSLSocket, done: Callable[[OSError | None], None]) -> None:
+        self._reactor, self._sock, self._done = reactor, sock, done
+        self._mask = 0
+
+    def __repr__(self) -> str:
+        return f"<Handshake fd={self._sock.fileno()} waits={self._mask}>"
+
+    def start(self) -> None:
+        """Begin; `done` may be called before this returns."""
+        self._step(0)
+
+    def _step(self, _events: int) -> None:
+        try:
+            self._sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._wait(READ)
+        except ssl.SSLWantWriteError:
+            self._wait(WRITE)
+        except OSError as error:
+            self.cancel()
+            self._done(error)
+        else:
+            self.cancel()
+            self._done(None)
+
+    def _wait(self, mask: int) -> None:
+        if not self._mask:
+            self._reactor.watch(self._sock.fileno(), mask, self._step)
+        elif mask != self._mask:
+            self._reactor.modify(self._sock.fileno(), mask)
+        self._mask = mask
+
+    def cancel(self) -> None:
+        """Watch the socket no more; it belongs to the caller."""
+        if self._mask:
+            self._mask = 0
+            self._reactor.forget(self._sock.fileno())
 
 
 class TlsStream(Stream):
@@ -44,7 +176,7 @@ class TlsStream(Stream):
                 piece = sock.read(limits.READ_MIN)
             except self.BLOCKED:
                 break
-            except ssl.SSLEOFError:
+            except (ssl.SSLEOFError, ValueError):  # ValueError: both sides have said goodbye
                 end = True
                 break
             except OSError as error:
@@ -81,4 +213,18 @@ class TlsStream(Stream):
             self._reactor.soon(self._again)
 
     def _shut(self) -> None:
-        """TLS has no half-close that servers agree on: the peer learns of the end when we close."""
+        """Clients read to this end; servers do not agree on what it means: they learn of it when we close."""
+        if self._sock.server_side:
+            self._say_goodbye()
+            try:
+                # SSLSocket's own method would give up TLS for both directions
+                socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            except OSError as error:
+                self._lose(error)
+
+    def _say_goodbye(self) -> None:
+        """Send close_notify (RFC 8446, section 6.1), without waiting for the peer's."""
+        try:
+            self._sock.unwrap()
+        except (OSError, ValueError):
+            pass  # the peer's own has not come, or the connection is broken already

@@ -13,8 +13,9 @@ import sys
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.confine import RESOLVER_FILES, confine
 from ..kit.context import Context
-from ..kit.dial import Dialer, trust_stores
+from ..kit.dial import Dialer
 from ..kit.reactor import Reactor
+from ..kit.tls import trust_stores
 from ..login.helper import Helper
 from ..login.refresh import needed
 from ..store.keys import prepare

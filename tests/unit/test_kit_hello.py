@@ -17,6 +17,7 @@ from terok_host.sidecars.kit.hello import (
     Incomplete,
     Malformed,
     looks_like_tls,
+    read,
     server_name,
 )
 
@@ -126,6 +127,22 @@ def test_names_that_are_none(name: bytes) -> None:
 def test_what_two_programs_could_read_differently(data: bytes) -> None:
     with pytest.raises(Malformed):
         server_name(data)
+
+
+def protocols(*names: bytes) -> bytes:
+    return extension(16, sized(b"".join(sized(name, 1) for name in names), 2))
+
+
+def test_what_a_client_would_speak() -> None:
+    assert read(records(message(sni(b"a.example"), protocols(b"h2", b"http/1.1")))) == (
+        "a.example",
+        (b"h2", b"http/1.1"),
+    )
+    assert read(records(message(protocols(b"h2")))) == (None, (b"h2",))
+    assert read(records(message())).protocols == ()
+    for wrong in (protocols(b""), extension(16, b"\0\3\2h"), extension(16, b"\0\1\1"), extension(16, b"\0\0x")):
+        with pytest.raises(Malformed):
+            read(records(message(wrong)))
 
 
 def test_the_largest_hello() -> None:
