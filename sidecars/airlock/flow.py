@@ -21,8 +21,9 @@ from ..shield.special import HOST_NAME
 from .duct import AGAIN, DONE, PIPE, READ_SIZE, Duct
 from .duct import READ as SOURCE
 from .duct import WRITE as TARGET
-from .heads import SWITCHED, Requests
-from .policy import Proof, Route, Verdict, covers
+from .heads import SWITCHED
+from .policy import Proof, Route, Verdict
+from .shown import Shown
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -56,7 +57,6 @@ SHOW_SECONDS = 10.0
 LINGER_SECONDS = 1.0
 """How long a refused client may take to read why."""
 _ABORT = struct.pack("ii", 1, 0)
-_METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI ")
 
 
 class State(Enum):
@@ -81,8 +81,8 @@ class Flow:
     """
 
     __slots__ = (
-        "_service", "_client", "_server", "_route", "_state", "_seen", "_timer", "_requests", "_masks", "_up", "_down",
-        "_began", "_again", "_number", "name", "address", "verdict", "_reply",
+        "_service", "_client", "_server", "_route", "_state", "_seen", "_timer", "_shown", "_masks", "_up", "_down",
+        "_began", "_again", "_number", "address", "verdict", "_reply",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: socket.socket, route: Route) -> None:
@@ -91,7 +91,7 @@ class Flow:
         self._state = State.SHOWING
         self._seen = b""
         self._timer: Timer | None = None
-        self._requests: Requests | None = None
+        self._shown = Shown(service, route)
         self._masks: dict[int, int] = {}
         self._up: Duct | None = None
         self._down: Duct | None = None
@@ -99,7 +99,6 @@ class Flow:
         self._again = False
         self._number = 0
         self._reply = b""
-        self.name = route.name
         self.address = route.address
         self.verdict = Verdict(False, "")
 
@@ -129,7 +128,7 @@ class Flow:
             return
         self._seen += data
         try:
-            self._judge_first()
+            passed = self._shown.judge(self._seen)
         except hello.Incomplete:
             if len(self._seen) > hello.BUFFER_MAX:
                 self._refuse(Verdict(False, "the ClientHello is too long"))
@@ -137,57 +136,10 @@ class Flow:
             self._refuse(Verdict(False, error.why))
         except Refused as refused:
             self._refuse(Verdict(False, refused.refusal.why, refused.refusal.allow))
-
-    def _judge_first(self) -> None:
-        proof = self._route.proof
-        if hello.looks_like_tls(self._seen) and proof is not Proof.HTTP:
-            self._judge_hello()
-        elif proof is Proof.TLS:
-            self._refuse(Verdict(False, f"port {self._route.port} carries TLS only"))
-        elif proof is Proof.HTTP or self._seen.startswith(_METHODS):
-            self._judge_requests()
-        elif len(self._seen) >= max(map(len, _METHODS)) or not any(each.startswith(self._seen) for each in _METHODS):
-            what = self._route.pattern or "a name that is not allowed"
-            why = f"only TLS and HTTP show which name of {what} is meant"
-            self._refuse(Verdict(False, why, "allow the exact name with its port"))
-
-    def _judge_hello(self) -> None:
-        """Raises what `hello.server_name` raises, and Refused for a name that may not be."""
-        name = hello.server_name(self._seen)
-        if name is not None:
-            self._accept(name)
-        elif self.name and self._service.policy.allows_without_name(self.name, self._route.port, self._service.clock()):
-            self._accept(self.name)
         else:
-            raise Refused(403, "no-name", "The TLS client sends no server name.", self._hint_without_name())
-        if self._state is State.SHOWING:
-            self._dial()
-
-    def _hint_without_name(self) -> str:
-        policy = self._service.policy
-        return policy.hint_exactly(self.name, self._route.port) if self.name else ""
-
-    def _judge_requests(self) -> None:
-        requests = self._requests or Requests(self._accept, self._route.port)
-        self._requests = requests
-        seen, self._seen = self._seen, b""
-        self._seen = requests.feed(seen)
-        if requests.started:
-            self._dial()
-
-    def _accept(self, name: str) -> None:
-        """Take the name that the connection shows; raises Refused when it may not have it."""
-        policy, port = self._service.policy, self._route.port
-        if self.name and name != self.name:
-            why = f"The connection leads to {self.name}, and asks for {name[:100]}."
-            raise Refused(403, "other-name", why, policy.judge_name(name, port, self._service.clock()).allow)
-        if not covers(self._route.pattern, name) or not _is_name(name):
-            why = f"The connection leads to {self._route.pattern or 'a name'}, and asks for {name[:100]}."
-            raise Refused(403, "other-name", why, policy.judge_name(name, port, self._service.clock()).allow)
-        verdict = policy.judge_name(name, port, self._service.clock())
-        if not verdict.allowed:
-            raise Refused(403, "not-allowed", f"{name} is {verdict.why}.", verdict.allow)
-        self.name = name
+            if passed is not None:
+                self._seen = passed
+                self._dial()
 
     def _late(self) -> None:
         self._refuse(Verdict(False, f"the client showed no name within {SHOW_SECONDS:g} s"))
@@ -250,9 +202,10 @@ class Flow:
         self._down = Duct(server, self._client, self._service.pipes)
         seen, self._seen = self._seen, b""
         self._up.push(seen)
-        if self._requests is not None:
-            self._up.gate = self._requests.feed
-            if self._requests.switching:
+        requests = self._shown.requests
+        if requests is not None:
+            self._up.gate = requests.feed
+            if requests.switching:
                 self._down.gate = self._answered
         elif self._route.proof is Proof.TLS_IF_ANY:
             self._up.gate = self._sniff
@@ -267,29 +220,26 @@ class Flow:
         self._seen += data
         if hello.looks_like_tls(self._seen):
             try:
-                name = hello.server_name(self._seen)
+                self._shown.judge_hello(self._seen)
             except hello.Incomplete:
                 return b""
-            if name is not None:
-                self._accept(name)
-            elif not self._service.policy.allows_without_name(self.name, self._route.port, self._service.clock()):
-                raise Refused(403, "no-name", "The TLS client sends no server name.", self._hint_without_name())
         self._up.gate = None
         seen, self._seen = self._seen, b""
         return seen
 
     def _answered(self, data: bytes) -> bytes:
         """The beginning of the answer to a request to switch protocols."""
-        assert self._requests is not None and self._down is not None and self._up is not None
+        requests = self._shown.requests
+        assert requests is not None and self._down is not None and self._up is not None
         self._reply += data
         if len(self._reply) < len(SWITCHED) and SWITCHED.startswith(self._reply):
             return b""
         self._down.gate = None
         if self._reply.startswith(SWITCHED):
-            self._up.push(self._requests.switched())
+            self._up.push(requests.switched())
             self._up.gate = None
         else:
-            self._up.push(self._requests.stayed())
+            self._up.push(requests.stayed())
         reply, self._reply = self._reply, b""
         self._service.reactor.soon(self._move)
         return reply
@@ -343,7 +293,7 @@ class Flow:
         self._service.refused(self.name, self._route, verdict)
         if hello.looks_like_tls(self._seen):
             answer = hello.ALERT
-        elif self._requests is not None:
+        elif self._shown.requests is not None:
             text = f"terok: {verdict.why}\n" + (f"{verdict.allow}\n" if verdict.allow else "")
             head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}"
             answer = f"{head}\r\nConnection: close\r\n\r\n{text}".encode("ascii", "replace")
@@ -436,11 +386,11 @@ class Flow:
             self._close(abort=True)
 
     @property
+    def name(self) -> str:
+        """What it leads to; "" for an address, and until it has shown that."""
+        return self._shown.name
+
+    @property
     def route(self) -> Route:
         """Where its address leads."""
         return self._route
-
-
-def _is_name(name: str) -> bool:
-    """Whether the text is a host name and no address: those are judged as addresses, elsewhere."""
-    return not name.replace(".", "").isdigit() and ":" not in name and not name.startswith("[") and "." in name
