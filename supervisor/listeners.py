@@ -6,6 +6,7 @@ caller goes on with the rest.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .container import selinux
@@ -95,6 +96,8 @@ def open_here(opened: Opened, container: Container, wiring: Wiring) -> None:
             fds[listener] = _open_host_port(listener.port)
         elif listener.kind == "handover":
             fds[listener] = _open_handover(listener.path)
+        elif listener.kind == "published":
+            fds[listener] = _open_published(listener)
 
 
 def add_inside(opened: Opened, wiring: Wiring, inside: within.Call) -> None:
@@ -155,6 +158,28 @@ def _open_host_port(port: int) -> int:
             f"The container's port 127.0.0.1:{port} cannot be used: {error.strerror} ({owner} has it).",
             fix=f"end what uses port {port}, or run `terok cleanup` and prepare the container again for other ports",
         ) from error
+
+
+def _open_published(listener: Listener) -> int:
+    try:
+        return sockets.listen_tcp(listener.host, listener.port)
+    except OSError as error:
+        raise TerokError(
+            f"The published port {listener.port} cannot be listened on at {listener.host}: {_reason(error, listener)}.",
+            fix=_PUBLISHED_FIX.get(error.errno or 0, "publish another port"),
+        ) from error
+
+
+_PUBLISHED_FIX = {
+    errno.EACCES: "publish a port from 1024 up, or lower net.ipv4.ip_unprivileged_port_start (sysctl(8))",
+    errno.EADDRNOTAVAIL: "publish at an address that the host has",
+}
+
+
+def _reason(error: OSError, listener: Listener) -> str:
+    if error.errno != errno.EADDRINUSE:
+        return error.strerror or str(error)
+    return f"{error.strerror} ({pids.port_owner(listener.port) or 'an unknown process'} has it)"
 
 
 def _open_inside(listener: Listener) -> int:

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from .container.container import Container
     from .schema import Wiring
 
-_SAME = (layout.ANNOTATION_PROFILES, layout.ANNOTATION_UDP_PORTS)
+_SAME = (
+    layout.ANNOTATION_PROFILES,
+    layout.ANNOTATION_UDP_PORTS,
+    layout.ANNOTATION_NETWORK,
+    layout.ANNOTATION_PUBLISH,
+)
 """What a container that joins may ask for only as the first one did."""
 
 

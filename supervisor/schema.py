@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from _socket import AF_INET, AF_INET6, inet_pton
 
 from .ground.errors import TerokError
 from .ground.layout import SUN_PATH_MAX, Bundle, check_name, handover_socket
@@ -23,10 +24,18 @@ else:
 
 VERSION = 1
 SIZE_MAX = 1 << 20
-SIDECARS = {"vault": "vault", "ssh": "ssh", "gate": "gate", "audit": "shield.reader", "airlock": "airlock"}
-"""Each sidecar's name, and its room below `sidecars/`."""
-"""The services that the supervisor can start, each `sidecars/<name>`; dnsmasq is not ours and stands beside them."""
-LISTENER_KINDS = ("unix", "handover", "netns", "netns6", "tcp", "nflog", "dnslog")
+SIDECARS = {
+    "vault": "vault",
+    "ssh": "ssh",
+    "gate": "gate",
+    "audit": "shield.reader",
+    "airlock": "airlock",
+    "publish": "airlock.published",
+}
+"""The services that the supervisor can start, and each one's room below `sidecars/`; dnsmasq stands beside them."""
+INSIDE = ("publish",)
+"""Sidecars that run in the container's network namespace."""
+LISTENER_KINDS = ("unix", "handover", "netns", "netns6", "tcp", "published", "nflog", "dnslog")
 SOURCES = ("nflog", "dnslog")
 """Kinds without clients: they are only read."""
 PORT_MAX = 0xFFFF
@@ -40,13 +49,22 @@ class Listener:
     kind: `unix` (listens at path on the host, seen below /run/terok), `handover` (the same where no container sees it,
         for messages of another sidecar: SOCK_SEQPACKET), `netns` (listens at 127.0.0.1:port inside the container's
         network namespace), `netns6` (the same at [::1]:port, where there is IPv6), `tcp` (listens at 127.0.0.1:port on
-        the host), `nflog` (packets that the firewall logs to the group `port`) or `dnslog` (the read end of dnsmasq's
-        log).
+        the host), `published` (listens at host:port on the host, for everybody), `nflog` (packets that the firewall
+        logs to the group `port`) or `dnslog` (the read end of dnsmasq's log).
+    host: an address of the host, of a `published` one.
     """
 
     kind: str
     path: str = ""
     port: int = 0
+    host: str = ""
+
+    def __str__(self) -> str:
+        """Where it listens, for people."""
+        if self.path:
+            return self.path if self.kind == "unix" else f"{self.kind}:{self.path}"
+        host = self.host or "127.0.0.1"
+        return f"{self.kind}:{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -280,11 +298,21 @@ def _listener(data: dict[str, object], where: str, runtime_dir: str) -> Listener
         port = _field(data, where, "port", int)
         if not 0 < port <= PORT_MAX:
             raise SidecarError(f"In the sidecar JSON, {where}port is not a number from 1 to 65535.")
-        listener = Listener(kind=kind, port=port)
+        host = _address(data, where) if kind == "published" else ""
+        listener = Listener(kind=kind, port=port, host=host)
     else:
         raise SidecarError(f"In the sidecar JSON, {where}kind is unknown: {kind[:40]!r}.")
     _no_more(data, where)
     return listener
+
+
+def _address(data: dict[str, object], where: str) -> str:
+    host: str = _field(data, where, "host", str)
+    try:
+        inet_pton(AF_INET6 if ":" in host else AF_INET, host)
+    except (OSError, ValueError):
+        raise SidecarError(f"In the sidecar JSON, {where}host is not an IP address: {host[:60]!r}.") from None
+    return host
 
 
 def _mount(data: dict[str, object]) -> Mount:

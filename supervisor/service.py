@@ -83,12 +83,22 @@ class Service:
         return f"Service({self.name}, {self.state}, pid={self.pid}, restarts={self.restarts})"
 
     @classmethod
-    def of_sidecar(cls, sidecar: Sidecar, wiring: Wiring, fds: list[int], changed: Callable[[], None]) -> Service:
+    def of_sidecar(
+        cls,
+        sidecar: Sidecar,
+        wiring: Wiring,
+        fds: list[int],
+        changed: Callable[[], None],
+        *,
+        namespaces: Namespaces | None = None,
+    ) -> Service:
         """The service that runs `sidecars/<name>` behind the given listening descriptors."""
         boot = layout.program("sidecars", "boot.py")
         argv = [sys.executable, "-I", "-S", boot, sidecar.name, wiring.bundle.sidecar]
         eager = sidecar.start == "eager"
-        made = cls(sidecar.name, argv, fds, eager=eager, log_path=wiring.bundle.log, changed=changed)
+        made = cls(
+            sidecar.name, argv, fds, eager=eager, namespaces=namespaces, log_path=wiring.bundle.log, changed=changed
+        )
         if all(listener.kind not in SOURCES for listener in sidecar.listeners):
             made.apology = lambda why: apology.answer(sidecar.name, wiring.container, why)
         return made

@@ -27,7 +27,7 @@ from .ground.quick import signal
 from .names import Names
 from .reap import TAKE_DOWN, remove_runtime_dir
 from .record import Process, Record
-from .schema import SOURCES
+from .schema import INSIDE, SOURCES
 from .service import Service
 from .troubles import Attempt, Troubles, reason
 from .wall.guard import Guard
@@ -100,7 +100,11 @@ class Supervisor:
         listeners.add_inside(opened, self.wiring, inside)
         self.services[:0] = [
             Service.of_sidecar(
-                sidecar, self.wiring, [opened.fds[listener] for listener in sidecar.listeners], self.write_record
+                sidecar,
+                self.wiring,
+                [opened.fds[listener] for listener in sidecar.listeners],
+                self.write_record,
+                namespaces=self.container.network if sidecar.name in INSIDE else None,
             )
             for sidecar in self.wiring.sidecars
         ]
@@ -341,7 +345,7 @@ class Supervisor:
             troubles=self.troubles.lines,
             asked=tuple(self.container.asked.items()),
             sockets=tuple(
-                listener.path if listener.kind == "unix" else f"{listener.kind}:127.0.0.1:{listener.port}"
+                str(listener)
                 for sidecar in self.wiring.sidecars
                 for listener in sidecar.listeners
                 if listener.kind not in SOURCES

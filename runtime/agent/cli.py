@@ -151,12 +151,18 @@ def ps(args: argparse.Namespace, env: Env) -> int:
     """List the containers that terok prepared, as Podman sees them. `terok status` shows their services."""
     from ..kit.table import table
     from ..launch.resources import containers as prepared
+    from ..launch.resources import published_before
 
     looked = [containers.look(name, env.environ) for name in prepared(env.config)]
     found = [container for container in looked if container and (args.all or container.running)]
-    lines = [("CONTAINER", "STATE", "IMAGE", "WORKSPACE")]
-    lines += [(row.name, row.state, row.image, row.workspace or "-") for row in found]
-    env.out.emit([asdict(row) for row in found], table(lines, env.out))
+    ports = {row.name: published_before(env.layout.bundle(row.name)) for row in found}
+    lines = [("CONTAINER", "STATE", "IMAGE", "WORKSPACE", "PORTS")]
+    lines += [
+        (row.name, row.state, row.image, row.workspace or "-", ", ".join(map(str, ports[row.name])) or "-")
+        for row in found
+    ]
+    rows = [{**asdict(row), "published": [asdict(port) for port in ports[row.name]]} for row in found]
+    env.out.emit(rows, table(lines, env.out))
     return Exit.OK
 
 

@@ -14,13 +14,13 @@ from typing import NoReturn
 from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import GATE_PORT, check_name, outer_uid
-from ..host import publish
 from ..host.flags import parse
 from ..kit.env import Env
-from ..launch.prepare import prepare
+from ..launch.prepare import prepare, with_ports
 from ..launch.refusals import refuse
 from ..launch.request import Request
 from ..launch.resources import containers as prepared
+from ..launch.resources import refuse_taken
 from ..project import file as project_file
 from ..project import names, rights, trust
 from . import containers, images, login
@@ -85,20 +85,18 @@ def _begin(order: Order, place: names.Place, found: project_file.Found | None, e
 
     login.ensure(env, order.agent, place.scope, order.login, image)
     name = image()
-    made = prepare(
-        Request(
-            check_name(place.container),
-            scope=place.scope,
-            allow_missing=True,  # the operator chose to go without, or the agent needs no credential
-            profiles=order.profiles,
-            network=order.network,
-            restricted=order.restricted or env.config.restricted.always,
-            udp_ports=publish.udp_ports(parse([*further, name])),
-            allow=order.allow,
-        ),
-        env.config,
-        env.environ,
+    request = Request(
+        check_name(place.container),
+        scope=place.scope,
+        allow_missing=True,  # the operator chose to go without, or the agent needs no credential
+        profiles=order.profiles,
+        network=order.network,
+        restricted=order.restricted or env.config.restricted.always,
+        allow=order.allow,
     )
+    request = with_ports(request, env.config, parse([*further, name]))
+    refuse_taken(request.published)
+    made = prepare(request, env.config, env.environ)
     for note in made.notes:
         env.note(note)
     words = run_words(order, recipe, place, name, term=env.environ.get("TERM", "xterm"), root=outer_uid() == 0)
@@ -106,7 +104,7 @@ def _begin(order: Order, place: names.Place, found: project_file.Found | None, e
     labels = ["--label", f"{containers.LABEL_WORKSPACE}={place.workspace}"]
     labels += ["--label", f"{containers.LABEL_FILE}={found.digest}"] if found is not None else []
     env.note(f"{place.container}: {order.agent} in {place.workspace}, scope {place.scope}.")
-    containers.become(["run", *made.flags, *labels, *words[:at], *further, *words[at:]], env.environ)
+    containers.become(["run", *made.flags, *labels, *words[:at], *made.podmans(further), *words[at:]], env.environ)
 
 
 def _further(order: Order, env: Env) -> list[str]:
@@ -114,10 +112,7 @@ def _further(order: Order, env: Env) -> list[str]:
     words = [word for volume in volumes(order, env.environ.get("HOME", "/")) for word in ("--volume", volume)]
     words += [word for port in ports(order) for word in ("--publish", port)]
     words += [word for variable in order.environment for word in ("--env", variable)]
-    parsed = parse([*words, "IMAGE"])
-    refuse(parsed, env.layout)
-    if order.network == "airlock":
-        publish.refuse_in_airlock(parsed)
+    refuse(parse([*words, "IMAGE"]), env.layout)
     return words
 
 

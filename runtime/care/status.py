@@ -6,8 +6,10 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from ...sidecars.airlock.published.settings import Published
 from ...supervisor import record, services
 from ...supervisor.ground import kernel
 from ...supervisor.ground.errors import Exit
@@ -19,7 +21,7 @@ from ..kit.config import Config
 from ..kit.env import Env, Output
 from ..kit.table import table
 from ..kit.verb import argument, switch, verb
-from ..launch.resources import containers, require_bundle
+from ..launch.resources import containers, published_before, require_bundle
 from . import landlock, unprotected
 
 ERROR_TAIL = 4096
@@ -84,6 +86,7 @@ def container_status(bundle: Bundle, *, now: float) -> dict[str, Any]:
         "network": meta.get("network"),
         "profiles": meta.get("profiles", []),
         "ports": meta.get("ports"),
+        "published": [{**asdict(port), "protocol": "tcp"} for port in published_before(bundle)],
         "container_pid": known.container.pid if alive and known and known.container else None,
         "supervisor": _supervisor(known, supervisor, running),
         "sidecars": sidecars,
@@ -206,6 +209,7 @@ def _numbers(each: dict[str, Any], restarts: str) -> tuple[str, str, str, str]:
 
 def _details(each: dict[str, Any]) -> list[str]:
     lines = [f"{each['container']}: network {each['network']}, profiles {' '.join(each['profiles']) or 'none'}"]
+    lines += [f"  publishes {Published(row['host'], row['host_port'], row['port'])}" for row in each["published"]]
     lines += [f"  listens on {path}" for path in each["sockets"]]
     lines += [
         f"  {sidecar['name']} last ended: {sidecar['last_exit']}"

@@ -112,6 +112,21 @@ def parse(words: Sequence[str]) -> Words:
     return Words(flags, pending)
 
 
+def without(words: Sequence[str], *names: str) -> list[str]:
+    """The same words of `podman run` without the flags of these names; raises TerokError as `parse` does."""
+    kept: list[str] = []
+    pending = list(words)
+    while pending and pending[0] not in ("--", "-") and pending[0].startswith("-"):
+        before = list(pending)
+        word = pending.pop(0)
+        flags = _long(word, pending) if word.startswith("--") else _cluster(word, pending)
+        if any(flag.name in names for flag in flags):
+            kept += [f"--{flag.name}={flag.value}" for flag in flags if flag.name not in names]
+        else:
+            kept += before[: len(before) - len(pending)]
+    return kept + pending
+
+
 def _long(word: str, pending: list[str]) -> list[Flag]:
     written, equals, value = word.partition("=")
     name = ALIASES.get(written[2:], written[2:])

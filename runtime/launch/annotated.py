@@ -76,10 +76,13 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
     """The launch that annotations ask for.
 
     Raises:
-        TerokError: the scope is unknown (NOT_FOUND), or a UDP port is none.
+        TerokError: the scope is unknown (NOT_FOUND), a port is none, or ports are to be published without the airlock.
     """
+    from ...supervisor.ground import layout
+    from ...supervisor.ground.errors import Exit, TerokError
     from ...supervisor.ground.layout import ANNOTATION_PROFILES, ANNOTATION_SCOPE, ANNOTATION_UDP_PORTS, check_name
-    from ..host.publish import annotated_udp_ports
+    from ..host.podman import AIRLOCK
+    from ..host.publish import annotated_udp_ports, parse_ports
     from . import services
     from .request import Request
 
@@ -87,11 +90,19 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
     if scope is not None:
         services.require_scope(cfg.layout, check_name(scope))
     profiles = annotations.get(ANNOTATION_PROFILES)
+    published = annotations.get(layout.ANNOTATION_PUBLISH, "").split()
+    if published and annotations.get(layout.ANNOTATION_NETWORK) != AIRLOCK:
+        raise TerokError(
+            f"The annotation {layout.ANNOTATION_PUBLISH} needs {layout.ANNOTATION_NETWORK}={AIRLOCK}.",
+            fix="use podman's --publish in every other network",
+            code=Exit.USAGE,
+        )
     return Request(
         container,
         scope=scope,
         profiles=tuple(name for name in profiles.split(":") if name) if profiles else None,
         udp_ports=annotated_udp_ports(annotations.get(ANNOTATION_UDP_PORTS, "")),
+        published=parse_ports(published),
         once=True,
     )
 

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ...supervisor.ground import process
+from ...supervisor.ground.errors import Exit, TerokError
 from ..host import podman
+from ..host.flags import parse
+from ..host.publish import parse_ports, refuse_published
 from ..kit.config import Config
 from .plan import WiringPlan
 from .prepare import prepare
@@ -28,6 +31,7 @@ def compose(
     broker: bool,
     scope: str | None,
     profiles: Sequence[str] | None = None,
+    publish: Sequence[str] = (),
 ) -> tuple[list[str], WiringPlan]:
     """Write the wiring of one container and return podman's flags for it, and what is active.
 
@@ -42,11 +46,19 @@ def compose(
         scope: whose credentials, keys and mirrors; with None, the subsystems that need a scope are left out, with a
             note on stderr.
         profiles: shield profiles; None: those of the configuration, and the one named like the scope.
+        publish: values of podman's --publish, which terok carries out in the airlock; in the other network modes give
+            them to podman instead.
 
     Raises:
         SystemExit: the hooks are not installed; its message names `terok setup`.
-        TerokError: the name, a profile or the configuration is wrong, or the container is running.
+        TerokError: the name, a profile, a port or the configuration is wrong, or the container is running.
     """
+    if publish and cfg.network.mode != podman.AIRLOCK:
+        raise TerokError(
+            f"With network.mode {cfg.network.mode}, Podman publishes ports, not terok.",
+            fix="give --publish to podman",
+            code=Exit.USAGE,
+        )
     request = Request(
         container,
         shield=shield,
@@ -54,6 +66,7 @@ def compose(
         broker=broker,
         scope=scope,
         profiles=None if profiles is None else tuple(profiles),
+        published=parse_ports(publish),
         allow_missing=True,  # an orchestrator may add credentials to a scope after its containers
     )
     prepared = prepare(request, cfg, os.environ)
@@ -86,9 +99,12 @@ def exec_podman(sandbox_args: Sequence[str], podman_args: Sequence[str]) -> NoRe
         podman_args: what the user typed after `--`: podman's flags, the image, its command.
 
     Raises:
-        TerokError: the user's words collide with a managed flag or mount, or podman is missing.
+        TerokError: the user's words collide with a managed flag or mount, or ask podman to publish a port of a
+            container without a network; or podman is missing.
     """
     reject_managed_flags(podman_args)
+    if "none" in [flag.value for flag in parse(sandbox_args).flags if flag.name == "network"]:
+        refuse_published(parse(podman_args))
     reject_managed_volumes(podman_args)
     process.replace(podman.run_argv(os.environ, sandbox_args, podman_args), os.environ)
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from ...sidecars.airlock.published.settings import Published
 from ...supervisor.ground import layout as places
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import Bundle
@@ -19,7 +20,7 @@ from ..kit.config import Config
 from . import identity, restricted, services, sidecar_json, tokens
 from .plan import META_SCHEMA, Meta, PerContainerResources, WiringPlan
 from .request import Request
-from .resources import allocate_per_container_resources, run_state_dir
+from .resources import allocate_per_container_resources, choose_host_ports, run_state_dir
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
     confined = apparmor.confinement(cfg.layout) if plan.shield and cfg.shield.dns != "static" else None
     if confined:
         who.notes.append(f"{confined.summary}. `terok setup` shows how to change that.")
+    ports = choose_host_ports(request.published, cfg, bundle)
     works = cfg.shield.dns != "static" and confined is None
     shield = _shield(
         plan,
@@ -58,6 +60,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         dnsmasq_works=works,
         udp_ports=request.udp_ports,
         allow=request.allow,
+        published=[port.port for port in ports],
     )
     mounts = _home_files(who, bundle, read_only=request.restricted)
     pinned = services.known_hosts(cfg.layout, plan.scope) if plan.ssh else ""
@@ -74,13 +77,14 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         mounts += restricted.write_policies(bundle)
     _mark(bundle, once=request.once)
     files.write(bundle.env, env_file(env))
-    files.write_json(bundle.meta, asdict(_meta(request, plan, network, resources, profiles, who)))
+    files.write_json(bundle.meta, asdict(_meta(request, plan, network, resources, profiles, who, ports)))
     document = sidecar_json.build(
         bundle,
         cfg=cfg,
         plan=plan,
         resources=resources,
         settings=services.settings(plan, cfg.layout, network),
+        published=ports,
         shield=shield,
         mounts=mounts,
     )
@@ -107,6 +111,7 @@ def _shield(
     dnsmasq_works: bool,
     udp_ports: Sequence[int],
     allow: Sequence[str],
+    published: Sequence[int],
 ) -> Shield | None:
     if not plan.shield:
         return None
@@ -119,6 +124,7 @@ def _shield(
         dnsmasq_works=dnsmasq_works,
         udp_ports=udp_ports,
         allow=allow,
+        published=published,
     )
 
 
@@ -144,6 +150,7 @@ def _meta(
     resources: PerContainerResources,
     profiles: Sequence[str],
     who: identity.Identity,
+    published: tuple[Published, ...],
 ) -> Meta:
     ports = (resources.token_broker_port, resources.ssh_signer_port, resources.gate_port)
     return Meta(
@@ -155,6 +162,7 @@ def _meta(
         restricted=request.restricted,
         agents=tuple(who.names),
         ports=tuple(port for port in ports if port is not None) or None,
+        published=published,
     )
 
 

@@ -40,8 +40,8 @@ WIRING: tuple[Argument | OneOf, ...] = (
 
 
 def _request(args: argparse.Namespace, env: Env, words: Words, *, once: bool) -> Request:
-    from ..host.publish import udp_ports
     from ..project import here
+    from .prepare import with_ports
     from .request import Request
 
     env.config = here.applied(env.config, os.getcwd())
@@ -52,7 +52,7 @@ def _request(args: argparse.Namespace, env: Env, words: Words, *, once: bool) ->
             fix="remove --no-shield",
             code=Exit.REFUSED,
         )
-    return Request(
+    request = Request(
         args.name,
         shield=not args.no_shield and env.config.shield.enabled,
         gate=not args.no_gate,
@@ -63,20 +63,25 @@ def _request(args: argparse.Namespace, env: Env, words: Words, *, once: bool) ->
         network=args.network,
         agents=comma_separated(None if args.agent is None else [args.agent]),
         restricted=restricted,
-        udp_ports=udp_ports(words),
         allow_missing=args.allow_missing,
         own_seccomp=any(flag.name == "security-opt" and flag.value.startswith("seccomp") for flag in words.flags),
         once=once,
     )
+    return with_ports(request, env.config, words)
 
 
 def _removes_itself(words: Words) -> bool:
     return any(flag.name == "rm" and flag.value == "true" for flag in words.flags)
 
 
-def _prepare(args: argparse.Namespace, env: Env, words: Words, *, once: bool = False) -> Prepared:
-    """Check podman's words, then write the bundle; a refused command leaves nothing behind."""
-    from ..host import podman, preconditions, publish
+def _prepare(args: argparse.Namespace, env: Env, words: Words, *, once: bool = False, now: bool = False) -> Prepared:
+    """Check podman's words, then write the bundle; a refused command leaves nothing behind.
+
+    Args:
+        once: the container goes with its end.
+        now: it starts at once.
+    """
+    from ..host import podman, preconditions
     from .refusals import refuse
 
     preconditions.refuse_remote(env.environ)
@@ -84,10 +89,11 @@ def _prepare(args: argparse.Namespace, env: Env, words: Words, *, once: bool = F
     image = preconditions.ImageAsked(words, env.environ)
     asked = podman.ask_version(env.environ)  # podman answers while the rest is imported
     from . import prepare as steps
+    from .resources import refuse_taken
 
     request = _request(args, env, words, once=once)
-    if (request.network or env.config.network.mode) == podman.AIRLOCK:
-        publish.refuse_in_airlock(words)
+    if now:
+        refuse_taken(request.published)
     image.refuse_checkpoint(asked.answer())
     prepared = steps.prepare(request, env.config, env.environ, asked=asked)
     for note in prepared.notes:
@@ -129,8 +135,8 @@ def run(args: argparse.Namespace, env: Env) -> int:
     if not words.rest:
         raise _no_image(args, env)
     refuse_existing(env.layout.bundle(args.name), words, env.environ)
-    prepared = _prepare(args, env, words, once=_removes_itself(words))
-    process.replace(podman.run_argv(env.environ, prepared.flags, args.rest), env.environ)
+    prepared = _prepare(args, env, words, once=_removes_itself(words), now=True)
+    process.replace(podman.run_argv(env.environ, prepared.flags, prepared.podmans(args.rest)), env.environ)
 
 
 @verb(
@@ -151,14 +157,15 @@ def prepare(args: argparse.Namespace, env: Env) -> int:
 
     words = parse(args.rest or [])
     prepared = _prepare(args, env, words)
-    everything = [*prepared.flags, *(args.rest or [])]
+    rest = prepared.podmans(args.rest or [])
+    everything = [*prepared.flags, *rest]
     if args.format == "words":
         text = shlex.join(everything)
     else:
         from . import formats
 
         write = {"compose": formats.compose, "quadlet": formats.quadlet}[args.format]
-        text = write(Words(parse(prepared.flags).flags + words.flags, words.rest))
+        text = write(Words(parse(prepared.flags).flags + parse(rest).flags, words.rest))
     env.out.emit(everything, text)
     return Exit.OK
 

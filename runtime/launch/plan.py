@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ...sidecars.airlock.published.settings import Published
+
 
 @dataclass(frozen=True)
 class WiringPlan:
@@ -51,6 +53,7 @@ class Meta:
     schema: META_SCHEMA.
     scope, shield, gate, broker, ssh: its `WiringPlan`.
     ports: the three ports on the host's 127.0.0.1 in tcp mode, else None.
+    published: the TCP ports that terok publishes.
     """
 
     schema: int
@@ -65,6 +68,7 @@ class Meta:
     restricted: bool
     agents: tuple[str, ...]
     ports: tuple[int, ...] | None
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)

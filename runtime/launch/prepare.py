@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...sidecars.shield import special
 from ...supervisor.ground import layout as places
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, check_name, outer_uid
-from ..host import podman, seccomp
+from ..host import podman, publish, seccomp
+from ..host.flags import Words, without
 from ..host.hooks import require_hooks
 from ..kit import files
 from ..kit.alive import refuse_if_running
@@ -38,6 +39,10 @@ class Prepared:
     env: dict[str, str]
     notes: list[str]
 
+    def podmans(self, words: Sequence[str]) -> list[str]:
+        """The operator's words for Podman, without what terok does itself: in the airlock, publishing ports."""
+        return without(words, "publish", "publish-all") if self.network.mode == podman.AIRLOCK else list(words)
+
 
 def prepare(
     request: Request, cfg: Config, environ: Mapping[str, str], *, asked: podman.VersionAsked | None = None
@@ -59,11 +64,23 @@ def prepare(
     return prepare_in(request, cfg, plan_network(request, cfg, environ, version))
 
 
+def mode_of(request: Request, cfg: Config) -> str:
+    """The network mode that a request asks for, or the configuration."""
+    return request.network or cfg.network.mode
+
+
+def with_ports(request: Request, cfg: Config, words: Words) -> Request:
+    """The request with the ports that podman's words publish; raises TerokError when they cannot be."""
+    if mode_of(request, cfg) == podman.AIRLOCK:
+        return replace(request, published=publish.tcp_ports(words))
+    return replace(request, udp_ports=publish.udp_ports(words))
+
+
 def plan_network(
     request: Request, cfg: Config, environ: Mapping[str, str], version: tuple[int, ...]
 ) -> podman.NetworkPlan:
     """The network that the container will have; raises TerokError when it can't or must not have it."""
-    mode = request.network or cfg.network.mode
+    mode = mode_of(request, cfg)
     if mode == podman.AIRLOCK and not request.shield:
         raise TerokError(
             "The airlock is a part of the shield, which is switched off.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...sidecars.airlock.published.settings import Published
 from ..kit.config import Config
 from .plan import WiringPlan
 
@@ -20,6 +21,7 @@ class Request:
     agents: agents to prepare; None: those of the configuration.
     restricted: see `docs/restricted.md`.
     udp_ports: ports of the container that podman publishes for UDP.
+    published: TCP ports that terok publishes, in the airlock; host ports of 0 are chosen.
     allow_missing: prepare although the scope, or the credential of an agent that is wanted, does not exist.
     own_seccomp: the operator brings a seccomp profile.
     allow: targets that may be reached besides the profiles'.
@@ -37,6 +39,7 @@ class Request:
     agents: tuple[str, ...] | None = None
     restricted: bool = False
     udp_ports: tuple[int, ...] = ()
+    published: tuple[Published, ...] = ()
     allow_missing: bool = False
     own_seccomp: bool = False
     once: bool = False

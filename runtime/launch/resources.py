@@ -1,10 +1,14 @@
-"""What each container has for itself on the host: directories, and ports in tcp mode."""
+"""What each container has for itself on the host: directories, ports in tcp mode, and published ports."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
+from ...sidecars.airlock.published.settings import Published
+from ...supervisor.ground import netlink, pids
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import SOCKETS, Bundle, bridges, check_socket_path, socket_path
 from ..kit import files
@@ -15,6 +19,7 @@ CONTAINER_BRIDGES_DIR = "/usr/local/share/terok-sandbox/bridges"
 """Where a container that wants it sees `bridges_resource_dir()`."""
 LOOPBACK_VAULT_PORT = 9419
 """The vault's port on the container's own 127.0.0.1, in every transport."""
+_TRIES = 1000
 
 
 def bridges_resource_dir() -> str:
@@ -124,3 +129,81 @@ def require_bundle(cfg: Config, container: str) -> Bundle:
     if container not in containers(cfg):
         raise TerokError(f"{container} is not a terok container.", fix="terok status lists them", code=Exit.NOT_FOUND)
     return bundle
+
+
+# --- published ports -------------------------------------------------------------------------------------
+
+
+def published_before(bundle: Bundle) -> tuple[Published, ...]:
+    """The ports that the container's last launch published; none when its `meta.json` cannot be read."""
+    meta = files.read_json(bundle.meta)
+    entries = meta.get("published") if isinstance(meta, dict) else None
+    try:
+        return tuple(Published(str(row["host"]), int(row["host_port"]), int(row["port"])) for row in entries or ())
+    except (TypeError, KeyError, ValueError):
+        return ()
+
+
+def choose_host_ports(wanted: Sequence[Published], cfg: Config, bundle: Bundle) -> tuple[Published, ...]:
+    """The same ports with a host port for each: the one that the container had before, or a free one.
+
+    Raises:
+        TerokError: no port is free.
+    """
+    before = {(port.host, port.port): port.host_port for port in published_before(bundle)}
+    others = [cfg.layout.bundle(name) for name in containers(cfg) if name != bundle.name]
+    taken = {port.host_port for other in others for port in published_before(other)}
+    taken |= {port.host_port for port in wanted}
+    ports = []
+    for port in wanted:
+        if not port.host_port:
+            kept = before.get((port.host, port.port), 0)
+            port = replace(port, host_port=kept if kept and kept not in taken else _free(port.host, taken))
+            taken.add(port.host_port)
+        ports.append(port)
+    return tuple(ports)
+
+
+def _free(host: str, taken: set[int]) -> int:
+    with ExitStack() as held:
+        for _ in range(_TRIES):
+            try:
+                port = _listen(held, host, 0)
+            except OSError as error:
+                raise TerokError(
+                    f"No port can be published at {host or 'the host'}: {error.strerror}.", code=Exit.USAGE
+                ) from error
+            if port not in taken:
+                return port
+    raise TerokError("No port of the host is free.")
+
+
+def _listen(held: ExitStack, host: str, port: int) -> int:
+    """Listen at a port of the host; without an address at every one of both families. Raises OSError."""
+    import socket  # 8 ms that most launches do not need
+
+    everywhere = not host and netlink.has_ipv6()
+    six = everywhere or ":" in host
+    listener = held.enter_context(socket.socket(socket.AF_INET6 if six else socket.AF_INET))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if six:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not everywhere))
+    listener.bind(("::" if everywhere else host, port))
+    listener.listen(1)
+    return int(listener.getsockname()[1])
+
+
+def refuse_taken(wanted: Sequence[Published]) -> None:
+    """Raise TerokError (REFUSED) when a program of the host has one of the ports now; the start would be refused."""
+    for port in wanted:
+        try:
+            with ExitStack() as held:
+                _listen(held, port.host, port.host_port)
+        except OSError as error:
+            owner = pids.port_owner(port.host_port)
+            raise TerokError(
+                f"The port {port.host_port} of the host cannot be published: {error.strerror}"
+                f"{f' ({owner} has it)' if owner else ''}.",
+                fix="publish another port, or end what uses this one",
+                code=Exit.REFUSED,
+            ) from error

@@ -72,6 +72,7 @@ def shield_files(
     dnsmasq_works: bool,
     udp_ports: Sequence[int] = (),
     allow: Sequence[str] = (),
+    published: Sequence[int] = (),
 ) -> Shield:
     """Write the firewall's files into the bundle and return where they are.
 
@@ -90,6 +91,7 @@ def shield_files(
         forwarder=network.forwarder,
         features=dnsmasq_features() if dnsmasq_works else dnsmasq.Features(),
         services=[(gateway, port) for port in ports if port is not None] if gateway else [],
+        published=published,
         published_udp=udp_ports,
         audit_group=audit_settings.GROUP,
         in_airlock=network.mode == AIRLOCK,

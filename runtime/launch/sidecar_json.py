@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...sidecars.airlock import settings as airlock
+from ...sidecars.airlock.published import settings as publish
 from ...sidecars.shield.reader import settings as audit
 from ...supervisor import schema
 from ...supervisor.ground import layout as places
+from ...supervisor.ground import netlink
 from ...supervisor.ground.layout import Bundle
 from ..kit.config import Config, GateConfig, SshConfig, VaultConfig
 from .plan import PerContainerResources, WiringPlan
@@ -20,6 +24,7 @@ def build(
     settings: dict[str, dict[str, object]],
     shield: schema.Shield | None,
     mounts: list[schema.Mount],
+    published: Sequence[publish.Published] = (),
 ) -> dict[str, object]:
     """The sidecar JSON as plain data, already checked by the schema that the supervisor uses.
 
@@ -31,6 +36,7 @@ def build(
         settings: each sidecar's own part, by name; one that is not here is not started.
         shield: the firewall's files, or None.
         mounts: further bind mounts.
+        published: ports that terok publishes.
 
     Raises:
         TerokError: the result is not what the schema allows; nothing was written.
@@ -40,7 +46,11 @@ def build(
     loopback = {"vault": places.VAULT_PORT, "gate": places.GATE_PORT}
     host_ports = {"vault": resources.token_broker_port, "ssh": resources.ssh_signer_port, "gate": resources.gate_port}
     own_listeners = {"audit": audit.listeners(), "airlock": airlock.listeners()}
-    idle = {"audit": audit.IDLE_SECONDS, "airlock": airlock.IDLE_SECONDS}
+    idle = {"audit": audit.IDLE_SECONDS, "airlock": airlock.IDLE_SECONDS, "publish": publish.IDLE_SECONDS}
+    if published:
+        ipv6 = netlink.has_ipv6()
+        own_listeners["publish"] = publish.listeners(published, ipv6=ipv6)
+        settings = {**settings, "publish": publish.settings_for(published, ipv6=ipv6)}
     sidecars: list[dict[str, object]] = []
     for name, own in settings.items():
         listeners = list(own_listeners.get(name, ()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import struct
 import sys
@@ -16,14 +15,11 @@ from ..kit.audit import Audit
 from ..kit.dial import Dialer
 from ..kit.reactor import READ, Reactor, Timer
 from ..shield.reader.window import Window
+from .descriptors import connections_max
 from .flow import Flow
 from .pipes import Pipes
 from .policy import Policy, Proof, Route, Verdict, decode
 
-CONNECTIONS_MAX = 4000
-"""Open connections; lowered by RLIMIT_NOFILE. More wait in the kernel's queue."""
-_DESCRIPTORS_EACH = 2
-_DESCRIPTORS_RESERVED = 64
 _SOL_IPV6, _ORIGINAL_DST = 41, 80
 _NOTE_SECONDS = 10.0
 _OWN_SECONDS = 1.0
@@ -261,16 +257,3 @@ def original_destination(client: socket.socket) -> tuple[str, int]:
         return socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack_from("!H", raw, 2)[0]
     except OSError:
         return "", 0
-
-
-def connections_max() -> int:
-    """How many connections fit, after the limit of descriptors was raised as far as it goes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS_MAX * _DESCRIPTORS_EACH + _DESCRIPTORS_RESERVED
-    try:
-        top = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, top), hard))
-        soft = max(soft, top)
-    except (OSError, ValueError):
-        pass
-    return max(1, min(CONNECTIONS_MAX, (soft - _DESCRIPTORS_RESERVED) // _DESCRIPTORS_EACH))

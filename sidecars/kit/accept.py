@@ -20,12 +20,18 @@ class Acceptor:
         reactor: the loop.
         listeners: where clients come in.
         accepted: gets each connection, non-blocking; TCP ones send without delay.
+        everybody: other users and other machines are served too; otherwise see `Peers`.
     """
 
     def __init__(
-        self, reactor: Reactor, listeners: Sequence[socket.socket], accepted: Callable[[socket.socket], None]
+        self,
+        reactor: Reactor,
+        listeners: Sequence[socket.socket],
+        accepted: Callable[[socket.socket], None],
+        *,
+        everybody: bool = False,
     ) -> None:
-        self._reactor, self._listeners, self._accepted = reactor, listeners, accepted
+        self._reactor, self._listeners, self._accepted, self._everybody = reactor, listeners, accepted, everybody
         self._on = False
         self._wanted = False
         self._turn, self._burst = 0, 1
@@ -54,7 +60,7 @@ class Acceptor:
 
     def _handler(self, listener: socket.socket) -> Callable[[int], None]:
         tcp = listener.family != socket.AF_UNIX
-        peers = Peers(listener)
+        peers = None if self._everybody else Peers(listener)
 
         def ready(_events: int) -> None:
             # one client at a time costs one accept(2); only a queue that lasts for two turns is emptied in bursts
@@ -72,7 +78,7 @@ class Acceptor:
                     self._off()
                     self._reactor.later(limits.ACCEPT_RETRY_SECONDS, self._again)
                     return
-                if not peers.admit(sock):
+                if peers is not None and not peers.admit(sock):
                     sock.close()
                     continue
                 sock.setblocking(False)

@@ -89,8 +89,9 @@ def ranges(model: Model) -> list[str]:
 
 def _output(model: Model) -> Iterator[Rule]:
     if model.mode == QUARANTINE:
-        yield rule(nft.out_loopback(), nft.port("tcp", "dport", SERVICE_PORTS), PROHIBIT)
-        yield rule(nft.out_loopback(), nft.port("tcp", "sport", SERVICE_PORTS), PROHIBIT)
+        for ports in filter(None, (SERVICE_PORTS, [(port, port) for port in model.published])):
+            yield rule(nft.out_loopback(), nft.port("tcp", "dport", ports), PROHIBIT)
+            yield rule(nft.out_loopback(), nft.port("tcp", "sport", ports), PROHIBIT)
     yield rule(nft.out_loopback(), ACCEPT)
     yield rule(nft.layer4("tcp"), RESET)  # an ICMP error lets connect(2) try for another second
     yield rule(PROHIBIT)

@@ -86,6 +86,7 @@ def prepare(
     forwarder: str | None,
     features: Features,
     services: Sequence[tuple[str, int]] = (),
+    published: Sequence[int] = (),
     published_udp: Sequence[int] = (),
     audit_group: int | None = None,
     in_airlock: bool = False,
@@ -101,6 +102,7 @@ def prepare(
         forwarder: the network's resolver, ADDRESS or ADDRESS#PORT; None without a network.
         features: of the installed dnsmasq.
         services: (address, port) of TCP services of terok at the network's gateway (`services.mode: tcp`).
+        published: TCP ports of the container that terok publishes, in the airlock.
         published_udp: UDP ports that the container publishes.
         audit_group: NFLOG group of the audit sidecar.
         own: the host's own addresses, which names do not open.
@@ -119,6 +121,7 @@ def prepare(
         denied=unique(read_list(bundle.deny_list)),
         forwarder=Forwarder.parse(forwarder) if forwarder else None,
         services=tuple(services),
+        published=tuple(sorted(set(published))),
         published_udp=tuple(published_udp),
         audit_group=audit_group,
         own=ordinary(own),
@@ -319,6 +322,7 @@ def encode(state: State) -> str:
             "forwarder": str(model.forwarder) if model.forwarder else None,
             "mode": model.mode,
             "services": model.services,
+            "published": model.published,
             "published_udp": model.published_udp,
             "own": model.own,
             "audit_group": model.audit_group,
@@ -359,6 +363,7 @@ def decode(text: str) -> State:
                 mode=model["mode"],
                 taught=tuple(lines),
                 services=tuple((address, port) for address, port in model["services"]),
+                published=tuple(model.get("published", ())),  # bundles of older versions have none
                 published_udp=tuple(model["published_udp"]),
                 own=tuple(model.get("own", ())),
                 audit_group=model["audit_group"],

@@ -53,6 +53,7 @@ class Model:
             running dnsmasq's configuration; all other names share the set `live`.
         resolved: addresses of allowed names, where no dnsmasq can teach them.
         services: (address, port) of TCP services of terok at the network's gateway.
+        published: TCP ports of the container that terok publishes (airlock).
         published_udp: UDP ports that the container publishes.
         own: the host's own addresses, as ranges of one: like a special range, what a name answers does not open them.
         audit_group: NFLOG group that gets a copy of noteworthy packets; None: no log.
@@ -68,6 +69,7 @@ class Model:
     taught: tuple[str, ...] = ()
     resolved: tuple[Target, ...] = ()
     services: tuple[tuple[str, int], ...] = ()
+    published: tuple[int, ...] = ()
     published_udp: tuple[int, ...] = ()
     own: tuple[str, ...] = ()
     audit_group: int | None = None

@@ -25,6 +25,7 @@ ANNOTATION_PROFILES = "terok.shield.profiles"
 ANNOTATION_UDP_PORTS = "terok.shield.udp_ports"
 ANNOTATION_STATE_DIR = "terok.shield.state_dir"
 ANNOTATION_NETWORK = "terok.network"
+ANNOTATION_PUBLISH = "terok.publish"
 ANNOTATIONS = (
     ANNOTATION_SIDECAR,
     ANNOTATION_SCOPE,
@@ -32,6 +33,7 @@ ANNOTATIONS = (
     ANNOTATION_UDP_PORTS,
     ANNOTATION_STATE_DIR,
     ANNOTATION_NETWORK,
+    ANNOTATION_PUBLISH,
 )
 """Every annotation key that has a meaning. A key that only resembles one of these refuses the container's start."""
 

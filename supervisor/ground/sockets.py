@@ -11,6 +11,8 @@ from _socket import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    IPPROTO_IPV6,
+    IPV6_V6ONLY,
     MSG_NOSIGNAL,
     SCM_RIGHTS,
     SHUT_WR,
@@ -56,10 +58,12 @@ def listen_unix(path: str, mode: int = 0o666, *, messages: bool = False) -> int:
 
 
 def listen_tcp(host: str, port: int) -> int:
-    """A listening TCP socket in the current network namespace, IPv4 or IPv6; returns its descriptor."""
+    """A listening TCP socket in the current network namespace, IPv4 or IPv6 alone; returns its descriptor."""
     made = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
     try:
         made.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        if ":" in host:
+            made.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)  # `::` would take the port of `0.0.0.0` as well
         made.bind((host, port))
         made.listen(BACKLOG)
     except OSError:

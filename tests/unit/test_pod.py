@@ -25,6 +25,8 @@ SCOPE, PROFILES, PORTS = "terok.scope", "terok.shield.profiles", "terok.shield.u
         ({PROFILES: "wide"}, None, {PROFILES: "lab"}, f"with {PROFILES}=lab, and this one asks for wide"),
         ({PROFILES: "wide"}, None, {}, f"with {PROFILES}=, and this one asks for wide"),
         ({PORTS: "53", PROFILES: "lab"}, None, {PROFILES: "lab"}, f"with {PORTS}=, and this one asks for 53"),
+        ({"terok.network": "airlock"}, None, {}, "with terok.network=, and this one asks for airlock"),
+        ({"terok.publish": "80"}, None, {}, "with terok.publish=, and this one asks for 80"),
         ({"terok.sandbox.sidecar": "/x/sidecar.json"}, None, {}, "and this one has wiring of its own"),
     ],
 )
