@@ -10,6 +10,7 @@ import time
 from ..supervisor import schema
 from ..supervisor.ground import audit, layout
 from ..supervisor.ground.errors import Exit, TerokError
+from ..supervisor.ground.log import mark, trace
 from ..supervisor.ground.quick import dumps, loads, reset_signals
 
 TYPE_CHECKING = False
@@ -33,8 +34,11 @@ def run(arguments: list[str]) -> int:
 
     Args:
         arguments: the stage, then the operator's data, runtime and configuration directories as `terok setup` knew
-            them (without them, as the environment says).
+            them (without them, as the environment says), and the file for a trace.
     """
+    if len(arguments) == 5:
+        trace(arguments.pop())
+    mark("stages imported")
     reset_signals()  # crun runs hooks with every signal blocked
     os.umask(0o077)
     stages: dict[str, Callable[[dict[str, object], layout.Layout], None]] = {
@@ -77,6 +81,7 @@ def create_runtime(state: dict[str, object], places: layout.Layout) -> None:
     from ..supervisor.start import start
     from ..supervisor.wall import enforceable
 
+    mark("imported")
     config = read_config(bundle)
     origin = Origin.find(_identity(state), bundle, config)
     origin.refuse_images_words()
@@ -93,7 +98,9 @@ def create_runtime(state: dict[str, object], places: layout.Layout) -> None:
         origin.require_name(wiring.container)
     if wiring.shield is not None:
         enforceable.check(container, origin)
+    mark("read and checked")
     start(wiring, container)
+    mark("ready")
 
 
 def _join(container: Container, places: layout.Layout) -> bool:

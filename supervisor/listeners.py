@@ -13,6 +13,7 @@ from .container import selinux
 from .ground import netlink, pids, sockets, within
 from .ground.errors import TerokError
 from .ground.layout import DNS_PORT
+from .ground.log import mark
 from .wall import firewall, guard, nflog
 
 TYPE_CHECKING = False
@@ -59,18 +60,20 @@ class Opened:
 def begin_inside(container: Container, wiring: Wiring) -> within.Call:
     """Start the child that opens what is inside the container's network and puts its firewall in force."""
     wanted = _inside(wiring)
-    if wiring.shield is not None:
-        firewall.begin_closed(wiring.shield)
 
     def body() -> tuple[bytes, list[int]]:
+        mark("network: entered")
         monitors = [guard.listen()]
         if wiring.shield is not None and wiring.shield.loopback is not None:
             monitors.append(netlink.listen())
         fds = [sockets.connect_udp("127.0.0.1", DNS_PORT), *map(_open_inside, wanted), *monitors]
+        mark("network: sockets")
         if wiring.shield is not None:
             firewall.put(wiring.shield)
+            mark("network: in force")
             guard.drain(monitors)  # what comes from here on is not our own doing, and is looked into
             firewall.check(wiring.shield)
+            mark("network: checked")
         return b"", fds
 
     return within.begin(container.network, body, timeout=_TIMEOUT)

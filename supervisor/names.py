@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .container.container import Container
     from .ground.loop import Loop
+    from .ground.process import Launch
     from .listeners import Opened
     from .schema import Shield, Wiring
 
@@ -35,12 +36,14 @@ class Names:
 
     def __init__(self, shield: Shield, wiring: Wiring, container: Container) -> None:
         self.dns: Service | None = None
+        self._begun: Launch | None = None
         self._shield, self._wiring, self._container = shield, wiring, container
         self._turn = 0
         self._loop: Loop | None = None
 
-    def start(self, opened: Opened, changed: Callable[[], None]) -> Service:
-        """Start dnsmasq; it asks nothing and writes nothing before it is asked, so it may start before the firewall."""
+    def watch_over(self, begun: Launch, opened: Opened, changed: Callable[[], None]) -> Service:
+        """The service that keeps dnsmasq, which `resolver.launch` has begun."""
+        self._begun = begun
         self.dns = Service(
             strays.DNSMASQ,
             resolver.argv(self._shield),
@@ -53,13 +56,14 @@ class Names:
             log_path=self._wiring.bundle.log,
             changed=changed,
         )
-        self.dns.start()
+        self.dns.take(begun.pid)
         return self.dns
 
     def probe(self, opened: Opened) -> None:
         """Get one answer from dnsmasq; raises TerokError with what it said."""
-        if self.dns is None:
+        if self.dns is None or self._begun is None:
             return
+        self._begun.confirm()
         try:
             resolver.probe(opened.probe, self._shield.probe, PROBE_TIMEOUT, server=self.dns.pidfd)
         except TerokError as error:

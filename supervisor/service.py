@@ -131,10 +131,11 @@ class Service:
         """After a change of supervisor: go on counting from what the last record says (see `describe`)."""
         self.restarts, self.last_exit = row.restarts, row.last_exit
 
-    def start(self) -> None:
-        """Start the process now, outside of any loop; raises TerokError."""
-        self._spawn()
-        self.state = services.RUNNING
+    def take(self, pid: int) -> None:
+        """Take over a child that was forked to become its process; raises TerokError when it cannot be watched."""
+        self._began, self._logged = time.monotonic(), log.size()
+        running, self.pidfd = process.identify(pid)
+        self.pid, self.start_time, self.state = running.pid, running.start_time, services.RUNNING
 
     def become(self, parent: int) -> NoReturn:
         """Replace the calling process, a child of `parent`, by this service's program."""

@@ -8,6 +8,7 @@ import select
 from . import record
 from .ground import kernel, process
 from .ground.errors import TerokError
+from .ground.log import mark
 from .ground.quick import signal
 from .reap import reap, remove_runtime_dir
 
@@ -33,7 +34,8 @@ def start(wiring: Wiring, container: Container, *, detach: Detach | None = None,
     A supervisor that already serves this very container is left alone.
 
     Args:
-        detach: makes the forked child a session of its own and runs the body there; default: two plain forks.
+        detach: makes the forked child a session of its own, and has a child of that one run the body; default: the
+            forked child itself is the supervisor, whose parent, the hook, ends soon.
         running: the container runs already: only mounts that are missing or dead are made.
 
     Raises:
@@ -45,10 +47,15 @@ def start(wiring: Wiring, container: Container, *, detach: Detach | None = None,
     ready, tell = os.pipe2(os.O_CLOEXEC)
     log = os.open(wiring.bundle.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
+    def body() -> int:
+        return _run(wiring, container, tell, log, running=running)
+
     def child() -> int:
         os.close(ready)
-        keep = [tell, log, lock, container.pidfd, container.net, container.mount]
-        return (detach or _detach)(lambda: _run(wiring, container, tell, log, running=running), keep)
+        if detach is not None:
+            return detach(body, [tell, log, lock, container.pidfd, container.net, container.mount])
+        os.setsid()
+        return body()
 
     try:
         leader = process.fork(child)
@@ -56,7 +63,8 @@ def start(wiring: Wiring, container: Container, *, detach: Detach | None = None,
         remove_runtime_dir(wiring.runtime_dir)
         raise
     os.close(tell)
-    os.waitpid(leader, 0)
+    if detach is not None:
+        os.waitpid(leader, 0)
     answer = _wait(ready)
     if answer != "ready":
         if not answer:
@@ -75,38 +83,46 @@ def _clear_up(leader: int, wiring: Wiring) -> None:
     reap(wiring.bundle, wiring.runtime_dir, even_if_running=True)
 
 
-def _detach(body: Callable[[], int], _keep: list[int]) -> int:
-    os.setsid()
-    return 0 if process.fork(body) else 1
-
-
 def _wait(ready: int) -> str:
     waiting = select.poll()
     waiting.register(ready, select.POLLIN)
     if not waiting.poll(READY_DEADLINE * 1000):
         return ""
-    with open(ready, encoding="utf-8", errors="replace") as pipe:
-        return pipe.read(4096).strip()
+    try:
+        return os.read(ready, 4096).decode(errors="replace").strip()  # one write(2), shorter than PIPE_BUF
+    finally:
+        os.close(ready)
 
 
 def _run(wiring: Wiring, container: Container, tell: int, log: int, *, running: bool) -> int:
+    mark("forked twice")
     kernel.set_name("terok-superv")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a hook that was killed reads no `ready`: that is a failure to undo
     os.chdir("/")
     _keep_only_log(log)
     supervisor: Supervisor | None = None
+    begun: process.Launch | None = None
     try:
         from . import listeners
         from .container import mounts
+        from .wall import firewall, resolver
 
+        mark("listeners imported")
         listeners.make_runtime_dir(wiring.runtime_dir)
-        # both are at work while the rest is being imported
+        # all three are at work while the rest is being imported; first what takes longest
+        opened = listeners.Opened(wiring)
+        if wiring.shield is not None:
+            firewall.begin_closed(wiring.shield)
         inside = listeners.begin_inside(container, wiring)
+        if wiring.shield is not None and wiring.shield.dnsmasq_conf is not None:
+            begun = resolver.launch(wiring.shield, container, 2 if opened.dns_log < 0 else opened.dns_log)
         attaching = mounts.begin(container, wiring.mounts, running=running) if wiring.mounts else None
+        mark("three children forked")
         from .supervise import Supervisor
 
+        mark("supervise imported")
         supervisor = Supervisor(wiring, container)
-        supervisor.bring_up(inside, attaching)
+        supervisor.bring_up(opened, begun, inside, attaching)
         os.write(tell, b"ready\n")
     except Exception as error:  # noqa: BLE001 - whatever failed, nothing may stay behind and the start is refused
         known = isinstance(error, TerokError)
@@ -115,6 +131,8 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, running: 
             supervisor.error = message
             supervisor.take_down("failed")
         else:
+            if begun is not None:
+                os.kill(begun.pid, signal.SIGKILL)  # our child, not reaped yet
             remove_runtime_dir(wiring.runtime_dir)
         try:
             os.write(tell, message.encode(errors="replace")[:4000])

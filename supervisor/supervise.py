@@ -20,7 +20,7 @@ from . import listeners, record
 from .container import selinux
 from .ground import kernel, log, process
 from .ground.errors import TerokError
-from .ground.log import say
+from .ground.log import mark, say
 from .ground.loop import Loop
 from .ground.pids import signal_pidfd
 from .ground.quick import signal
@@ -35,7 +35,9 @@ from .wall.guard import Guard
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .container.container import Container
+    from .ground.process import Launch
     from .ground.within import Call
+    from .listeners import Opened
     from .schema import Wiring
 
 STOP_GRACE = 0.3
@@ -76,28 +78,32 @@ class Supervisor:
 
     # --- start -------------------------------------------------------------------------------------------
 
-    def bring_up(self, inside: Call, attaching: Call | None) -> None:
-        """Open, mount, apply and start everything; raises TerokError, and `take_down` undoes what was done.
+    def bring_up(self, opened: Opened, begun: Launch | None, inside: Call, attaching: Call | None) -> None:
+        """Open the rest, and wait for what is at work; raises TerokError, and `take_down` undoes what was done.
 
         Three things take their time, and go on side by side: what a child does inside the container's network
         (its firewall above all), the start of dnsmasq, and the mounts.
 
         Args:
+            opened: with nothing opened yet but dnsmasq's log.
+            begun: dnsmasq's start; None without dnsmasq.
             inside: the child of `listeners.begin_inside`.
             attaching: the child of `mounts.begin`; None when there is nothing to mount.
         """
-        shield, opened = self.wiring.shield, listeners.Opened(self.wiring)
-        if shield is not None:
-            self._names = Names(shield, self.wiring, self.container)
-            if shield.dnsmasq_conf is not None:
-                self.services.append(self._names.start(opened, self.write_record))
+        if self.wiring.shield is not None:
+            self._names = Names(self.wiring.shield, self.wiring, self.container)
+            if begun is not None:
+                self.services.append(self._names.watch_over(begun, opened, self.write_record))
         self.write_record()
         listeners.open_here(opened, self.container, self.wiring)
         selinux.relabel(self.container.file_label, selinux.own_files(self.wiring))
+        mark("sockets opened")
         if attaching is not None:
             attaching.finish()
+        mark("mounts awaited")
         os.close(self.container.mount)
         listeners.add_inside(opened, self.wiring, inside)
+        mark("network awaited")
         self.services[:0] = [
             Service.of_sidecar(
                 sidecar,
@@ -116,6 +122,7 @@ class Supervisor:
         else:
             self._guard = Guard(opened.monitors, self.container, self.wiring)
             self._names.probe(opened)
+            mark("dnsmasq answered")
         os.close(opened.probe)
 
     # --- life --------------------------------------------------------------------------------------------

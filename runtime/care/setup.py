@@ -7,7 +7,7 @@ import os
 
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import OLD_DROPIN, containers_conf_dropin, outer_uid
-from ..host import hooks, selinux
+from ..host import hooks, modules, selinux
 from ..kit import check, files
 from ..kit.env import Env
 from ..kit.verb import switch, verb
@@ -56,6 +56,8 @@ def install(env: Env) -> list[str]:
     files.make_dir(env.layout.presence, 0o755)
     if hooks.link_program(env.layout):
         done.append(f"Wrote {env.layout.hook_program}")
+    if modules.write(env.layout):
+        done.append(f"Wrote {env.layout.hook_modules}")
     for stage in hooks.STAGES:
         _put(hooks.descriptor_path(env.layout, stage), hooks.descriptor_text(env.layout, stage), done)
     dropin, old = containers_conf_dropin(env.environ), containers_conf_dropin(env.environ, name=OLD_DROPIN)
@@ -101,6 +103,7 @@ def uninstall(args: argparse.Namespace, env: Env) -> int:
             dropin,
             old,
             env.layout.hook_program,
+            env.layout.hook_modules,
             *(hooks.descriptor_path(env.layout, stage) for stage in hooks.STAGES),
         ]
         if _unlink(path)

@@ -12,6 +12,7 @@ import stat
 
 from ..ground import kernel, process, within
 from ..ground.errors import TerokError
+from ..ground.log import mark
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def begin(container: Container, mounts: Sequence[Mount], *, running: bool = Fals
         return _begin_again(container, mounts)
 
     def body() -> tuple[bytes, list[int]]:
+        mark("mounts: entered")
         os.umask(0o022)  # directories that are made on the way must be open to every user of the container
         root = os.open(container.root, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for mount in mounts:
@@ -53,6 +55,7 @@ def begin(container: Container, mounts: Sequence[Mount], *, running: bool = Fals
                 raise TerokError(
                     f"Could not mount {mount.source} at {mount.target} in the container: {error}"
                 ) from error
+            mark(f"mounts: {mount.target}")
         return b"", []
 
     return within.begin(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)

@@ -1,14 +1,15 @@
-"""The only module that speaks ctypes: constants, one thin wrapper a system call, then small operations.
+"""The only module that calls C: constants, one thin wrapper a system call, then small operations.
 
+It uses what the package ctypes is made of, since that package alone costs every hook 2 ms.
 Every wrapper raises OSError with the errno of the kernel. System call numbers below 424 differ between
 architectures, so those calls go through libc's own symbols; the newer ones share one number everywhere.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, RTLD_LOCAL, CFuncPtr, _SimpleCData, dlopen, get_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,19 +34,60 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAP = 63
 CAP_SETGID, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN = 6, 10, 12
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+
+class _Int(_SimpleCData):  # type: ignore[type-arg]  # generic for type checkers alone
+    _type_ = "i"
+
+
+class _Long(_SimpleCData):  # type: ignore[type-arg]  # as above
+    _type_ = "l"
+
+
+class _Unsigned(_SimpleCData):  # type: ignore[type-arg]  # as above
+    """unsigned long, which size_t is too, wherever Linux runs."""
+
+    _type_ = "L"
+
+
+class _Address(_SimpleCData):  # type: ignore[type-arg]  # as above
+    _type_ = "P"
+
+
+class _Text(_SimpleCData):  # type: ignore[type-arg]  # as above
+    _type_ = "z"
+
+
+class _Function(CFuncPtr):
+    """A C function that returns an int; errno is kept for `get_errno`."""
+
+    _flags_, _restype_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO, _Int
+
+
+class _Library:
+    """A shared library, whose functions are its attributes; raises OSError when it cannot be loaded."""
+
+    def __init__(self, name: str | None) -> None:
+        self._handle = dlopen(name, RTLD_LOCAL)  # type: ignore[arg-type]  # None: what the interpreter is linked with
+
+    def __getattr__(self, name: str) -> _Function:
+        function = _Function((name, self))  # type: ignore[arg-type]  # it looks at the attribute _handle
+        setattr(self, name, function)
+        return function
+
+
+_libc = _Library(None)
+_libc.syscall.restype = _Long
 
 
 def _check(result: int, what: str) -> int:
     if result < 0:
-        number = ctypes.get_errno()
+        number = get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return int(result)
 
 
 def _syscall(number: int, *args: object) -> int:
-    return int(_libc.syscall(ctypes.c_long(number), *args))
+    return int(_libc.syscall(_Long(number), *args))
 
 
 # --- files -----------------------------------------------------------------------------------------------
@@ -78,7 +120,7 @@ def unshare(kinds: int) -> None:
 def openat2(directory: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
     """Open `path` below the directory descriptor under `resolve` restrictions (openat2(2)); returns a descriptor."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
-    return _check(_syscall(_SYS_OPENAT2, directory, os.fsencode(path), how, ctypes.c_size_t(len(how))), f"open {path}")
+    return _check(_syscall(_SYS_OPENAT2, directory, os.fsencode(path), how, _Unsigned(len(how))), f"open {path}")
 
 
 def clone_mount(path: str, *, read_only: bool) -> int:
@@ -94,7 +136,7 @@ def clone_mount(path: str, *, read_only: bool) -> int:
     attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | (MOUNT_ATTR_RDONLY if read_only else 0)
     settings = struct.pack("QQQQ", attributes, 0, 0, 0)
     try:
-        result = _syscall(_SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, settings, ctypes.c_size_t(len(settings)))
+        result = _syscall(_SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, settings, _Unsigned(len(settings)))
         _check(result, f"mount_setattr {path}")
     except OSError:
         os.close(tree)
@@ -120,8 +162,8 @@ def unmount_here() -> None:
 
 
 def _prctl(option: int, argument: int, what: str) -> None:
-    zero = ctypes.c_ulong(0)
-    _check(_libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero), what)
+    zero = _Unsigned(0)
+    _check(_libc.prctl(option, _Unsigned(argument), zero, zero, zero), what)
 
 
 def die_with_parent(parent: int, signal_number: int) -> None:
@@ -144,8 +186,7 @@ def adopt_orphans() -> None:
 
 def set_name(name: str) -> None:
     """What `ps -o comm` shows for this process; the kernel keeps 15 bytes (PR_SET_NAME)."""
-    text = ctypes.create_string_buffer(name.encode()[:15])
-    _check(_libc.prctl(_PR_SET_NAME, text, 0, 0, 0), "PR_SET_NAME")
+    _check(_libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0), "PR_SET_NAME")
 
 
 def forbid_new_privileges() -> None:
@@ -196,7 +237,7 @@ _RULE_PATH, _RULE_PORT = 1, 2
 
 def landlock_abi() -> int:
     """The Landlock ABI version of this kernel; 0 when there is none."""
-    return max(0, _syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
+    return max(0, _syscall(_SYS_LANDLOCK_CREATE, None, _Unsigned(0), 1))
 
 
 def landlock(
@@ -230,7 +271,7 @@ def landlock(
     scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if abi >= 6 else 0
     attributes = struct.pack("QQQ", handled, net, scoped)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = _check(
-        _syscall(_SYS_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0), "landlock_create_ruleset"
+        _syscall(_SYS_LANDLOCK_CREATE, attributes, _Unsigned(len(attributes)), 0), "landlock_create_ruleset"
     )
     reading = _FS_READ_FILE | _FS_READ_DIR
     writing = handled & ~_FS_EXECUTE
@@ -280,11 +321,11 @@ class Nftables:
     _NAME, _JSON = "libnftables.so.1", 1 << 4
 
     def __init__(self) -> None:
-        self._library = ctypes.CDLL(self._NAME)
-        self._library.nft_ctx_new.restype = ctypes.c_void_p
+        self._library = _Library(self._NAME)
+        self._library.nft_ctx_new.restype = _Address
         for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
-            getattr(self._library, name).restype = ctypes.c_char_p
-        self._context = ctypes.c_void_p(self._library.nft_ctx_new(0))
+            getattr(self._library, name).restype = _Text
+        self._context = _Address(self._library.nft_ctx_new(0))
         buffers = (self._library.nft_ctx_buffer_output, self._library.nft_ctx_buffer_error)
         if not self._context or any(buffer(self._context) for buffer in buffers):
             raise OSError(f"{self._NAME} cannot be used")

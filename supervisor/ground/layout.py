@@ -249,6 +249,8 @@ class Layout:
     hooks = _Below("data", "hooks.d")
     hook_program = _Below("data", "hooks.d", "terok-status-says-why")
     """A link to the interpreter. Of a hook that refuses a start, crun and Podman show the path and nothing else."""
+    hook_modules = _Below("data", "hooks.d", "modules")
+    """All modules of the hook in one file, compiled; `hookbin/entry.py` has this path too, before it has any module."""
     presence = _Below("data", "hooks.d", "present")
     """An empty directory that exists as long as the hooks do; containers mount it, so that they start only with it."""
     hook_error = _Below("data", "hook-error.log")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 SIZE_MAX = 4 << 20
 
@@ -45,3 +46,21 @@ def last_line(path: str, since: int) -> str:
     except OSError:
         return ""
     return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+
+
+_steps = -1
+
+
+def trace(path: str) -> None:
+    """Write the steps of this process, and of those forked from it, to the end of a file; `make bench` asks for it.
+
+    Only an argument in the hook's descriptor does: no container, image or environment can.
+    """
+    global _steps
+    _steps = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def mark(step: str) -> None:
+    """Note that a step is done: the clock and this process's processor time in nanoseconds, its id, the step."""
+    if _steps >= 0:
+        os.write(_steps, f"{time.monotonic_ns()} {time.process_time_ns()} {os.getpid()} {step}\n".encode())

@@ -20,7 +20,20 @@ from .quick import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import NoReturn
+    from typing import NoReturn, TypedDict, Unpack
+
+    class Options(TypedDict, total=False):
+        """What `launch` takes beside the program."""
+
+        env: Mapping[str, str] | None
+        fds: Mapping[int, int] | None
+        namespaces: Namespaces | None
+        die_with_parent: bool
+        new_session: bool
+        cwd: str
+        close: bool
+        prepare: Callable[[], None] | None
+
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CLEAN_ENV: dict[str, str] = {"PATH": PATH, "LANG": "C.UTF-8"}
@@ -70,7 +83,36 @@ class Result:
         return lines[0] if lines else f"exit code {self.code}"
 
 
-def spawn(
+class Launch:
+    """A child that is about to execute a program; `confirm` is to be called once.
+
+    Attributes:
+        pid: the child.
+    """
+
+    def __init__(self, name: str, pid: int, report: int) -> None:
+        self.pid, self._name, self._report = pid, name, report
+
+    def confirm(self) -> int:
+        """Wait until the program is really running; returns its pid.
+
+        Raises:
+            TerokError: it does not exist or could not be executed; the child is reaped.
+        """
+        with open(self._report, "rb") as pipe:
+            failure = pipe.read()
+        if failure:
+            os.waitpid(self.pid, 0)
+            raise TerokError(f"Could not start {self._name}: {failure.decode(errors='replace')}")
+        return self.pid
+
+
+def spawn(argv: Sequence[str], **options: Unpack[Options]) -> int:
+    """Start a program and return its pid; the caller reaps it. Arguments and errors as in `launch`."""
+    return launch(argv, **options).confirm()
+
+
+def launch(
     argv: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
@@ -81,8 +123,8 @@ def spawn(
     cwd: str = "/",
     close: bool = True,
     prepare: Callable[[], None] | None = None,
-) -> int:
-    """Start a program and return its pid; the caller reaps it.
+) -> Launch:
+    """Fork a child that is to execute a program, and go on without waiting until it does; the caller reaps it.
 
     Args:
         argv: the program's absolute path (or a name found on `PATH`) and its arguments. No secrets: argv is public.
@@ -102,7 +144,7 @@ def spawn(
     program = _find(argv[0])
     environment = dict(CLEAN_ENV if env is None else env)
     # The child's end is close-on-exec: a successful execve(2) closes it and the parent reads the end of the file; an
-    # error arrives as its text. So `spawn` returns only when the program is really running.
+    # error arrives as its text. So `Launch.confirm` returns only when the program is really running.
     try:
         report, child_report = os.pipe2(os.O_CLOEXEC)
     except OSError as error:
@@ -130,12 +172,7 @@ def spawn(
         finally:
             os._exit(127)
     os.close(child_report)
-    with open(report, "rb") as pipe:
-        failure = pipe.read()
-    if failure:
-        os.waitpid(pid, 0)
-        raise TerokError(f"Could not start {argv[0]}: {failure.decode(errors='replace')}")
-    return pid
+    return Launch(argv[0], pid, report)
 
 
 def become(
@@ -261,38 +298,22 @@ class Job:
         return Result(os.waitstatus_to_exitcode(status), out, err)
 
 
-def begin(
-    argv: Sequence[str],
-    *,
-    stdin: bytes = b"",
-    timeout: float,
-    env: Mapping[str, str] | None = None,
-    namespaces: Namespaces | None = None,
-    fds: Mapping[int, int] | None = None,
-    cwd: str = "/",
-    prepare: Callable[[], None] | None = None,
-) -> Job:
+def begin(argv: Sequence[str], *, stdin: bytes = b"", timeout: float, **options: Unpack[Options]) -> Job:
     """Start a program whose output is wanted later, so that other work goes on meanwhile.
 
     Args:
         stdin: what it reads; never on the command line when it is secret.
         timeout: seconds from now until `Job.finish` kills it; it dies with the calling process in any case.
-        env, namespaces, fds, cwd, prepare: as in `spawn`.
+        options: as in `launch`.
 
     Raises:
         TerokError: it could not be started.
     """
     (in_read, in_write), (out_read, out_write), (err_read, err_write) = _pipes(argv[0], 3)
     try:
-        pid = spawn(
-            argv,
-            env=env,
-            fds={**(fds or {}), 0: in_read, 1: out_write, 2: err_write},
-            namespaces=namespaces,
-            cwd=cwd,
-            die_with_parent=True,
-            prepare=prepare,
-        )
+        options["fds"] = {**(options.get("fds") or {}), 0: in_read, 1: out_write, 2: err_write}
+        options["die_with_parent"] = True
+        pid = spawn(argv, **options)
     except BaseException:
         for fd in (in_write, out_read, err_read):
             os.close(fd)
@@ -316,21 +337,9 @@ def _pipes(program: str, count: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def run(
-    argv: Sequence[str],
-    *,
-    stdin: bytes = b"",
-    timeout: float,
-    env: Mapping[str, str] | None = None,
-    namespaces: Namespaces | None = None,
-    fds: Mapping[int, int] | None = None,
-    cwd: str = "/",
-    prepare: Callable[[], None] | None = None,
-) -> Result:
+def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float, **options: Unpack[Options]) -> Result:
     """Run a program to its end and return what it printed; arguments and errors as in `begin` and `Job.finish`."""
-    return begin(
-        argv, stdin=stdin, timeout=timeout, env=env, namespaces=namespaces, fds=fds, cwd=cwd, prepare=prepare
-    ).finish()
+    return begin(argv, stdin=stdin, timeout=timeout, **options).finish()
 
 
 def _communicate(

@@ -11,13 +11,14 @@ import select
 import time
 from _socket import socket
 
-from ..ground import kernel
+from ..ground import kernel, process
 from ..ground.errors import TerokError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..container.container import Container
     from ..schema import Shield
 
 _TYPE_A, _CLASS_IN = 1, 1
@@ -53,6 +54,18 @@ def confinement(shield: Shield) -> Callable[[], None]:
         )
 
     return confine
+
+
+def launch(shield: Shield, container: Container, log: int) -> process.Launch:
+    """Fork dnsmasq; it asks nothing and writes nothing before it is asked, so it may start before the firewall.
+
+    Args:
+        log: what its standard error becomes.
+
+    Raises:
+        TerokError: it is not installed, or nothing could be forked.
+    """
+    return process.launch(argv(shield), fds={1: log, 2: log}, namespaces=container.network, prepare=confinement(shield))
 
 
 def _groups_denied() -> bool:

@@ -144,7 +144,7 @@ def test_the_supervisor_is_detached(house: House, name: str, prepared: str) -> N
         assert re.search(r"^SigBlk:\s+0+$", (proc / "status").read_text(), re.M)
         files = [os.readlink(fd) for fd in (proc / "fd").iterdir()]
         assert sorted({file for file in files if file.startswith("/")}) == sorted(
-            ["/dev/null", house.bundle(name).lock, house.bundle(name).log]
+            ["/dev/null", house.bundle(name).lock, house.bundle(name).log, house.layout.hook_modules]
         )
         kinds = {re.sub(r"[:\[(].*", "", file) for file in files if not file.startswith("/")}
         assert kinds <= {"anon_inode", "pipe", "socket", "net"}

@@ -99,6 +99,7 @@ PROGRAMS: dict[str, frozenset[str]] = {
     "hookbin.stages": frozenset({"runtime.launch.annotated", "runtime.care.forget"}),
     "runtime.ssh.agent": frozenset({"sidecars.boot"}),
     "runtime.host.hooks": frozenset({"hookbin.entry"}),
+    "runtime.host.modules": frozenset({"hookbin.finder"}),
     "runtime.care.doctor_checks": frozenset({"hookbin.entry", "sidecars.boot"}),
 }
 """Programs that a module names by their path below the package, with `os.path.join(package_root(), ...)`.

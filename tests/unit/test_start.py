@@ -20,7 +20,7 @@ def test_a_failure_before_the_supervisor_is_told_and_leaves_no_directory(
         raise BlockingIOError(11, "no more processes")
 
     monkeypatch.setattr(listeners, "begin_inside", no_more_processes)
-    wiring: Any = SimpleNamespace(runtime_dir=str(tmp_path / "run" / "box"))
+    wiring: Any = SimpleNamespace(runtime_dir=str(tmp_path / "run" / "box"), sidecars=(), shield=None)
     hears, tell = os.pipe2(os.O_CLOEXEC)
     log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     container: Any = None
