@@ -3,6 +3,7 @@
 Rules of this file:
 - nothing goes upstream, and nothing is dialled, before the policy has allowed it;
 - a name that the connection shows is compared with the one that its address stands for;
+- a connection to a brokered host is handed to the vault unread, and never goes out;
 - every connection leaves a line when it begins and one when it ends, and a refused one a line with the reason.
 """
 
@@ -13,6 +14,7 @@ import struct
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from ...supervisor.ground import paste
 from ..kit import hello
 from ..kit.dial import Endpoint
 from ..kit.reactor import ERROR, HANGUP, READ, WRITE, Timer
@@ -22,16 +24,19 @@ from .duct import AGAIN, DONE, PIPE, READ_SIZE, Duct
 from .duct import READ as SOURCE
 from .duct import WRITE as TARGET
 from .heads import SWITCHED
+from .peek import Peek
 from .policy import Proof, Route, Verdict
 from .shown import Shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from ..kit.dial import Dialer
     from ..kit.reactor import Reactor
     from ..kit.refusal import Refusal
     from ..kit.stream import Stream
+    from .handover import Handover
     from .pipes import Pipes
     from .policy import Policy
 
@@ -42,11 +47,13 @@ if TYPE_CHECKING:
         dialer: Dialer
         pipes: Pipes
         policy: Policy
+        handover: Handover
 
         def clock(self) -> float: ...
         def own(self) -> frozenset[str]: ...
         def opened(self, flow: Flow) -> int: ...
         def closed(self, flow: Flow, number: int, sent: int, received: int, seconds: float, why: str) -> None: ...
+        def handed(self, flow: Flow) -> None: ...
         def failed(self, flow: Flow, why: str) -> None: ...
         def refused(self, name: str, route: Route, verdict: Verdict) -> None: ...
         def left(self, flow: Flow) -> None: ...
@@ -60,12 +67,13 @@ _ABORT = struct.pack("ii", 1, 0)
 
 
 class State(Enum):
-    """SHOWING: its first bytes are awaited. DIALLING: allowed, and being connected. OPEN: bytes go both ways.
-    LINGERING: refused, and told so. CLOSED: gone.
+    """SHOWING: its first bytes are awaited. DIALLING: allowed, and being connected. HANDING: the vault is to take it.
+    OPEN: bytes go both ways. LINGERING: refused, and told so. CLOSED: gone.
     """
 
     SHOWING = "showing"
     DIALLING = "dialling"
+    HANDING = "handing"
     OPEN = "open"
     LINGERING = "lingering"
     CLOSED = "closed"
@@ -82,7 +90,7 @@ class Flow:
 
     __slots__ = (
         "_service", "_client", "_server", "_route", "_state", "_seen", "_timer", "_shown", "_masks", "_up", "_down",
-        "_began", "_again", "_number", "address", "verdict", "_reply",
+        "_began", "_again", "_number", "_peek", "_take_back", "address", "verdict", "_reply",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: socket.socket, route: Route) -> None:
@@ -99,6 +107,8 @@ class Flow:
         self._again = False
         self._number = 0
         self._reply = b""
+        self._peek = Peek(client) if route.unread else None
+        self._take_back: Callable[[], None] | None = None
         self.address = route.address
         self.verdict = Verdict(False, "")
 
@@ -107,7 +117,7 @@ class Flow:
 
     def start(self) -> None:
         """Wait for what the connection has to show, or connect at once."""
-        if self._route.proof in (Proof.NONE, Proof.TLS_IF_ANY):
+        if self._route.brokered or self._route.proof in (Proof.NONE, Proof.TLS_IF_ANY):
             self._dial()
             return
         self._timer = self._service.reactor.later(SHOW_SECONDS, self._late)
@@ -118,7 +128,7 @@ class Flow:
     def _show(self) -> None:
         """More of the first bytes."""
         try:
-            data = self._client.recv(READ_SIZE)
+            data = self._peek.more() if self._peek is not None else self._client.recv(READ_SIZE)
         except BlockingIOError:
             return
         except OSError:
@@ -155,6 +165,11 @@ class Flow:
         self.verdict = verdict
         self._stop_timer()
         self._watch(self._client, 0)
+        if (self.name, port) in service.policy.brokered:
+            self._hand_over()
+            return
+        if self._peek is not None:
+            self._peek.take()
         self._state = State.DIALLING
         host = self.name or self.address
         if host == HOST_NAME:
@@ -162,6 +177,27 @@ class Flow:
         else:
             endpoint = Endpoint(host, port, tls=False, judge=self._judge_address)
         service.dialer.dial(endpoint, self._dialled)
+
+    def _hand_over(self) -> None:
+        if self._shown.requests is not None:
+            self._refuse(Verdict(False, f"{self.name} is reached over TLS only"))
+            return
+        if self._peek is not None:
+            self._peek.leave()
+        self._state = State.HANDING
+        self._take_back = self._service.handover.give(self._client, self.name, self._route.port, self._handed)
+
+    def _handed(self, why: str) -> None:
+        self._take_back = None
+        if not why:
+            self._service.handed(self)
+            self._close()
+            return
+        try:
+            self._seen = self._client.recv(READ_SIZE)  # unread bytes would turn the alert into a reset
+        except OSError:
+            self._seen = b""
+        self._refuse(Verdict(False, why, paste.command("terok", "status")), hello.INTERNAL_ERROR)
 
     def _verdict(self) -> Verdict:
         """What the policy says now."""
@@ -277,7 +313,7 @@ class Flow:
 
     def judge_again(self) -> None:
         """After a change of policy: end the connection when it is not allowed any more."""
-        if self._state not in (State.OPEN, State.DIALLING):
+        if self._state not in (State.OPEN, State.DIALLING, State.HANDING):
             return
         verdict = self._verdict()
         if verdict.allowed and self.name not in ("", HOST_NAME) and self._state is State.OPEN:
@@ -288,11 +324,13 @@ class Flow:
 
     # --- end ---------------------------------------------------------------------------------------------------
 
-    def _refuse(self, verdict: Verdict) -> None:
+    def _refuse(self, verdict: Verdict, alert: int = hello.UNRECOGNIZED_NAME) -> None:
         """Say no in the client's protocol, write it down, and close."""
         self._service.refused(self.name, self._route, verdict)
+        if self._peek is not None and self._state is State.SHOWING:
+            self._peek.take()
         if hello.looks_like_tls(self._seen):
-            answer = hello.ALERT
+            answer = hello.alert(alert)
         elif self._shown.requests is not None:
             text = f"terok: {verdict.why}\n" + (f"{verdict.allow}\n" if verdict.allow else "")
             head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}"
@@ -347,6 +385,8 @@ class Flow:
                 if sock is not None:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         self._end_server(why)
+        if self._take_back is not None:
+            self._take_back()
         self._state = State.CLOSED
         self._watch(self._client, 0)
         self._client.close()

@@ -11,6 +11,7 @@ from ..kit.audit import Audit
 from ..kit.confine import RESOLVER_FILES, confine
 from ..kit.context import Context
 from ..kit.reactor import Reactor
+from ..roster import brokered
 from .service import Service
 
 
@@ -27,6 +28,8 @@ def main(context: Context) -> int:
         container=context.container,
         told=open_told(context.bundle.airlock_told),
         idle_seconds=context.idle_seconds,
+        brokered=frozenset(map(brokered.parse, context.settings.get("brokered", ()))),
+        handover=str(context.settings.get("handover", "")),
     )
     warm()
     # the ports that may be connected to change with the policy, and Landlock cannot be loosened: none is named here

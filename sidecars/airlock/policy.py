@@ -57,6 +57,8 @@ class Route:
     address: a destination that is an address itself; else "".
     port: TCP port.
     proof: what it has to show.
+    brokered: the name is a brokered host.
+    unread: a brokered host may be meant: what the connection shows is looked at and left for the vault.
     """
 
     port: int
@@ -64,6 +66,8 @@ class Route:
     name: str = ""
     pattern: str = ""
     address: str = ""
+    brokered: bool = False
+    unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Policy:
     container: its name, for the commands in refusals. generation: counts up with every change.
     mode: one of the shield's modes. until: when a bypass ends (seconds since the epoch).
     names: what each synthetic address stands for.
+    brokered: hosts and ports whose connections go to the vault and never out. They need not be allowed: what passes is
+        decided by the provider's rules; a denial and the quarantine end them like all others.
     """
 
     container: str
@@ -85,6 +91,7 @@ class Policy:
     networks: tuple[tuple[Network, Target], ...] = ()
     denied: tuple[Target, ...] = ()
     passing: dict[Target, float] = field(default_factory=dict)
+    brokered: frozenset[tuple[str, int]] = frozenset()
 
     def is_open(self, now: float) -> bool:
         """Whether what is not denied may go everywhere; `now` in seconds since the epoch."""
@@ -94,12 +101,17 @@ class Policy:
         """Where a connection to `address` leads, or why nowhere."""
         name = self.names.get(address)
         if name is not None and name.startswith("*.") and self.mode != QUARANTINE:
-            return Route(port, _proof(port, Proof.EITHER), pattern=name)
+            return Route(port, _proof(port, Proof.EITHER), pattern=name, unread=self._brokers(name, port))
         if name is not None:  # a pattern, in quarantine, is refused as a name is
             verdict = self.judge_name(name, port, now)
-            return Route(port, _proof(port, Proof.TLS_IF_ANY), name=name) if verdict.allowed else verdict
+            brokered = (name, port) in self.brokered
+            return (
+                Route(port, _proof(port, Proof.TLS_IF_ANY), name=name, brokered=brokered)
+                if verdict.allowed
+                else verdict
+            )
         if address == UNKNOWN and self.is_open(now):
-            return Route(port, _proof(port, Proof.EITHER))
+            return Route(port, _proof(port, Proof.EITHER), unread=self._brokers("", port))
         if ipaddress.ip_address(address) in _SYNTHETIC:
             return Verdict(False, "no name has this address")
         verdict = self.judge_address(address, port, now)
@@ -115,9 +127,15 @@ class Policy:
         for target in self._about(name):
             if _has(target, port) and self.passing.get(target, now + 1) > now:
                 return Verdict(True, str(target))
+        if (name, port) in self.brokered:
+            return Verdict(True, "brokered")
         if self.is_open(now):
             return Verdict(True, self.mode, word="learn" if self.mode == LEARN else "bypassed")
         return Verdict(False, "not allowed", self._allow(hints.name_target(name, _ports(port))))
+
+    def _brokers(self, pattern: str, port: int) -> bool:
+        """Whether a brokered host may be meant by an address that stands for a pattern."""
+        return any(port == own and covers(pattern, host) for host, own in self.brokered)
 
     def judge_address(self, address: str, port: int, now: float) -> Verdict:
         """The same for an address that the container connected to."""
@@ -209,8 +227,12 @@ def covers(pattern: str, name: str) -> bool:
     return not pattern or (name.endswith(pattern[1:]) and len(name) >= len(pattern))
 
 
-def decode(text: bytes) -> Policy:
+def decode(text: bytes, brokered: frozenset[tuple[str, int]] = frozenset()) -> Policy:
     """Read `policy.json`.
+
+    Args:
+        text: the file.
+        brokered: as in `Policy`; these come with the wiring.
 
     Raises:
         ValueError: it is not what the launch writes; nothing is allowed then.
@@ -236,6 +258,7 @@ def decode(text: bytes) -> Policy:
             networks=tuple((target.network, target) for target in allowed if not target.is_name),
             denied=tuple(parse(each) for each in data["denied"]),
             passing={parse(each): float(until) for each, until in data["passing"].items()},
+            brokered=brokered,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the policy is damaged: {error!r}") from error

@@ -17,6 +17,7 @@ from ..kit.reactor import READ, Reactor, Timer
 from ..shield.reader.window import Window
 from .descriptors import connections_max
 from .flow import Flow
+from .handover import Handover
 from .pipes import Pipes
 from .policy import Policy, Proof, Route, Verdict, decode
 
@@ -36,6 +37,8 @@ class Service:
         audit: the container's log.
         told: descriptor that gets one byte after each policy that is in force; -1: no process waits.
         idle_seconds: leave after this long without a connection; 0: stay.
+        brokered: hosts and ports whose connections go to the vault.
+        handover: the vault's socket for them.
     """
 
     def __init__(
@@ -49,8 +52,12 @@ class Service:
         told: int = -1,
         idle_seconds: int = 0,
         dialer: Dialer | None = None,
+        brokered: frozenset[tuple[str, int]] = frozenset(),
+        handover: str = "",
     ) -> None:
         self.reactor, self.dialer, self.pipes = reactor, dialer or Dialer(reactor), Pipes(reactor)
+        self.handover = Handover(reactor, handover)
+        self._brokered = brokered
         self.policy = Policy(container)  # nothing is allowed until a policy has been read
         self._listeners = list(listeners)
         self._path, self._audit, self._told, self._idle_seconds = policy_path, audit, told, idle_seconds
@@ -88,7 +95,7 @@ class Service:
             if version == self._version:
                 return
             with open(self._path, "rb") as file:
-                self.policy = decode(file.read())
+                self.policy = decode(file.read(), self._brokered)
             self._version = version
         except (OSError, ValueError) as error:
             self.policy, self._version = Policy(self.policy.container), None
@@ -204,6 +211,10 @@ class Service:
         verdict = flow.verdict
         self._write("connection", verdict=verdict.word, **self._place(flow), id=self._count, by=verdict.why)
         return self._count
+
+    def handed(self, flow: Flow) -> None:
+        """Write that the vault has a connection; what becomes of it stands in the vault's lines."""
+        self._write("connection", verdict="brokered", **self._place(flow), by=flow.verdict.why)
 
     def closed(self, flow: Flow, number: int, sent: int, received: int, seconds: float, why: str) -> None:
         """Write that a connection has ended."""

@@ -30,9 +30,6 @@ def alert(description: int) -> bytes:
     return bytes((21, 3, 3, 0, 2, 2, description))
 
 
-ALERT = alert(UNRECOGNIZED_NAME)
-
-
 class Hello(NamedTuple):
     """What a client asks for.
 
