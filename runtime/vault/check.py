@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ...sidecars.kit.tls import client_context
+from ...sidecars.kit.tls.layer import client_context
 from ...sidecars.login import refresh
 from ...sidecars.roster import catalog
 from ...sidecars.roster.model import Check, Provider

@@ -15,16 +15,16 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ...supervisor.ground import paste
-from ..kit import hello
 from ..kit.dial import Endpoint
 from ..kit.reactor import ERROR, HANGUP, READ, WRITE, Timer
 from ..kit.refusal import Refused
+from ..kit.tls import hello
+from ..kit.tls.peek import Peek
 from ..shield.special import HOST_NAME
 from .duct import AGAIN, DONE, PIPE, READ_SIZE, Duct
 from .duct import READ as SOURCE
 from .duct import WRITE as TARGET
 from .heads import SWITCHED
-from .peek import Peek
 from .policy import Proof, Route, Verdict
 from .shown import Shown
 

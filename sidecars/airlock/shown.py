@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..kit import hello
 from ..kit.refusal import Refused
+from ..kit.tls import hello
 from .heads import Requests
 from .policy import Proof, Route, covers
 

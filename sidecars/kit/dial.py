@@ -78,7 +78,7 @@ class Dialer:
         """The TLS context that trusts `ca` (a file), or the system's authorities when it is empty."""
         context = self._contexts.get(ca)
         if context is None:
-            from .tls import client_context
+            from .tls.layer import client_context
 
             context = self._contexts[ca] = client_context(ca)
         return context
@@ -211,7 +211,7 @@ class _Attempts:
             self._secure(sock, self._context)
 
     def _secure(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        from .tls import Handshake
+        from .tls.layer import Handshake
 
         self._drop(sock)
         try:
@@ -231,7 +231,7 @@ class _Attempts:
         handshake.start()
 
     def _shaken(self, sock: ssl.SSLSocket, error: OSError | None) -> None:
-        from .tls import TlsStream
+        from .tls.layer import TlsStream
 
         if error is None:
             self._drop(sock)

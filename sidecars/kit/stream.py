@@ -1,4 +1,4 @@
-"""One stream socket in the loop: reads when asked, queues what the peer does not take yet; `tls.py` does so over TLS.
+"""One stream socket in the loop: reads when asked, queues what the peer does not take yet; `tls/` does so over TLS.
 
 Rules of this file:
 - nothing here knows a protocol;

@@ -9,7 +9,9 @@
 
 Further meta, none of it secret: `variables` (values for the route's placeholders, such as `host` and `account_id`),
 `upstream`, `allow_private`, `ca_bundle`, `auth_header`, `auth_prefix` (overrides of the route), `expires_at`, `account`
-(a name to show), `source` (where it came from), `refresh` (the state of the last refresh).
+(a name to show), `source` (where it came from), `refresh` (the state of the last refresh),
+`ambient` (it goes with requests to its hosts that carry no credential), `foreign` (`allow`: requests to its hosts may
+carry a credential of the client's own).
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ class Authority(NamedTuple):
         root: the certificate that the container trusts, PEM; its key does not exist any more.
         intermediate: the certificate that signs leaves, PEM.
         key: the intermediate's private key, PEM.
+        spare: private key and certificate for all of the hosts: what says that the vault is locked, when it is; PEM.
     """
 
     container: str
@@ -58,6 +59,7 @@ class Authority(NamedTuple):
     root: bytes
     intermediate: bytes
     key: bytes
+    spare: bytes
 
     def __repr__(self) -> str:
         return f"Authority({self.container!r}, {self.hosts!r})"

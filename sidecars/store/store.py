@@ -36,6 +36,7 @@ SECRET_MAX = 1 << 20
 
 AUTHORITY = "authority"
 """The kind of the rows that hold containers' certificate authorities; they belong to no scope."""
+_AUTHORITY = ("root", "intermediate", "key", "spare")
 
 _CHECK = ("terok check", APPLICATION_ID)
 _COLUMNS = "CAST(kind AS TEXT), CAST(scope AS TEXT), CAST(name AS TEXT), meta, version, updated"
@@ -290,7 +291,7 @@ class Store:
 
     def put_authority(self, container: str, authority: Authority) -> None:
         """Seal the authority of a container, in place of the one that it had; raises LockedError without the key."""
-        sealed = {name: getattr(authority, name).decode("ascii") for name in ("root", "intermediate", "key")}
+        sealed = {name: getattr(authority, name).decode("ascii") for name in _AUTHORITY}
         # the certificates stand in the secret too: what is not authenticated must not decide what a container trusts
         secret = json.dumps({**sealed, "hosts": authority.hosts}).encode()
         self.put(AUTHORITY, "", container, secret, {"hosts": authority.hosts, "root": sealed["root"]})
@@ -307,7 +308,7 @@ class Store:
             return None
         try:
             fields = json.loads(item.secret)
-            parts = (fields[name].encode("ascii") for name in ("root", "intermediate", "key"))
+            parts = (fields[name].encode("ascii") for name in _AUTHORITY)
             return Authority(container, tuple(fields["hosts"]), *parts)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise _changed(AUTHORITY, "", container) from None

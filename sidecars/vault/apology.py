@@ -6,15 +6,18 @@ The process then leaves, and the next connection tries again; so a vault that is
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
 from ...supervisor.ground.errors import TerokError
 from ..kit.accept import Acceptor
 from ..kit.answer import answer as http_answer
 from ..kit.codec import split_head
-from ..kit.reactor import Reactor
+from ..kit.reactor import READ, Reactor
 from ..kit.refusal import Refused
 from ..kit.stream import Stream
+from ..kit.tls import hello
 from .limits import HEAD_MAX, RETRY_SECONDS
+from .tls.links import REFUSED, Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,34 +37,65 @@ def answer(error: TerokError) -> bytes:
     return http_answer(503, body.encode(), "application/json", close=True, fields=fields)
 
 
-def serve(listeners: Sequence[socket.socket], error: TerokError) -> None:
+class Ways(NamedTuple):
+    """The listening sockets of a vault: its own addresses, and where connections to brokered hosts come in.
+
+    Attributes:
+        plain: HTTP.
+        links: messages of the relay (`tls/links.py`).
+        direct: TLS.
+    """
+
+    plain: Sequence[socket.socket]
+    links: Sequence[socket.socket] = ()
+    direct: Sequence[socket.socket] = ()
+
+
+def serve(ways: Ways, error: TerokError) -> None:
     """Give the answer to every client, until none has come for half a second."""
-    _Apology(listeners, answer(error)).run()
+    _Apology(ways, answer(error), error.what).run()
 
 
 class _Apology:
     """Who is being told, and when to leave."""
 
-    def __init__(self, listeners: Sequence[socket.socket], response: bytes) -> None:
+    def __init__(self, ways: Ways, response: bytes, why: str) -> None:
         self.reactor = Reactor()
-        self.response = response
-        self._acceptor = Acceptor(self.reactor, listeners, self._accepted)
+        self.why = why
+        self._acceptors = [
+            Acceptor(self.reactor, ways.plain, lambda sock: self._accepted(sock, response)),
+            Acceptor(self.reactor, ways.links, self._linked),
+            # nothing can be said inside TLS without a certificate
+            Acceptor(self.reactor, ways.direct, lambda sock: self._accepted(sock, hello.alert(hello.INTERNAL_ERROR))),
+        ]
         self._clients = 0
         self._last = self.reactor.now
 
     def run(self) -> None:
         """Serve until none was there for a while."""
-        self._acceptor.start()
+        for acceptor in self._acceptors:
+            acceptor.start()
         self.reactor.later(LEAVE_SECONDS, self._look)
         self.reactor.run()
-        self._acceptor.stop()
+        for acceptor in self._acceptors:
+            acceptor.stop()
         self.reactor.close()
 
-    def _accepted(self, sock: socket.socket) -> None:
+    def _accepted(self, sock: socket.socket, response: bytes) -> None:
         self._clients += 1
-        _Client(self, Stream(self.reactor, sock, None))
+        _Client(self, Stream(self.reactor, sock, None), response)
 
-    def left(self) -> None:
+    def _linked(self, sock: socket.socket) -> None:
+        self._clients += 1
+        Link(self, sock).look(READ)
+
+    def received(self, message: bytes, connection: socket.socket | None) -> bytes:
+        """The relay is told, and tells its client."""
+        if connection is not None:
+            connection.close()
+        return REFUSED + self.why.encode()
+
+    def left(self, _link: object = None) -> None:
         """A client is gone."""
         self._clients -= 1
         self._last = self.reactor.now
@@ -77,8 +111,8 @@ class _Apology:
 class _Client:
     """The owner of one client's stream: answers the first head, or whatever came until then."""
 
-    def __init__(self, apology: _Apology, stream: Stream) -> None:
-        self._apology, self._stream = apology, stream
+    def __init__(self, apology: _Apology, stream: Stream, said: bytes) -> None:
+        self._apology, self._stream, self._said = apology, stream, said
         self._buffer = b""
         self._told = False
         stream.owner = self
@@ -90,7 +124,7 @@ class _Client:
             return
         self._buffer += data
         try:
-            complete = bool(split_head(self._buffer, HEAD_MAX))
+            complete = hello.looks_like_tls(self._buffer) or bool(split_head(self._buffer, HEAD_MAX))
         except Refused:
             complete = True
         if complete:
@@ -103,8 +137,8 @@ class _Client:
 
     def _response(self) -> bytes:
         """A request for a head gets no body (RFC 9110, section 9.3.2)."""
-        response = self._apology.response
-        return response[: response.index(b"\r\n\r\n") + 4] if self._buffer.startswith(b"HEAD ") else response
+        said = self._said
+        return said[: said.find(b"\r\n\r\n") + 4] if self._buffer.startswith(b"HEAD ") else said
 
     def _late(self) -> None:
         if not self._told:

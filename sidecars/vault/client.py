@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..kit.stream import Stream
     from .books.watch import Books
     from .relay.exchange import Exchange
+    from .tls.site import Site
 
     class Service(Protocol):
         """The relay, as a connection sees it."""
@@ -67,13 +68,19 @@ def _permanent(refusal: Refusal) -> bool:
 class Client:
     """Owner of one client's wire.
 
-    Attributes:
+    Args:
+        service: the relay.
         wire: the connection.
+        site: the brokered host that it leads to; None: the vault's own address.
+
+    Attributes:
+        wire, site: as given.
     """
 
     __slots__ = (
         "_service",
         "wire",
+        "site",
         "_buffer",
         "_exchange",
         "_timer",
@@ -83,8 +90,8 @@ class Client:
         "_bodiless",
     )
 
-    def __init__(self, service: Service, wire: Stream) -> None:
-        self._service, self.wire = service, wire
+    def __init__(self, service: Service, wire: Stream, site: Site | None = None) -> None:
+        self._service, self.wire, self.site = service, wire, site
         self._buffer = b""
         self._exchange: Exchange | None = None
         self._head_since = 0.0
@@ -99,6 +106,11 @@ class Client:
     def busy(self) -> bool:
         """Whether an exchange is under way."""
         return self._exchange is not None
+
+    @property
+    def host(self) -> str:
+        """The brokered host; "" at the vault's own address."""
+        return self.site.host if self.site is not None else ""
 
     # --- the wire's owner ---
 
@@ -134,7 +146,7 @@ class Client:
 
     def _refuse_head(self, refusal: Refusal) -> None:
         """No token was read from it, so the audit line names no scope."""
-        self._service.books.refused(refusal, None)
+        self._service.books.refused(refusal, None, self.host)
         self.refuse(refusal, close=True)
 
     def _serve(self, head: bytes, rest: bytes) -> None:

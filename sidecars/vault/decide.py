@@ -11,6 +11,9 @@ from .headers import nominated, request_lines
 from .routes import Route, Target
 from .tokens import Grant, Lookup, Places, find, refused_header, refused_parameter, strip_query
 
+PHANTOM, AMBIENT, NONE, OWN = "phantom", "ambient", "none", "own"
+"""With whose credential a request goes upstream: the vault's (for a token, or without one), none, the client's own."""
+
 
 class Plan:
     """Where one request goes, in one generation of the keeper.
@@ -22,14 +25,29 @@ class Plan:
         target: the upstream for this path.
         path: what stands in the upstream's request line.
         lines: the client's header lines that cross (`headers.request_lines`); the credential's follow them.
+        credential: `PHANTOM`, or one of the others at a brokered host.
         about: what every audit line of such a request says, kept here by the books; empty: not made yet.
     """
 
-    __slots__ = ("request", "grant", "route", "target", "path", "lines", "about")
+    __slots__ = ("request", "grant", "route", "target", "path", "lines", "credential", "about")
 
-    def __init__(self, request: Request, grant: Grant, route: Route, target: Target, path: bytes, lines: bytes) -> None:
+    def __init__(
+        self,
+        request: Request,
+        grant: Grant,
+        route: Route,
+        target: Target,
+        path: bytes,
+        lines: bytes,
+        credential: str = PHANTOM,
+    ) -> None:
         self.request, self.grant, self.route, self.target = request, grant, route, target
-        self.path, self.lines, self.about = path, lines, ""
+        self.path, self.lines, self.credential, self.about = path, lines, credential, ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether the vault puts a credential in."""
+        return self.credential in (PHANTOM, AMBIENT)
 
     def __repr__(self) -> str:
         return f"<Plan {self.request!r} to {self.route!r}>"
@@ -65,10 +83,35 @@ def decide(request: Request, places: Places, lookup: Lookup, route_of: RouteOf) 
         why = f"Beside the phantom token, {foreign} carries a credential, an account or a method of its own."
         allow = f"remove {foreign}; the vault adds what the provider needs"
         return Refusal(403, "foreign-credential", why, allow, grant.provider, grant.scope)
-    return _by_path(request, places, route, grant, path, mark + query)
+
+    def locate(form: bytes) -> tuple[Target, bytes] | None:
+        target = route.target(form, host_of(request))
+        return None if target is None else (target, target.rewrite(form))
+
+    return by_path(request, places, route, grant, path, mark + query, locate)
 
 
-def _by_path(request: Request, places: Places, route: Route, grant: Grant, path: bytes, query: bytes) -> Plan | Refusal:
+Locate = Callable[[bytes], tuple[Target, bytes] | None]
+"""From a canonical path to its upstream and the path that rules judge; None: the route has none for it."""
+
+
+def by_path(
+    request: Request,
+    places: Places,
+    route: Route,
+    grant: Grant,
+    path: bytes,
+    query: bytes,
+    locate: Locate,
+    credential: str = PHANTOM,
+) -> Plan | Refusal:
+    """What the route's rules say about a request whose credential is decided.
+
+    Args:
+        path, query: of the request's target; the query with its question mark.
+        credential: as in `Plan`.
+    """
+
     def refuse(rule: str, why: str, allow: str, status: int = 403) -> Refusal:
         return Refusal(status, rule, why, allow, grant.provider, grant.scope)
 
@@ -79,12 +122,13 @@ def _by_path(request: Request, places: Places, route: Route, grant: Grant, path:
     if form is None:
         why = "The path has dot segments, broken or double escapes, or escapes that are no text."
         return refuse("path-form", why, "send the path in its plain form", 400)
-    target = route.target(form, host_of(request))
-    if target is None:
+    located = locate(form)
+    if located is None:
         return refuse(
             "upstream", f"The route {route.name} has no upstream for this path.", "add an upstream with this prefix"
         )
-    sent = target.rewrite(form)
+    target, sent = located
+    auth = target.auth if credential in (PHANTOM, AMBIENT) else None
     types = [value for lower, _, value, _ in request.headers if lower == b"content-type"]
     rule = route.rule(methods(request.method, types, body=bool(request.length)), sent)
     if rule is None or not rule.allow:
@@ -94,7 +138,8 @@ def _by_path(request: Request, places: Places, route: Route, grant: Grant, path:
         return refuse(
             f"rule:{name}", why, f"a rule for {route.name} in the roster that allows it, then `terok vault routes`"
         )
-    named = nominated(request.headers) & (target.auth.names | target.auth.merge.keys())
+    ours = target.auth.names | target.auth.merge.keys()
+    named = nominated(request.headers) & ours
     if named:
         why = f"Connection names {min(named).decode('ascii')}, which the vault sets."
         return refuse("connection-names", why, "remove it from the Connection header", 400)
@@ -104,8 +149,8 @@ def _by_path(request: Request, places: Places, route: Route, grant: Grant, path:
         return refuse(
             "body-max", f"The body is longer than {route.body_max} bytes.", "raise the route's `body_max`", 413
         )
-    lines = request_lines(request, places.headers, target.auth)
-    return Plan(request, grant, route, target, target.base + sent + query, lines)
+    lines = request_lines(request, places.headers, auth, own=credential == OWN)
+    return Plan(request, grant, route, target, target.base + sent + query, lines, credential)
 
 
 def host_of(request: Request) -> bytes:

@@ -44,7 +44,8 @@ OVERRIDES = frozenset(
 )
 """Headers by which some servers take another method or path than the request line's, which is what was judged."""
 _ALSO_OURS = frozenset((b"host", b"content-length", b"forwarded", b"via", b"x-real-ip"))
-_REQUEST_DROPS = HOP_BY_HOP | CLIENT_AUTH | _ALSO_OURS | OVERRIDES | {b"sec-websocket-extensions", b"accept-encoding"}
+_ALWAYS_DROPPED = HOP_BY_HOP | _ALSO_OURS | OVERRIDES | {b"sec-websocket-extensions", b"accept-encoding"}
+_REQUEST_DROPS = _ALWAYS_DROPPED | CLIENT_AUTH
 _ANSWER_DROPS = HOP_BY_HOP | {b"content-length", b"proxy-authenticate", b"set-cookie", b"set-cookie2", b"alt-svc"}
 _TRAILER_DROPS = (
     HOP_BY_HOP
@@ -71,16 +72,20 @@ def nominated(headers: Iterable[Header]) -> frozenset[bytes]:
     return frozenset(named)
 
 
-def request_lines(request: Request, places: frozenset[bytes], auth: Auth) -> bytes:
+def request_lines(request: Request, places: frozenset[bytes], auth: Auth | None, *, own: bool = False) -> bytes:
     """The header lines of a request that cross the vault, each with its CRLF; Host and framing are the caller's.
 
     Args:
         request: the client's.
         places: header names in which clients put tokens, besides `CLIENT_AUTH`; they do not cross.
-        auth: what it sets replaces what the client sent under that name, and follows these lines.
+        auth: what it sets replaces what the client sent under that name, and follows these lines; None: no credential
+            is put in.
+        own: the client's own credentials cross.
     """
-    drops = _REQUEST_DROPS | places | auth.names
-    merge = dict(auth.merge)
+    drops = _ALWAYS_DROPPED | {b"proxy-authorization"} if own else _REQUEST_DROPS | places
+    merge: dict[bytes, tuple[bytes, bytes]] = {}
+    if auth is not None:
+        drops, merge = drops | auth.names, dict(auth.merge)
     lines: list[bytes] = []
     named: frozenset[bytes] = frozenset()
     for lower, name, value, line in request.headers:

@@ -79,6 +79,22 @@ class Loaded:
         return lines
 
 
+class _Nothing(Loaded):
+    """What is put into a request that goes without a credential of the vault."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(Credential("none", ""), 0, ())
+
+    def lines(self, auth: Auth) -> bytes:
+        """None."""
+        return b""
+
+
+NOTHING: Loaded = _Nothing()
+
+
 def _ascii(text: str) -> bytes:
     return text.encode("ascii")
 

@@ -18,7 +18,7 @@ from ..roster import catalog
 from ..roster.model import Catalog
 from ..store import credential
 from ..store.keys import ensure_unlocked
-from ..store.records import LockedError
+from ..store.records import Authority, LockedError
 from ..store.store import Store
 from . import headers
 from .inject import Loaded
@@ -177,11 +177,27 @@ class Keeper:
             return Refusal(403, "no-credential", why, allow, grant.provider, grant.scope)
         try:
             kind = str(entry.meta.get("auth", "api-key"))
-            route = Route(grant.provider, catalog.effective(provider, entry.meta), kind)
+            ambient, foreign = bool(entry.meta.get("ambient")), entry.meta.get("foreign") == "allow"
+            effective = catalog.effective(provider, entry.meta)
+            route = Route(grant.provider, effective, kind, ambient=ambient, foreign_allowed=foreign)
         except TerokError as error:
             return Refusal(503, "route-broken", error.what, error.fix, grant.provider, grant.scope)
         self._routes[grant] = route
         return route
+
+    def at(self, host: str, port: int) -> list[tuple[Grant, Route]]:
+        """The providers of this container whose credentials are for a host and port, by name."""
+        found = [(grant, self.route(grant)) for grant in sorted(set(self._grants.values()))]
+        return [
+            (grant, route)
+            for grant, route in found
+            if isinstance(route, Route) and any(target.is_at(host, port) for target in route.targets)
+        ]
+
+    def authority(self) -> Authority | None:
+        """The container's certificate authority; raises LockedError, and TerokError when it is damaged."""
+        ensure_unlocked(self._store, self._key_files)
+        return self._store.authority(self._container)
 
     def credential(self, grant: Grant) -> Loaded | Refusal:
         """The credential behind a grant, unsealed; or why the vault does not give it."""

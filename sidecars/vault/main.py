@@ -11,22 +11,25 @@ import ssl
 import sys
 
 from ...supervisor.ground.errors import Exit, TerokError
+from ...supervisor.ground.layout import TLS_PORT
 from ..kit.confine import RESOLVER_FILES, confine
 from ..kit.context import Context
 from ..kit.dial import Dialer
 from ..kit.reactor import Reactor
-from ..kit.tls import trust_stores
+from ..kit.tls.layer import trust_stores
 from ..login.helper import Helper
 from ..login.refresh import needed
 from ..store.keys import prepare
 from ..store.store import Store
 from . import apology, limits
+from .apology import Ways
 from .books.journal import Journal
 from .books.ledger import Counts, Ledger
 from .books.watch import Books
 from .keeper import Keeper
 from .renew import Renewer
 from .service import Service
+from .tls.site import Sites
 
 DNS_PORT = 53
 GC_THRESHOLDS = (20_000, 20, 50)
@@ -47,9 +50,11 @@ def main(context: Context) -> int:
     except (TerokError, OSError, sqlite3.Error) as error:
         return apologise(context, error)
     keeper.look(reactor.now)
-    listeners = [each for _, each in context.listeners]
+    ways, sites = ways_of(context), Sites(settings.get("tls_hosts", ()))
     renewer = Renewer(reactor, keeper, helper)
-    service = Service(reactor, keeper, books, renewer, Dialer(reactor), listeners, context.idle_seconds)
+    service = Service(reactor, keeper, books, renewer, Dialer(reactor), ways.plain, context.idle_seconds, sites)
+    if sites:
+        open_door(service, sites, ways, context.bundle.tls_spare)
     confine_vault(keeper, routes, key_files)
     # what lives now lives to the end: the collector need not look at it again, nor often at what requests leave
     gc.collect()
@@ -69,8 +74,35 @@ def apologise(context: Context, error: Exception) -> int:
     print(f"vault: {error}", file=sys.stderr)
     known = error if isinstance(error, TerokError) else TerokError(f"The vault does not open: {type(error).__name__}.")
     confine()
-    apology.serve([each for _, each in context.listeners], known)
+    apology.serve(ways_of(context), known)
     return Exit.OK if known.code == Exit.NOT_FOUND else Exit.FAILURE
+
+
+def ways_of(context: Context) -> Ways:
+    """The listening sockets by what comes in through them."""
+    links = [sock for listener, sock in context.listeners if listener.kind == "handover"]
+    direct = [sock for listener, sock in context.listeners if (listener.kind, listener.port) == ("netns", TLS_PORT)]
+    return Ways([sock for _, sock in context.listeners if sock not in (*links, *direct)], links, direct)
+
+
+def open_door(service: Service, sites: Sites, ways: Ways, spare: str) -> None:
+    """Let connections to brokered hosts in; what signs their certificates is loaded here, before the confinement.
+
+    Args:
+        spare: path of the certificate that serves while the vault is locked; it need not exist.
+    """
+    from .tls.door import Door
+    from .tls.leaves import Leaves
+    from .tls.leaves import warm as warm_leaves
+
+    warm_leaves()
+    try:
+        with open(spare, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        content = b""
+    leaves = Leaves(service.keeper.authority, content)
+    service.open_door(Door(service.reactor, service, sites, leaves, links=ways.links, direct=ways.direct))
 
 
 def start_helper(context: Context) -> Helper | None:

@@ -36,6 +36,18 @@ class Target:
         """Whether this upstream serves the path, asked for under this Host (without port, lower case)."""
         return path.startswith(self.prefix) and (self.host is None or self.host == host)
 
+    def behind(self, path: bytes) -> bytes | None:
+        """The path as rules judge it, of one that a client of the upstream's own host asks for; None: not covered."""
+        if self.base:
+            if path != self.base and not path.startswith(self.base + b"/"):
+                return None
+            path = path[len(self.base) :] or b"/"
+        return path if self.strip or path.startswith(self.prefix) else None
+
+    def is_at(self, host: str, port: int) -> bool:
+        """Whether this is where a client of that host and port connects to, over TLS."""
+        return self.endpoint.tls and self.endpoint.host == host and self.endpoint.port == port
+
     def rewrite(self, path: bytes) -> bytes:
         """The path as the upstream gets it behind its own (`base`); in canonical form when `path` is."""
         return b"/" + path[len(self.prefix) :].lstrip(b"/") if self.strip else path
@@ -80,10 +92,21 @@ class Route:
         name: the provider.
         provider: what `catalog.effective` returned.
         kind: the credential's kind (`api-key`, `basic`, `oauth`).
+        ambient: at a brokered host, the credential goes with requests that carry none.
+        foreign_allowed: there, requests may carry a credential of the client's own instead.
     """
 
-    def __init__(self, name: str, provider: model.Provider, kind: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        provider: model.Provider,
+        kind: str,
+        *,
+        ambient: bool = False,
+        foreign_allowed: bool = False,
+    ) -> None:
         self.name, self.kind = name, kind
+        self.ambient, self.foreign_allowed = ambient, foreign_allowed
         self.targets = [
             _target(name, upstream, provider, upstream.auth_as or kind)
             for upstream in provider.upstreams

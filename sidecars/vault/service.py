@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ..kit import limits as shared
 from ..kit.accept import Acceptor
@@ -18,11 +19,17 @@ from .books.watch import Books
 from .client import Client
 from .decide import Plan, decide
 from .heads import Heads
-from .inject import Loaded
+from .inject import NOTHING, Loaded
 from .keeper import Keeper
 from .relay.exchange import Exchange
 from .renew import Renewer
+from .tls.asked import decide_at
 from .upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from ..kit.tls.layer import TlsStream
+    from .tls.door import Door
+    from .tls.site import Site, Sites
 
 
 class Service:
@@ -36,6 +43,7 @@ class Service:
         dialer: connections upstream.
         listeners: non-blocking listening sockets.
         idle_seconds: leave after this long without a client; 0: stay.
+        sites: the brokered hosts, whose connections come through a door (`open_door`).
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class Service:
         dialer: Dialer,
         listeners: Sequence[socket.socket],
         idle_seconds: int,
+        sites: Sites | None = None,
     ) -> None:
         self.reactor, self.keeper, self.books = reactor, keeper, books
         self.pool = Pool(reactor, dialer)
@@ -55,6 +64,8 @@ class Service:
         self._renewer, self._reach, self._generation = renewer, keeper.reach(), keeper.generation
         books.renewal = self._renew
         self._acceptor = Acceptor(reactor, listeners, self._accepted)
+        self._sites = sites
+        self._door: Door | None = None
         self._clients: set[Client] = set()
         self._clients_max = clients_max()
         self._queues = shared.QUEUE_HIGH, shared.QUEUE_LOW, shared.READ_MAX
@@ -63,17 +74,41 @@ class Service:
 
     # --- connections ---
 
+    def open_door(self, door: Door) -> None:
+        """Take connections to brokered hosts too; before `start`."""
+        self._door = door
+
     def start(self) -> None:
         """Accept from now on."""
-        self._acceptor.start()
+        self._accept()
         if self._idle_seconds:
             self.reactor.later(self._idle_seconds, self._idle)
 
+    def _accept(self) -> None:
+        """Accept when there is room for another client, and not otherwise."""
+        room = not self.stopping and self._crowd() < self._clients_max
+        for way in (self._acceptor, self._door):
+            if way is not None:
+                (way.start if room else way.stop)()
+
+    def _crowd(self) -> int:
+        return len(self._clients) + (len(self._door) if self._door is not None else 0)
+
     def _accepted(self, sock: socket.socket) -> None:
-        self._clients.add(Client(self, Stream(self.reactor, sock, None)))
+        self._add(Client(self, Stream(self.reactor, sock, None)))
+
+    def admit(self, wire: TlsStream, site: Site) -> None:
+        """A client of a brokered host, its TLS up."""
+        self._add(Client(self, wire, site))
+
+    def turned_away(self, host: str, refusal: Refusal) -> None:
+        """A connection to a brokered host that was not served."""
+        self.books.refused(refusal, None, host)
+
+    def _add(self, client: Client) -> None:
+        self._clients.add(client)
         self._share()
-        if len(self._clients) >= self._clients_max:
-            self._acceptor.stop()
+        self.crowd_changed()
 
     def _share(self) -> None:
         """Let all clients' queues together hold `QUEUES_MAX` at most, about: what a container may make us keep."""
@@ -85,16 +120,20 @@ class Service:
         """A client's connection is gone."""
         self._clients.discard(client)
         self._share()
-        if not self._clients:
+        self.crowd_changed()
+
+    def crowd_changed(self) -> None:
+        """A client came or left, or one that is not served yet."""
+        crowd = self._crowd()
+        if not crowd:
             self._idle_since = self.reactor.now
             if self.stopping:
                 self.reactor.stop()
-        if not self.stopping and len(self._clients) < self._clients_max:
-            self._acceptor.start()
+        self._accept()
 
     def _idle(self) -> None:
         left = self._idle_since + self._idle_seconds - self.reactor.now
-        if self._clients:
+        if self._crowd():
             self.reactor.later(self._idle_seconds, self._idle)
         elif left > 0:
             self.reactor.later(left, self._idle)
@@ -109,9 +148,17 @@ class Service:
     def _cut(self) -> None:
         for client in list(self._clients):
             client.cut(Refusal(503, "stopping", "The vault was stopped.", "send it again", retry_after=1))
+        if self._door is not None:
+            self._door.close()
         self.reactor.soon(self.reactor.stop)
 
     # --- requests ---
+
+    def look(self) -> None:
+        """Notice what changed in the store and the routes; at most once in a turn of the loop."""
+        self.keeper.look(self.reactor.now)
+        if self.keeper.generation != self._generation:
+            self._changed()
 
     def serve(self, client: Client, head: bytes, rest: bytes) -> None:
         """Decide about a request: give the client an exchange that starts, or the refusal, audited already.
@@ -120,19 +167,18 @@ class Service:
             Refused: the head cannot be read.
         """
         keeper = self.keeper
-        keeper.look(self.reactor.now)
-        if keeper.generation != self._generation:
-            self._changed()
-        plan = self.heads.find(head)
+        self.look()
+        heads = self.heads if client.site is None else client.site.heads
+        plan = heads.find(head)
         if plan is None:
             request = parse_request(head)
-            decision = self._decide(request)
+            decision = self._decide(request, client.site)
             if isinstance(decision, Refusal):
                 self._refuse(client, request, decision, rest)
                 return
             plan = decision
-            self.heads.keep(head, plan)
-        loaded = keeper.credential(plan.grant)
+            heads.keep(head, plan)
+        loaded = keeper.credential(plan.grant) if plan.ours else NOTHING
         refusal = loaded if isinstance(loaded, Refusal) else self.books.admit(plan)
         if refusal is not None or isinstance(loaded, Refusal):
             assert refusal is not None
@@ -145,13 +191,17 @@ class Service:
             self._renewer.ask(plan.grant, None, self._renewed(exchange))
 
     def _refuse(self, client: Client, request: Request, refusal: Refusal, rest: bytes) -> None:
-        self.books.refused(refusal, request)
+        self.books.refused(refusal, request, client.host)
         client.refuse(refusal, close=bool(request.length or rest) or not request.keep)
 
-    def _decide(self, request: Request) -> Plan | Refusal:
+    def _decide(self, request: Request, site: Site | None) -> Plan | Refusal:
         """Where a request goes, when its upstream is within the confinement."""
         keeper = self.keeper
-        plan = decide(request, keeper.places, keeper.lookup, keeper.route)
+        if site is None:
+            plan = decide(request, keeper.places, keeper.lookup, keeper.route)
+        else:
+            here = keeper.at(site.host, site.port)
+            plan = decide_at(site, request, keeper.places, keeper.lookup, keeper.route, here)
         if isinstance(plan, Refusal) or self._reach.covers(plan.target.endpoint):
             return plan
         why = "The vault starts again, because its routes lead elsewhere now."
@@ -177,17 +227,19 @@ class Service:
         """Tokens, routes or credentials were read again: go on, or start again when the confinement no longer fits."""
         self._generation = self.keeper.generation
         self.heads.forget()
+        if self._sites is not None:
+            self._sites.forget()
+        if self._door is not None:
+            self._door.renew()
         if not self._reach.holds(self.keeper.reach()) or (self._renewer.missing and self.keeper.logins()):
             self.retire()
 
     def retire(self) -> None:
         """Finish what runs and leave; the supervisor starts the vault again at the next connection."""
         self.stopping = True
-        self._acceptor.stop()
         for client in list(self._clients):
             client.stop()
-        if not self._clients:
-            self.reactor.stop()
+        self.crowd_changed()
 
 
 def clients_max() -> int:

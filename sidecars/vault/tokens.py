@@ -52,8 +52,22 @@ class Found(NamedTuple):
     foreign: tuple[str, ...]
 
 
-def find(request: Request, query: bytes, places: Places, lookup: Lookup) -> Found | Refusal:
-    """The one grant whose token the request carries."""
+class Seen(NamedTuple):
+    """What the places of a request hold.
+
+    Attributes:
+        grant: what the token stands for; None: no token of this container is there.
+        foreign: the places whose content is not a token of that grant.
+        tokens: whether anything that looks like a token is there.
+    """
+
+    grant: Grant | None
+    foreign: tuple[str, ...]
+    tokens: bool
+
+
+def look(request: Request, query: bytes, places: Places, lookup: Lookup) -> Seen | Refusal:
+    """Look at every place; a refusal when there are tokens of two grants."""
     grant: Grant | None = None
     foreign: list[str] = []
     seen = False
@@ -69,9 +83,17 @@ def find(request: Request, query: bytes, places: Places, lookup: Lookup) -> Foun
             foreign.append(place)
         seen = seen or bool(tokens)
         grant = next(iter(grants), None)
-    if grant is not None:
-        return Found(grant, tuple(foreign))
-    if seen:
+    return Seen(grant, tuple(foreign), seen)
+
+
+def find(request: Request, query: bytes, places: Places, lookup: Lookup) -> Found | Refusal:
+    """The one grant whose token the request carries."""
+    seen = look(request, query, places, lookup)
+    if isinstance(seen, Refusal):
+        return seen
+    if seen.grant is not None:
+        return Found(seen.grant, seen.foreign)
+    if seen.tokens:
         return Refusal(
             401,
             "unknown-token",

@@ -154,6 +154,7 @@ class Bundle:
     once = _Below("root", "once")
     confirm = _Below("root", "confirm")
     tokens = _Below("root", "tokens.json")
+    tls_spare = _Below("root", "tls-spare.pem")
     home = _Below("root", "home")
 
     def home_file(self, path: str) -> str:

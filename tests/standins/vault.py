@@ -120,6 +120,8 @@ class Vault:
         with socket.socket(fileno=os.dup(self._tcp)) as sock:
             self.port: int = sock.getsockname()[1]
         self.pid = 0
+        self.more: list[tuple[dict[str, object], int]] = []
+        """More listeners, as the sidecar JSON has them, with their descriptors."""
 
     def write_routes(self, providers: Mapping[str, Provider]) -> None:
         """(Re)write routes.json as `terok vault routes` does: complete or not at all."""
@@ -143,6 +145,7 @@ class Vault:
         """Write the sidecar JSON."""
         settings = {**settings_for(self.layout), **self.settings}
         listeners = [{"kind": "unix", "path": self.path}, {"kind": "netns", "port": self.port}]
+        listeners += [listener for listener, _ in self.more]
         sidecar = {"name": "vault", "start": "demand", "idle_seconds": self.idle_seconds, "listeners": listeners}
         document = {
             "schema": 1, "container": self.container, "scope": "work", "bundle": self.bundle.root,
@@ -161,7 +164,9 @@ class Vault:
             boot = os.path.join(package_root(), "sidecars", "boot.py")
             argv = [sys.executable, "-I", "-S", boot, "vault", self.bundle.sidecar]
             env = {**process.CLEAN_ENV, "HOME": self.layout.config}
-            self.pid = process.spawn(argv, env=env, fds={2: log, 3: self._unix, 4: self._tcp}, die_with_parent=False)
+            fds = dict(enumerate((self._unix, self._tcp, *(fd for _, fd in self.more)), 3))
+            fds[2] = log
+            self.pid = process.spawn(argv, env=env, fds=fds, die_with_parent=False)
         finally:
             os.close(log)
 
@@ -201,8 +206,8 @@ class Vault:
             except ProcessLookupError:
                 self.wait()
         self.store.close()
-        os.close(self._unix)
-        os.close(self._tcp)
+        for fd in (self._unix, self._tcp, *(fd for _, fd in self.more)):
+            os.close(fd)
 
     # --- clients ---
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terok_host.sidecars.kit.hello import (
+from terok_host.sidecars.kit.tls.hello import (
     BUFFER_MAX,
     HELLO_MAX,
     RECORDS_MAX,

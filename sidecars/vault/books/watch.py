@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ...kit.codec import UNTIL_CLOSE, Answer, Request
 from ...kit.refusal import Refusal
 from .. import limits
-from ..decide import Plan
+from ..decide import PHANTOM, Plan
 from ..guard.echo import Patterns, secret_in_answer
 from ..guard.screen import GZIP, Screen
 from ..headers import readable
@@ -191,6 +191,8 @@ class Books:
                 f' "method": "{plan.request.method.decode("ascii")}", "path": "{_path(plan.request)}",'
                 f' "upstream": "{plan.target.endpoint.authority}"'
             )
+            if plan.credential != PHANTOM:
+                about = plan.about = f'{about}, "credential": "{plan.credential}"'
         line = (
             f'{self._start()}, {about}, "status": {status}, "bytes_in": {exchange.sent},'
             f' "bytes_out": {exchange.got}, "ms": {(self._reactor.now - exchange.started) * 1000:.1f}'
@@ -211,9 +213,11 @@ class Books:
             f' "container": "{self._container}"'
         )
 
-    def refused(self, refusal: Refusal, request: Request | None) -> None:
-        """A request that was refused before anything was sent upstream."""
+    def refused(self, refusal: Refusal, request: Request | None, host: str = "") -> None:
+        """A request that was refused before anything was sent upstream, or a connection to a brokered host."""
         line = self._start()
+        if host:
+            line += f', "host": "{host}"'
         if refusal.provider:
             line += f', "scope": "{refusal.scope}", "provider": "{refusal.provider}"'
         if request is not None:

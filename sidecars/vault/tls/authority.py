@@ -5,6 +5,8 @@ Rules of this file:
   constrained, since Java ignores the constraints of a certificate that it trusts by itself (RFC 5280, section 6.1.1);
 - a name constraint for DNS also permits all names below it (RFC 5280, section 4.2.1.10), and there is no way to say
   less; so hosts are exact names, and `issue_leaf` signs for these alone;
+- a vault that is locked cannot sign. The spare certificate is what it still can serve with, to say so: its key lies
+  beside the container's other files (0600), not sealed, and gives no more than the container's own trust;
 - no other module of the vault imports X.509.
 """
 
@@ -82,7 +84,8 @@ def make_authority(container: str, hosts: Sequence[str]) -> Authority:
     root = _authority(root_name, root_name, root_key, root_key, constraints, path_length=1)
     intermediate = _authority(name, root_name, key, root_key, constraints, path_length=0)
     del root_key
-    return Authority(container, names, _pem(root), _pem(intermediate), _key_pem(key))
+    spare, _ = _leaf(intermediate, key, names, AUTHORITY_DAYS)
+    return Authority(container, names, _pem(root), _pem(intermediate), _key_pem(key), spare)
 
 
 def issue_leaf(authority: Authority, host: str) -> Leaf:
@@ -99,19 +102,26 @@ def issue_leaf(authority: Authority, host: str) -> Leaf:
     except ValueError:
         raise TerokError(f"The authority of {authority.container} is damaged.", fix="prepare the container") from None
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
+    return Leaf(host, *_leaf(issuer, issuer_key, [host], LEAF_DAYS))
+
+
+def _leaf(
+    issuer: x509.Certificate, issuer_key: ec.EllipticCurvePrivateKey, hosts: Sequence[str], days: int
+) -> tuple[bytes, float]:
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    expires = now + datetime.timedelta(days=LEAF_DAYS)
+    now = _now()
+    expires = now + datetime.timedelta(days=days)
     # a name that is too long for the subject stands in the extension alone, which is critical then
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)] if len(host) <= COMMON_NAME_MAX else [])
+    common = hosts[0][: COMMON_NAME_MAX + 1]
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)] if len(common) <= COMMON_NAME_MAX else [])
+    names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
     builder = _begin(subject, issuer.subject, key, now, expires)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=not list(subject))
+    builder = builder.add_extension(names, critical=not list(subject))
     builder = builder.add_extension(_key_identifier(issuer_key), critical=False)
-    certificate = builder.sign(issuer_key, hashes.SHA256())
-    return Leaf(host, _key_pem(key) + _pem(certificate) + authority.intermediate, expires.timestamp())
+    return _key_pem(key) + _pem(builder.sign(issuer_key, hashes.SHA256())) + _pem(issuer), expires.timestamp()
 
 
 def check_host(host: str) -> str:
@@ -151,7 +161,7 @@ def _authority(
     *,
     path_length: int,
 ) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    now = _now()
     builder = _begin(subject, issuer, key, now, now + datetime.timedelta(days=AUTHORITY_DAYS))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
@@ -173,6 +183,10 @@ def _begin(
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number())
     return builder.not_valid_before(now - BACKDATED).not_valid_after(expires)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

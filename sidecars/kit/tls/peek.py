@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from ..kit import hello
+from . import hello
 
 PEEK_SIZE = hello.BUFFER_MAX + 1
 

@@ -15,9 +15,9 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
-from . import limits
-from .reactor import READ, WRITE, Reactor
-from .stream import CLOSED, Owner, Stream
+from .. import limits
+from ..reactor import READ, WRITE, Reactor
+from ..stream import CLOSED, Owner, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""TLS for both roles: hellos read without it, the layer itself."""
