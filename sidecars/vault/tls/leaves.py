@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ....supervisor.ground.errors import TerokError
 from ...kit.refusal import Refusal
 from ...kit.tls.layer import server_context
-from .authority import issue_leaf, make_authority
+from .authority import Leaf, issue_leaf, make_authority
 
 if TYPE_CHECKING:
     import ssl
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 CONTEXTS_MAX = 64
 """A container that asks for more hosts than these in turn has leaves made again; each is about a millisecond's work."""
+HANDSHAKES_MAX = 500
+"""After so many a context is made anew, with the same leaf: it keeps the session of every client of TLS 1.2 to resume
+it (SSL_CTX_set_session_cache_mode(3)), up to 20,000, and Python cannot switch that off."""
 EARLY_SECONDS = 86400.0
 """A leaf is replaced so long before its end: a connection checks it once and may last."""
 
@@ -25,6 +28,22 @@ EARLY_SECONDS = 86400.0
 def warm() -> None:
     """Make one leaf and throw it away: what is loaded on the first use cannot be loaded once Landlock is in force."""
     server_context(issue_leaf(make_authority("warm", ["warm.invalid"]), "warm.invalid").pem, "warm.invalid")
+
+
+class _Held:
+    """A leaf in use."""
+
+    __slots__ = ("leaf", "context", "uses")
+
+    def __init__(self, leaf: Leaf) -> None:
+        self.leaf, self.uses = leaf, 0
+        self.context = server_context(leaf.pem, leaf.host)
+
+    def use(self) -> ssl.SSLContext:
+        self.uses += 1
+        if self.uses > HANDSHAKES_MAX:
+            self.uses, self.context = 1, server_context(self.leaf.pem, self.leaf.host)
+        return self.context
 
 
 class Leaves:
@@ -38,11 +57,11 @@ class Leaves:
     def __init__(self, authority: Callable[[], Authority | None], spare: bytes) -> None:
         self._open, self._spare = authority, spare
         self._authority: Authority | None = None
-        self._contexts: dict[str, tuple[float, ssl.SSLContext]] = {}
-        self._spares: dict[str, ssl.SSLContext] = {}
+        self._held: dict[str, _Held] = {}
+        self._spares: dict[str, _Held] = {}
 
     def __repr__(self) -> str:
-        return f"<Leaves {sorted(self._contexts)}>"
+        return f"<Leaves {sorted(self._held)}>"
 
     def renew(self) -> None:
         """The store has changed: an authority that is gone must sign nothing more, one that is locked may go on."""
@@ -54,13 +73,13 @@ class Leaves:
             return
         if current != self._authority:
             self._authority = current
-            self._contexts.clear()
+            self._held.clear()
 
     def context(self, host: str) -> ssl.SSLContext | Refusal:
         """The context for a host, or why there is none."""
-        expires, context = self._contexts.get(host, (0.0, None))
-        if context is not None and time.time() < expires - EARLY_SECONDS:
-            return context
+        held = self._held.get(host)
+        if held is not None and time.time() < held.leaf.expires - EARLY_SECONDS:
+            return held.use()
         try:
             if self._authority is None:
                 self._authority = self._open()
@@ -70,22 +89,21 @@ class Leaves:
             leaf = issue_leaf(self._authority, host)
         except TerokError as error:
             return self._with_the_spare(host, error)
-        if len(self._contexts) >= CONTEXTS_MAX:
-            del self._contexts[next(iter(self._contexts))]
-        context = server_context(leaf.pem, host)
-        self._contexts[host] = leaf.expires, context
-        return context
+        return _keep(self._held, leaf)
 
     def _with_the_spare(self, host: str, error: TerokError) -> ssl.SSLContext | Refusal:
         """Requests are refused all the same, but inside TLS, where the client can read why."""
         if not self._spare:
             return Refusal(503, "locked", error.what, error.fix)
-        context = self._spares.get(host)
-        if context is None:
-            if len(self._spares) >= CONTEXTS_MAX:
-                self._spares.clear()
-            try:
-                context = self._spares[host] = server_context(self._spare, host)
-            except OSError:
-                return Refusal(503, "locked", error.what, error.fix)
-        return context
+        held = self._spares.get(host)
+        try:
+            return held.use() if held is not None else _keep(self._spares, Leaf(host, self._spare, 0.0))
+        except OSError:  # the file is damaged
+            return Refusal(503, "locked", error.what, error.fix)
+
+
+def _keep(into: dict[str, _Held], leaf: Leaf) -> ssl.SSLContext:
+    if len(into) >= CONTEXTS_MAX:
+        del into[next(iter(into))]
+    into[leaf.host] = _Held(leaf)
+    return into[leaf.host].use()
