@@ -19,7 +19,7 @@ from ..kit.dial import Endpoint
 from ..kit.reactor import ERROR, HANGUP, READ, WRITE, Timer
 from ..kit.refusal import Refused
 from ..kit.tls import hello
-from ..kit.tls.peek import Peek
+from ..kit.tls.peek import WAIT, Peek
 from ..shield.special import HOST_NAME
 from .duct import AGAIN, DONE, PIPE, READ_SIZE, Duct
 from .duct import READ as SOURCE
@@ -121,18 +121,20 @@ class Flow:
             self._dial()
             return
         self._timer = self._service.reactor.later(SHOW_SECONDS, self._late)
-        self._watch(self._client, READ)
+        self._watch(self._client, READ if self._peek is None else WAIT)
 
     # --- showing ---------------------------------------------------------------------------------------------
 
-    def _show(self) -> None:
+    def _show(self, events: int) -> None:
         """More of the first bytes."""
         try:
-            data = self._peek.more() if self._peek is not None else self._client.recv(READ_SIZE)
+            data = self._peek.more(events) if self._peek is not None else self._client.recv(READ_SIZE)
         except BlockingIOError:
             return
         except OSError:
             data = b""
+        if data is None:
+            return
         if not data:
             self._close()
             return
@@ -419,7 +421,7 @@ class Flow:
         if self._state is State.OPEN:
             self._move()
         elif self._state is State.SHOWING:
-            self._show()
+            self._show(events)
         elif self._state is State.LINGERING:
             self._linger()
         elif events & (HANGUP | ERROR):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,7 +307,9 @@ def test_expect_continue(place: Place) -> None:
 def test_an_answer_that_ends_with_its_connection_ends_in_an_orderly_way(place: Place) -> None:
     token = place.vault.add("p")
     for version, wanted in (("1.0", b"until the end"), ("1.1", b"0\r\n\r\n")):
-        sock = place.broker.secure(place.target, ragged=False)  # a missing close_notify would raise
+        context = place.broker.context()
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # a missing close_notify raises
+        sock = place.broker.secure(place.target, context=context, ragged=False)
         head = f"GET /until-close HTTP/{version}\r\nHost: {place.target}\r\nAuthorization: Bearer {token}\r\n"
         sock.sendall(f"{head}Connection: close\r\n\r\n".encode())
         assert read_all(sock).endswith(wanted)

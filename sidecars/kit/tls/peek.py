@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import socket
 
+from ..reactor import ERROR, HANGUP, READ, READ_HANGUP
 from . import hello
 
 PEEK_SIZE = hello.BUFFER_MAX + 1
+WAIT = READ | READ_HANGUP
+"""What to wait for before looking again."""
+_ENDED = READ_HANGUP | HANGUP | ERROR
 
 
 class Peek:
@@ -25,10 +29,19 @@ class Peek:
     def __repr__(self) -> str:
         return f"<Peek seen={self._seen}>"
 
-    def more(self) -> bytes:
-        """What came since the last look; empty when the peer has ended. Raises OSError as recv(2) does."""
+    def more(self, events: int) -> bytes | None:
+        """What came since the last look; None when that is nothing, empty when the peer has ended.
+
+        Args:
+            events: what the loop reported; `WAIT` should be waited for.
+
+        Raises:
+            OSError: as recv(2) does.
+        """
         data = self._sock.recv(PEEK_SIZE, socket.MSG_PEEK)
         fresh, self._seen = data[self._seen :], len(data)
+        if not fresh and data and not events & _ENDED:
+            return None  # the kernel reports data early when memory is short
         # what was looked at stays there to be read: without this, epoll would report it again and again (socket(7))
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
         return fresh

@@ -16,7 +16,7 @@ from ...kit.refusal import Refusal
 from ...kit.stream import Stream
 from ...kit.tls import hello
 from ...kit.tls.layer import PROTOCOL, Handshake, TlsStream
-from ...kit.tls.peek import Peek
+from ...kit.tls.peek import WAIT, Peek
 
 if TYPE_CHECKING:
     import socket
@@ -80,14 +80,16 @@ class Arrival:
         """Read the hello, which has arrived in most cases."""
         self._look(READ)
 
-    def _look(self, _events: int) -> None:
+    def _look(self, events: int) -> None:
         try:
-            fresh = self._peek.more()
+            fresh = self._peek.more(events)
         except BlockingIOError:
-            self._watch()
-            return
+            fresh = None
         except OSError:
             fresh = b""
+        if fresh is None:
+            self._watch()
+            return
         if not fresh:
             self.drop()
             return
@@ -158,7 +160,7 @@ class Arrival:
     def _watch(self) -> None:
         if not self._watched:
             self._watched = True
-            self._door.reactor.watch(self._sock.fileno(), READ, self._look)
+            self._door.reactor.watch(self._sock.fileno(), WAIT, self._look)
 
     def _unwatch(self) -> None:
         if self._watched:
