@@ -29,14 +29,13 @@ from .policy import Proof, Route, Verdict
 from .shown import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Protocol
 
     from ..kit.dial import Dialer
     from ..kit.reactor import Reactor
     from ..kit.refusal import Refusal
     from ..kit.stream import Stream
-    from .handover import Handover
+    from .handover import Gift, Handover
     from .pipes import Pipes
     from .policy import Policy
 
@@ -52,8 +51,8 @@ if TYPE_CHECKING:
         def clock(self) -> float: ...
         def own(self) -> frozenset[str]: ...
         def opened(self, flow: Flow) -> int: ...
-        def closed(self, flow: Flow, number: int, sent: int, received: int, seconds: float, why: str) -> None: ...
-        def handed(self, flow: Flow) -> None: ...
+        def closed(self, flow: Flow, number: int, moved: list[int], seconds: float, why: str) -> None: ...
+        def handed(self, flow: Flow) -> int: ...
         def failed(self, flow: Flow, why: str) -> None: ...
         def refused(self, name: str, route: Route, verdict: Verdict) -> None: ...
         def left(self, flow: Flow) -> None: ...
@@ -68,12 +67,13 @@ _ABORT = struct.pack("ii", 1, 0)
 
 class State(Enum):
     """SHOWING: its first bytes are awaited. DIALLING: allowed, and being connected. HANDING: the vault is to take it.
-    OPEN: bytes go both ways. LINGERING: refused, and told so. CLOSED: gone.
+    HANDED: it has it. OPEN: bytes go both ways. LINGERING: refused, and told so. CLOSED: gone.
     """
 
     SHOWING = "showing"
     DIALLING = "dialling"
     HANDING = "handing"
+    HANDED = "handed"
     OPEN = "open"
     LINGERING = "lingering"
     CLOSED = "closed"
@@ -90,7 +90,7 @@ class Flow:
 
     __slots__ = (
         "_service", "_client", "_server", "_route", "_state", "_seen", "_timer", "_shown", "_masks", "_up", "_down",
-        "_began", "_again", "_number", "_peek", "_take_back", "address", "verdict", "_reply",
+        "_began", "_again", "_number", "_peek", "_gift", "address", "verdict", "_reply",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: socket.socket, route: Route) -> None:
@@ -108,7 +108,7 @@ class Flow:
         self._number = 0
         self._reply = b""
         self._peek = Peek(client) if route.unread else None
-        self._take_back: Callable[[], None] | None = None
+        self._gift: Gift | None = None
         self.address = route.address
         self.verdict = Verdict(False, "")
 
@@ -187,19 +187,26 @@ class Flow:
         if self._peek is not None:
             self._peek.leave()
         self._state = State.HANDING
-        self._take_back = self._service.handover.give(self._client, self.name, self._route.port, self._handed)
+        give = self._service.handover.give
+        self._gift = give(self._client, self.name, self._route.port, self._handed, self._over)
 
     def _handed(self, why: str) -> None:
-        self._take_back = None
         if not why:
-            self._service.handed(self)
-            self._close()
+            self._state = State.HANDED
+            self._client.close()
+            self._number = self._service.handed(self)
             return
+        self._gift = None
         try:
             self._seen = self._client.recv(READ_SIZE)  # unread bytes would turn the alert into a reset
         except OSError:
             self._seen = b""
         self._refuse(Verdict(False, why, paste.command("terok", "status")), hello.INTERNAL_ERROR)
+
+    def _over(self) -> None:
+        """The vault has closed it."""
+        self._gift = None
+        self._close()
 
     def _verdict(self) -> Verdict:
         """What the policy says now."""
@@ -315,7 +322,7 @@ class Flow:
 
     def judge_again(self) -> None:
         """After a change of policy: end the connection when it is not allowed any more."""
-        if self._state not in (State.OPEN, State.DIALLING, State.HANDING):
+        if self._state not in (State.OPEN, State.DIALLING, State.HANDING, State.HANDED):
             return
         verdict = self._verdict()
         if verdict.allowed and self.name not in ("", HOST_NAME) and self._state is State.OPEN:
@@ -368,12 +375,12 @@ class Flow:
     def _end_server(self, why: str) -> None:
         """Write the last line of an open connection, and close what leads out."""
         self._stop_timer()
-        if self._state is State.OPEN:
-            assert self._up is not None and self._down is not None
+        if self._state in (State.OPEN, State.HANDED):
             seconds = round(self._service.reactor.now - self._began, 3)
-            self._service.closed(self, self._number, self._up.moved, self._down.moved, seconds, why)
-            self._up.close()
-            self._down.close()
+            ducts = [duct for duct in (self._up, self._down) if duct is not None]
+            self._service.closed(self, self._number, [duct.moved for duct in ducts], seconds, why)
+            for duct in ducts:
+                duct.close()
         if self._server is not None:
             self._watch(self._server, 0)
             self._server.close()
@@ -384,11 +391,11 @@ class Flow:
             return
         if abort:
             for sock in (self._client, self._server):
-                if sock is not None:
+                if sock is not None and sock.fileno() >= 0:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         self._end_server(why)
-        if self._take_back is not None:
-            self._take_back()
+        if self._gift is not None:
+            self._gift.cut()
         self._state = State.CLOSED
         self._watch(self._client, 0)
         self._client.close()

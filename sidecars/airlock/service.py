@@ -212,14 +212,18 @@ class Service:
         self._write("connection", verdict=verdict.word, **self._place(flow), id=self._count, by=verdict.why)
         return self._count
 
-    def handed(self, flow: Flow) -> None:
-        """Write that the vault has a connection; what becomes of it stands in the vault's lines."""
-        self._write("connection", verdict="brokered", **self._place(flow), by=flow.verdict.why)
+    def handed(self, flow: Flow) -> int:
+        """Write that the vault has a connection; its requests stand in the vault's lines. Returns its number."""
+        self._count += 1
+        self._write("connection", verdict="brokered", **self._place(flow), id=self._count, by=flow.verdict.why)
+        return self._count
 
-    def closed(self, flow: Flow, number: int, sent: int, received: int, seconds: float, why: str) -> None:
-        """Write that a connection has ended."""
-        fields: dict[str, object] = {"reason": why} if why else {}
-        self._write("closed", **self._place(flow), id=number, sent=sent, received=received, seconds=seconds, **fields)
+    def closed(self, flow: Flow, number: int, moved: list[int], seconds: float, why: str) -> None:
+        """Write that a connection has ended; `moved`: bytes sent and received, where this process carried them."""
+        fields: dict[str, object] = dict(zip(("sent", "received"), moved, strict=False))
+        if why:
+            fields["reason"] = why
+        self._write("closed", **self._place(flow), id=number, **fields, seconds=seconds)
 
     def failed(self, flow: Flow, why: str) -> None:
         """Write that an allowed connection could not be made."""

@@ -89,7 +89,7 @@ class _Apology:
         self._clients += 1
         Link(self, sock).look(READ)
 
-    def received(self, message: bytes, connection: socket.socket | None) -> bytes:
+    def received(self, _link: Link, _message: bytes, connection: socket.socket | None) -> bytes:
         """The relay is told, and tells its client."""
         if connection is not None:
             connection.close()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..kit.stream import Stream
     from .books.watch import Books
     from .relay.exchange import Exchange
+    from .tls.links import Link
     from .tls.site import Site
 
     class Service(Protocol):
@@ -72,15 +73,17 @@ class Client:
         service: the relay.
         wire: the connection.
         site: the brokered host that it leads to; None: the vault's own address.
+        link: of the relay that passed it on.
 
     Attributes:
-        wire, site: as given.
+        wire, site, link: as given.
     """
 
     __slots__ = (
         "_service",
         "wire",
         "site",
+        "link",
         "_buffer",
         "_exchange",
         "_timer",
@@ -90,8 +93,8 @@ class Client:
         "_bodiless",
     )
 
-    def __init__(self, service: Service, wire: Stream, site: Site | None = None) -> None:
-        self._service, self.wire, self.site = service, wire, site
+    def __init__(self, service: Service, wire: Stream, site: Site | None = None, link: Link | None = None) -> None:
+        self._service, self.wire, self.site, self.link = service, wire, site, link
         self._buffer = b""
         self._exchange: Exchange | None = None
         self._head_since = 0.0

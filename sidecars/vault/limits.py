@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from ..kit import limits
 
 CLIENTS_MAX = 1000
-"""Open client connections; lowered to a third of RLIMIT_NOFILE, since each may need a connection upstream."""
+"""Open client connections; lowered to a quarter of RLIMIT_NOFILE: each may need one upstream, and a link."""
 DESCRIPTORS_RESERVED = 32
 """Descriptors kept for the store, the audit, the resolver and the pool's slack."""
 

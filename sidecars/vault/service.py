@@ -29,6 +29,7 @@ from .upstream.pool import Pool
 if TYPE_CHECKING:
     from ..kit.tls.layer import TlsStream
     from .tls.door import Door
+    from .tls.links import Link
     from .tls.site import Site, Sites
 
 
@@ -97,9 +98,11 @@ class Service:
     def _accepted(self, sock: socket.socket) -> None:
         self._add(Client(self, Stream(self.reactor, sock, None)))
 
-    def admit(self, wire: TlsStream, site: Site) -> None:
-        """A client of a brokered host, its TLS up."""
-        self._add(Client(self, wire, site))
+    def admit(self, wire: TlsStream, site: Site, link: Link | None) -> None:
+        """A client of a brokered host, its TLS up; `link`: of the relay that passed it on."""
+        if link is not None:
+            link.cut = wire.abort
+        self._add(Client(self, wire, site, link))
 
     def turned_away(self, host: str, refusal: Refusal) -> None:
         """A connection to a brokered host that was not served."""
@@ -119,6 +122,8 @@ class Service:
     def left(self, client: Client) -> None:
         """A client's connection is gone."""
         self._clients.discard(client)
+        if client.link is not None:
+            client.link.close()
         self._share()
         self.crowd_changed()
 
@@ -243,8 +248,8 @@ class Service:
 
 
 def clients_max() -> int:
-    """How many clients fit: each may need a descriptor of its own and one upstream, and the pool some."""
+    """How many clients fit: each may need a descriptor of its own, one upstream and a link; and the pool some."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limits.CLIENTS_MAX
-    return max(1, min(limits.CLIENTS_MAX, (soft - limits.DESCRIPTORS_RESERVED) // 3))
+    return max(1, min(limits.CLIENTS_MAX, (soft - limits.DESCRIPTORS_RESERVED) // 4))

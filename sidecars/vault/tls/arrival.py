@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ...kit.reactor import Reactor
+    from .links import Link
     from .site import Site
 
     class Door(Protocol):
@@ -57,12 +58,15 @@ class Arrival:
         door: who made it.
         sock: connected, non-blocking, unread.
         site: what it leads to; None: the brokered host that its hello names.
+        link: of the relay that passed it on.
     """
 
-    __slots__ = ("_door", "_sock", "_site", "_peek", "_seen", "_timer", "_handshake", "_watched")
+    __slots__ = ("link", "_door", "_sock", "_site", "_peek", "_seen", "_timer", "_handshake", "_watched")
 
-    def __init__(self, door: Door, sock: socket.socket, site: Site | None) -> None:
-        self._door, self._sock, self._site = door, sock, site
+    def __init__(self, door: Door, sock: socket.socket, site: Site | None, link: Link | None = None) -> None:
+        self._door, self._sock, self._site, self.link = door, sock, site, link
+        if link is not None:
+            link.cut = self.drop
         self._peek = Peek(sock)
         self._seen = b""
         self._handshake: Handshake | None = None

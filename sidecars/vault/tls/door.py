@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     class House(Protocol):
         """The service behind the door."""
 
-        def admit(self, wire: TlsStream, site: Site) -> None: ...
+        def admit(self, wire: TlsStream, site: Site, link: Link | None) -> None: ...
         def turned_away(self, host: str, refusal: Refusal) -> None: ...
         def crowd_changed(self) -> None: ...
         def look(self) -> None: ...
@@ -70,7 +70,7 @@ class Door:
 
     def __len__(self) -> int:
         """How many connections are here that the service does not have yet."""
-        return len(self._arrivals) + len(self._links)
+        return len(self._arrivals)
 
     def __bool__(self) -> bool:
         return True
@@ -98,10 +98,10 @@ class Door:
 
     # --- the ways in ---
 
-    def _arrived(self, sock: socket.socket, site: Site | None = None) -> None:
-        arrival = Arrival(self, sock, site)
+    def _arrived(self, sock: socket.socket, site: Site | None = None, link: Link | None = None) -> None:
+        arrival = Arrival(self, sock, site, link)
         self._arrivals.add(arrival)
-        arrival.start()
+        self.reactor.soon(arrival.start)  # not before the relay has its answer: an arrival that ends closes the link
         self._house.crowd_changed()
 
     def _linked(self, sock: socket.socket) -> None:
@@ -109,7 +109,7 @@ class Door:
         self._links.add(link)
         link.look(READ)
 
-    def received(self, message: bytes, connection: socket.socket | None) -> bytes:
+    def received(self, link: Link, message: bytes, connection: socket.socket | None) -> bytes:
         """What a message from the relay gets as its answer."""
         site = self._target(message)
         if connection is None:
@@ -117,7 +117,7 @@ class Door:
         if site is None:
             connection.close()
             return REFUSED + b"the vault does not broker this host"
-        self._arrived(connection, site)
+        self._arrived(connection, site, link)
         return TAKEN
 
     def _target(self, message: bytes) -> Site | None:
@@ -129,7 +129,6 @@ class Door:
     def left(self, link: Link) -> None:
         """A link is closed."""
         self._links.discard(link)
-        self._house.crowd_changed()
 
     # --- what arrivals report to ---
 
@@ -145,7 +144,7 @@ class Door:
     def admit(self, arrival: Arrival, wire: TlsStream, site: Site) -> None:
         """TLS is up."""
         self._arrivals.discard(arrival)
-        self._house.admit(wire, site)
+        self._house.admit(wire, site, arrival.link)
 
     def turned_away(self, host: str, refusal: Refusal) -> None:
         """A connection fails; the audit log is told."""
@@ -154,4 +153,6 @@ class Door:
     def over(self, arrival: Arrival) -> None:
         """A connection is gone before it was served."""
         self._arrivals.discard(arrival)
+        if arrival.link is not None:
+            arrival.link.close()
         self._house.crowd_changed()

@@ -1,6 +1,9 @@
 """Messages from the relay: each brings one connection, on a link of its own. Hostile as what it passes on.
 
-What arrives is not believed: descriptors that are no connected TCP sockets, and more than one, are closed.
+Rules of this file:
+- what arrives is not believed: descriptors that are no connected TCP sockets, and more than one, are closed;
+- a link lives as long as the connection that it brought: its end tells the relay that this is over, and the relay may
+  say that it must end, since the policy denies it now. A relay that is gone says nothing: its connections go on.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 from ...kit.reactor import READ
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from ...kit.reactor import Reactor, Timer
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
         reactor: Reactor
 
-        def received(self, message: bytes, connection: socket.socket | None) -> bytes: ...
+        def received(self, link: Link, message: bytes, connection: socket.socket | None) -> bytes: ...
         def left(self, link: Link) -> None: ...
 
 
@@ -34,51 +38,75 @@ _CLOEXEC = 0x40000000
 """MSG_CMSG_CLOEXEC (recvmsg(2)), which Python does not name."""
 TAKEN, REFUSED = b"+", b"-"
 """How answers begin; a reason follows a refusal."""
+CUT = b"!"
+"""What the relay says when a connection must end."""
 
 
 class Link:
-    """One message from the relay.
+    """One message from the relay, and what it brought.
 
     Args:
         taker: gets it: `received` is given the message and its connection (None: there is not exactly one, or it is no
             connected TCP socket) and returns the answer.
         sock: the link.
+
+    Attributes:
+        cut: ends the connection; set by whoever serves it.
     """
 
-    __slots__ = ("_taker", "_sock", "_watched", "_timer")
+    __slots__ = ("_taker", "_sock", "_watched", "_timer", "_taken", "cut")
 
     def __init__(self, taker: Taker, sock: socket.socket) -> None:
         self._taker, self._sock = taker, sock
-        self._watched = False
+        self._watched = self._taken = False
         self._timer: Timer = taker.reactor.later(LINK_SECONDS, self.close)
+        self.cut: Callable[[], None] = lambda: None
+
+    def __repr__(self) -> str:
+        return f"<Link {'taken' if self._taken else 'waiting'}>"
 
     def look(self, _events: int) -> None:
-        """Read the message, answer, close."""
+        """Read what came."""
         try:
-            message, fds, _flags, _ = socket.recv_fds(self._sock, MESSAGE_MAX, _FDS_MAX, _CLOEXEC)
+            if self._taken:
+                self._hear(self._sock.recv(MESSAGE_MAX))
+            else:
+                self._receive(*socket.recv_fds(self._sock, MESSAGE_MAX, _FDS_MAX, _CLOEXEC)[:2])
         except BlockingIOError:
-            if not self._watched:
-                self._watched = True
-                self._taker.reactor.watch(self._sock.fileno(), READ, self.look)
-            return
+            self._watch()
         except OSError:
             self.close()
-            return
+
+    def _receive(self, message: bytes, fds: list[int]) -> None:
         connections = [connection for fd in fds if (connection := _connection(fd)) is not None]
         usable = connections[0] if len(fds) == 1 == len(connections) else None
         for connection in connections:
             if connection is not usable:
                 connection.close()
-        answer = self._taker.received(message, usable) if message or fds else b""
+        answer = self._taker.received(self, message, usable) if message or fds else b""
         if answer:
-            try:
-                self._sock.send(answer)
-            except OSError:
-                pass  # the relay has given up; what it gave is served or closed already
+            self._sock.send(answer)
+        if answer == TAKEN:
+            self._taken = True
+            self._timer.cancel()
+            self._watch()
+        else:
+            self.close()
+
+    def _hear(self, message: bytes) -> None:
+        if message == CUT:
+            self.cut()
         self.close()
 
+    def _watch(self) -> None:
+        if not self._watched and self._sock.fileno() >= 0:
+            self._watched = True
+            self._taker.reactor.watch(self._sock.fileno(), READ, self.look)
+
     def close(self) -> None:
-        """Forget the link."""
+        """The connection is over, or was none."""
+        if self._sock.fileno() < 0:
+            return
         self._timer.cancel()
         if self._watched:
             self._watched = False
