@@ -107,6 +107,7 @@ SECRETS = (
     Verb("vault lock", "vault.locks:lock", "lock the vault; running containers get 503 until it is unlocked"),
     Verb("vault list", "vault.items:list_items", "list the credentials, without their secrets"),
     Verb("vault add", "vault.items:add", "store a credential"),
+    Verb("vault set", "vault.items:change", "change what a credential allows, without its secret"),
     Verb("vault rotate", "vault.items:rotate", "replace a credential's secret"),
     Verb("vault remove", "vault.items:remove", "delete a credential"),
     Verb("vault show", "vault.items:show", "show one credential"),

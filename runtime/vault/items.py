@@ -18,7 +18,7 @@ from ...supervisor.ground.layout import check_name
 from ..kit import opening, secret_input
 from ..kit.table import table
 from ..kit.verb import Argument, argument, scope_option, switch, verb
-from .locks import attention, day
+from .locks import allowances, attention, day
 
 if TYPE_CHECKING:
     import argparse
@@ -38,6 +38,13 @@ SECRET = (
     argument("--user", metavar="NAME", help="user name of a basic credential"),
     argument("--expires", metavar="DATE", help="when the secret expires (YYYY-MM-DD), for status and doctor"),
     switch("--force", "store a secret that looks like another provider's"),
+)
+AT_ITS_HOSTS: tuple[Argument, ...] = (
+    argument(
+        "--foreign",
+        choices=("allow", "refuse"),
+        help="requests over TLS to the provider's hosts may carry a credential of the client's own (default: refuse)",
+    ),
 )
 ROUTE: tuple[Argument, ...] = (
     argument("--auth", choices=("api-key", "oauth", "basic"), help="kind of secret (default: the provider's first)"),
@@ -84,6 +91,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
     meta = entry.meta
     details = [str(meta[name]) for name in ("account", "upstream") if meta.get(name)]
     details += [f"{name}={value}" for name, value in meta.get("variables", {}).items()]
+    details += allowances(meta)
     details += [note] if (note := attention(entry, time.time())) else []
     return (entry.scope, entry.name, str(meta.get("auth", "api-key")), day(entry.updated), "  ".join(details))
 
@@ -104,7 +112,14 @@ def provider_of(env: Env, name: str) -> Provider:
     return found
 
 
-@verb(*NAMES, *SECRET, *ROUTE, examples=("terok vault add work github <token.txt",))
+@verb(
+    *NAMES,
+    *SECRET,
+    *ROUTE,
+    switch("--ambient", "add the secret to requests over TLS to the provider's hosts that carry no credential"),
+    *AT_ITS_HOSTS,
+    examples=("terok vault add work github <token.txt",),
+)
 def add(args: argparse.Namespace, env: Env) -> int:
     """Store a credential. The secret is asked for on a terminal, or read from standard input."""
     check_name(args.scope)
@@ -115,6 +130,7 @@ def add(args: argparse.Namespace, env: Env) -> int:
     with opening.unlocked(env, create=True) as store:
         put(store, args.scope, args.provider, secret, meta, replace=args.replace)
     env.note(f"To see whether the provider accepts it: terok vault check {args.scope} {args.provider}")
+    env.note("Running containers can use it at the vault's own address; for TLS to its hosts, prepare them again.")
     return _said(env, args.scope, args.provider, "Stored")
 
 
@@ -181,6 +197,33 @@ def rotate(args: argparse.Namespace, env: Env) -> int:
     return _said(env, args.scope, args.provider, "Replaced")
 
 
+@verb(
+    *NAMES,
+    argument(
+        "--ambient",
+        choices=("on", "off"),
+        help="add the secret to requests over TLS to the provider's hosts that carry no credential",
+    ),
+    *AT_ITS_HOSTS,
+    examples=("terok vault set work github --ambient on",),
+)
+def change(args: argparse.Namespace, env: Env) -> int:
+    """Change what a credential allows, without its secret. Running containers follow at once."""
+    if args.ambient is None and args.foreign is None:
+        raise TerokError("There is nothing to change.", fix="add --ambient or --foreign", code=Exit.USAGE)
+    with opening.closed(env) as store:
+        meta = dict(_entry(store, args.scope, args.provider).meta)
+        for name, chosen, value in (
+            ("ambient", args.ambient == "on", True),
+            ("foreign", args.foreign == "allow", "allow"),
+        ):
+            if getattr(args, name) is not None:
+                meta.pop(name, None)
+                meta.update({name: value} if chosen else {})
+        store.set_meta(KIND, args.scope, args.provider, meta)
+    return _said(env, args.scope, args.provider, "Changed")
+
+
 @verb(*NAMES)
 def remove(args: argparse.Namespace, env: Env) -> int:
     """Delete a credential. Requests of running containers that need it are refused."""
@@ -233,6 +276,10 @@ def route_meta(args: argparse.Namespace, provider: Provider) -> dict[str, Any]:
         if not args.header.replace("-", "").isalnum() or not args.header.isascii() or not args.prefix.isprintable():
             raise TerokError(f"{args.header!r} is not a valid header name.", code=Exit.USAGE)
         meta["auth_header"], meta["auth_prefix"] = args.header, args.prefix
+    if args.ambient:
+        meta["ambient"] = True
+    if args.foreign == "allow":
+        meta["foreign"] = "allow"
     catalog.effective(provider, meta)
     return meta
 

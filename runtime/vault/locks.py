@@ -19,6 +19,7 @@ from ..kit.verb import argument, switch, verb
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from ...sidecars.store.records import Entry
     from ...sidecars.store.store import Store
@@ -43,6 +44,7 @@ def status(args: argparse.Namespace, env: Env) -> int:
             f"holds      {found['credentials']} credentials in {len(found['scopes'])} scopes, {found['keys']} SSH keys",
         ]
     lines.append(f"routes     {found['routes']}")
+    lines += [f"allows     {line}" for line in found["allows"]]
     lines += [f"attention  {line}" for line in found["attention"]]
     env.out.emit(found, "\n".join(lines))
     return Exit.OK
@@ -52,7 +54,8 @@ def report(env: Env) -> dict[str, Any]:
     """What `status` prints, as plain data; `doctor` uses it too."""
     found: dict[str, Any] = {
         "path": env.layout.vault_db, "exists": opening.exists(env), "unlocked": False, "reason": "", "tiers": [],
-        "strength": "", "credentials": 0, "keys": 0, "scopes": [], "routes": "", "attention": [],
+        "strength": "", "credentials": 0, "keys": 0, "scopes": [], "routes": "", "allows": [],
+        "attention": [],
     }  # fmt: skip
     try:
         catalogue, warning = files.load(env.layout)
@@ -68,6 +71,7 @@ def report(env: Env) -> dict[str, Any]:
         credentials = [entry for entry in entries if entry.kind == KIND]
         found["credentials"], found["keys"] = len(credentials), len([e for e in entries if e.kind == "ssh-key"])
         found["scopes"] = sorted({entry.scope for entry in credentials})
+        found["allows"] = [f"{e.scope}/{e.name}: {text}" for e in credentials for text in allowances(e.meta)]
         found["attention"] += [
             f"{line} (fix: {login_command(entry)})" for entry in credentials if (line := attention(entry, time.time()))
         ]
@@ -77,6 +81,14 @@ def report(env: Env) -> dict[str, Any]:
         except LockedError as error:
             found["reason"] = error.what
     return found
+
+
+def allowances(meta: Mapping[str, object]) -> list[str]:
+    """What a credential allows beyond the use of its phantom tokens, for people."""
+    return [
+        *(["ambient: it goes with requests over TLS that carry no credential"] if meta.get("ambient") else []),
+        *(["requests may carry a foreign credential"] if meta.get("foreign") == "allow" else []),
+    ]
 
 
 def attention(entry: Entry, now: float) -> str:

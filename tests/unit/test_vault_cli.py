@@ -58,6 +58,32 @@ def test_a_second_add_is_refused_and_rotate_keeps_the_route(terok: Operator) -> 
         assert item.meta["variables"] == {"host": "git.example.com"}
 
 
+def test_what_a_credential_allows_is_said_and_changed(terok: Operator) -> None:
+    assert terok.add("work", "mistral", "one", "--ambient", "--foreign", "allow").code == Exit.OK
+    assert terok.add("work", "gitlab", "two").code == Exit.OK
+
+    def allowed(name: str) -> tuple[object, object]:
+        with terok.store() as store:
+            meta = next(entry.meta for entry in store.describe("credential") if entry.name == name)
+        return meta.get("ambient"), meta.get("foreign")
+
+    assert (allowed("mistral"), allowed("gitlab")) == ((True, "allow"), (None, None))
+    said = terok("vault", "status").out
+    assert "work/mistral: ambient" in said and "work/mistral: requests may carry" in said and "work/gitlab" not in said
+    assert "ambient" in terok("vault", "list").out
+    assert len(json.loads(terok("vault", "status", "--json").out)["allows"]) == 2
+    assert terok("vault", "set", "work", "mistral", "--ambient", "off").code == Exit.OK
+    assert terok("vault", "set", "work", "gitlab", "--ambient", "on", "--foreign", "refuse").code == Exit.OK
+    assert (allowed("mistral"), allowed("gitlab")) == ((None, "allow"), (True, None))
+    assert terok("vault", "set", "work", "mistral", "--foreign", "refuse").code == Exit.OK
+    assert allowed("mistral") == (None, None)
+    assert terok("vault", "set", "work", "mistral").code == Exit.USAGE
+    assert terok("vault", "set", "work", "openai", "--ambient", "on").code == Exit.NOT_FOUND
+    with terok.store() as store:
+        item = store.get("credential", "work", "mistral")
+        assert item is not None and (item.secret, item.version) == (b"one", 1)
+
+
 @pytest.mark.parametrize(("words", "stdin", "problem"), [
     (["work", "nothing"], "x", "no provider"),
     (["../work", "mistral"], "x", "not a usable name"),
