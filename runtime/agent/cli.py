@@ -33,7 +33,7 @@ NAMES = argument("names", metavar="NAME", nargs="+", help="containers", values="
     argument(
         "--network",
         metavar="MODE",
-        help="network mode (default: airlock, or network.mode when it is not auto)",
+        help="network mode (default: network.mode)",
         values="networks",
     ),
     argument("--allow", metavar="TARGET", action="append", default=[], help="a further destination that it may reach"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from typing import NoReturn
 
 from ...supervisor.ground import paste
@@ -65,7 +64,7 @@ def start(order: Order, env: Env) -> NoReturn:
     place = names.describe(
         whole.agent, os.getcwd(), home, scope=whole.scope, name=whole.name, workspace=whole.workspace
     )
-    _begin(replace(whole, network=whole.network or network(env.config.network.mode)), place, found, env)
+    _begin(whole, place, found, env)
 
 
 def _begin(order: Order, place: names.Place, found: project_file.Found | None, env: Env) -> NoReturn:
@@ -114,11 +113,6 @@ def _further(order: Order, env: Env) -> list[str]:
     words += [word for variable in order.environment for word in ("--env", variable)]
     refuse(parse([*words, "IMAGE"]), env.layout)
     return words
-
-
-def network(configured: str) -> str:
-    """The network mode of an agent's container: the airlock, unless the configuration names a mode."""
-    return "airlock" if configured == "auto" else configured
 
 
 def _again(order: Order, where: names.Place, env: Env) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...supervisor.ground.layout import Layout
 
-NETWORK_MODES = ("auto", "airlock", "slirp4netns", "pasta", "bridge", "none")
+NETWORK_MODES = ("airlock", "auto", "slirp4netns", "pasta", "bridge", "none")
 
 
 def key(default: Any, kind: str, doc: str) -> Any:
@@ -51,10 +51,10 @@ class NetworkConfig:
     """The containers' network."""
 
     mode: str = key(
-        "auto",
+        "airlock",
         "|".join(NETWORK_MODES),
-        "auto: pasta for Podman 5 and newer, slirp4netns before (rootless); bridge for root. airlock: loopback only; "
-        "every connection goes through the relay, which decides by name (docs/airlock.md).",
+        "airlock: loopback only; every connection goes through the relay, which decides by name (docs/airlock.md). "
+        "auto: pasta for Podman 5 and newer, slirp4netns before (rootless); bridge for root.",
     )
     port_range: tuple[int, int] | None = key(
         None, "ports?", "[FIRST, LAST]: where tcp mode looks for ports; default: the kernel picks them."

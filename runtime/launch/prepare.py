@@ -65,7 +65,9 @@ def prepare(
 
 
 def mode_of(request: Request, cfg: Config) -> str:
-    """The network mode that a request asks for, or the configuration."""
+    """The network mode that a request asks for, or the configuration. Without the shield there is no airlock."""
+    if request.network is None and cfg.network.mode == podman.AIRLOCK and not request.shield:
+        return "auto"
     return request.network or cfg.network.mode
 
 
@@ -84,7 +86,7 @@ def plan_network(
     if mode == podman.AIRLOCK and not request.shield:
         raise TerokError(
             "The airlock is a part of the shield, which is switched off.",
-            fix="remove --no-shield, or use --network none",
+            fix="remove --no-shield, or use --network auto or none",
             code=Exit.USAGE,
         )
     return podman.plan_network(

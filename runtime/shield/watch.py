@@ -108,9 +108,9 @@ def watch(name: str, env: Env) -> int:
     if live.Running.find(bundle) is None:
         raise TerokError(f"{name} does not run.", fix=f"podman start {name}", code=Exit.NOT_FOUND)
     interactive = sys.stdin.isatty() and not env.out.json_output
-    if interactive:
-        env.note(KEYS)
     with _Keys(interactive) as pressed:
+        if interactive:
+            env.note(KEYS)
         return _watch(name, env, pressed)
 
 
@@ -167,7 +167,11 @@ class _Keys:
     def __enter__(self) -> Callable[[], str]:
         if self._interactive:
             self._saved = termios.tcgetattr(0)
-            tty.setcbreak(0)
+            try:
+                tty.setcbreak(0)
+            except BaseException:  # the interrupt too: `with` calls __exit__ only after this has returned
+                self.__exit__()
+                raise
         return self._press
 
     def __exit__(self, *_: object) -> None:

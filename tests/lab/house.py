@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ LAB = Path(__file__).parent
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 DNS_ADDRESS = "198.51.100.53"
 """What /etc/resolv.conf names in the lab."""
+
+PATIENT = "trap exit TERM; sleep 1000 & wait"
+"""What a container's shell runs that does nothing and ends at once when it is asked to."""
 
 STORAGE_CONF = """\
 [storage]
@@ -171,6 +175,24 @@ class House:
         if check and result.returncode != 0:
             raise CommandFailed(result)
         return result
+
+    def start_box(
+        self, name: str, *allowed: str, network: str | None = None, words: Sequence[str] = (), command: str = PATIENT
+    ) -> str:
+        """Start a container in the background with a profile of its own, and return its name.
+
+        Args:
+            name: the container's, and its profile's.
+            allowed: the profile's lines.
+            network: the mode; default: that of the configuration.
+            words: podman's, before the image.
+            command: what its shell runs.
+        """
+        os.makedirs(self.layout.profiles, exist_ok=True)
+        (Path(self.layout.profiles) / f"{name}.txt").write_text("".join(f"{line}\n" for line in allowed))
+        mode = [] if network is None else ["--network", network]
+        self.terok("run", name, *mode, "--profiles", name, "--", "--detach", *words, self.image, "sh", "-c", command)
+        return name
 
     def podman(self, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """`podman ARGS`; options as for `run`."""

@@ -58,6 +58,14 @@ def nothing_left(house: House) -> Iterator[None]:
     assert not rest, "left behind:\n" + "\n".join(rest)
 
 
+@pytest.fixture(params=["airlock", "auto"])
+def network(house: House, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The configured network mode: the airlock, and then slirp4netns or pasta, where nftables sets follow the names."""
+    house.terok("config", "set", "network.mode", request.param)
+    yield str(request.param)
+    house.terok("config", "set", "network.mode", "airlock")
+
+
 @pytest.fixture
 def name(house: House, nothing_left: None) -> Iterator[str]:
     """A container name of its own; the container and its state bundle are removed after the test."""
@@ -65,3 +73,4 @@ def name(house: House, nothing_left: None) -> Iterator[str]:
     yield made
     house.podman("rm", "--force", "--time", "0", "--ignore", made)
     house.terok("cleanup", made)
+    (Path(house.layout.profiles) / f"{made}.txt").unlink(missing_ok=True)

@@ -23,6 +23,8 @@ from tests.lab.house import House
 from tests.lab.scope import furnish
 from tests.lab.waiting import until
 
+pytestmark = pytest.mark.usefixtures("network")
+
 KILLS = 40
 START, STOP, VERB = (0.045, 0.13), (0.0, 0.1), (0.06, 0.2)
 """Seconds from a command's start in which what is killed is at work, on a machine with two processors."""

@@ -104,7 +104,7 @@ def test_everything_in_the_bundle_is_the_operators_alone(house: House, name: str
     plan = WiringPlan.from_dict(json.loads((root / "meta.json").read_text()))
     assert plan == WiringPlan(scope=SCOPE, shield=True, gate=True, broker=True, ssh=True)
     wiring = schema.load(str(root / "sidecar.json"))
-    assert [each.name for each in wiring.sidecars] == ["vault", "ssh", "gate", "audit"]
+    assert [each.name for each in wiring.sidecars] == ["vault", "ssh", "gate", "audit", "airlock"]
 
 
 def test_no_token_stands_on_a_command_line(house: House, name: str) -> None:
@@ -285,11 +285,11 @@ def test_restricted_mode_takes_away(house: House, name: str) -> None:
 
 
 def test_a_project_file_narrows_and_never_widens(house: House, name: str, tmp_path: Path) -> None:
-    (tmp_path / ".terok.yml").write_text("network: {mode: none}\nrestricted: {always: true}\n")
+    (tmp_path / ".terok.yml").write_text("network: none\nrestricted: true\n")
     house.terok("prepare", name, cwd=tmp_path)
     meta = json.loads(Path(house.bundle(name).meta).read_text())
     assert (meta["network"], meta["restricted"]) == ("none", True)
-    (tmp_path / ".terok.yml").write_text("shield: {enabled: false}\n")
+    (tmp_path / ".terok.yml").write_text("network: bridge\n")
     assert house.terok("prepare", name, cwd=tmp_path, check=False).returncode == Exit.REFUSED
 
 
@@ -349,7 +349,7 @@ def test_tcp_mode_keeps_its_ports(house: House, name: str) -> None:
     config = Path(house.layout.config_file)
     config.write_text("services: {mode: tcp}\n")
     try:
-        house.terok("run", name, "--scope", SCOPE, "--", "--detach", house.image, *PATIENT)
+        house.terok("run", name, "--network", "auto", "--scope", SCOPE, "--", "--detach", house.image, *PATIENT)
         meta = json.loads(Path(house.bundle(name).meta).read_text())
         assert len(set(meta["ports"])) == 3
         look = ("exec", name, "netstat", "-ltn")

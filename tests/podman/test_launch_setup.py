@@ -124,7 +124,6 @@ def test_an_old_descriptor_is_brought_up_to_date(house: House) -> None:
         ("podman", "podman is not installed", "podman"),
         ("crun", "neither crun nor runc", "crun"),
         ("newuidmap", "is not installed", "uidmap"),
-        ("slirp4netns pasta", "Rootless containers need", "install"),
     ],
 )
 def test_what_is_missing_is_named_with_the_command(house: House, missing: str, says: str, fix: str) -> None:
@@ -135,6 +134,19 @@ def test_what_is_missing_is_named_with_the_command(house: House, missing: str, s
     assert fix in failed[0]["fix"]
     assert done.returncode == Exit.MANUAL
     assert not report["done"], "--check changes nothing"
+
+
+def test_programs_of_a_network_are_needed_where_it_is_configured(house: House) -> None:
+    programs = ["slirp4netns", "pasta"]
+    report = json.loads(without(house, programs, "setup", "--check", "--json").stdout)
+    assert [row["detail"] for row in report["checks"] if row["what"] == "network"] == ["airlock"]
+    house.terok("config", "set", "network.mode", "auto")
+    try:
+        report = json.loads(without(house, programs, "setup", "--check", "--json").stdout)
+    finally:
+        house.terok("config", "set", "network.mode", "airlock")
+    (failed,) = [row for row in report["checks"] if row["what"] == "network"]
+    assert failed["state"] == "FAIL" and "Rootless containers need" in failed["detail"] and "install" in failed["fix"]
 
 
 def without(house: House, missing: list[str], *words: str) -> subprocess.CompletedProcess[str]:

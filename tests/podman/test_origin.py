@@ -106,7 +106,7 @@ def pod(house: House, name: str) -> Iterator[str]:
 
 
 def in_pod(house: House, name: str, pod: str) -> list[str]:
-    printed: list[str] = json.loads(house.terok("prepare", name, "--json").stdout)
+    printed: list[str] = json.loads(house.terok("prepare", name, "--network", "auto", "--json").stdout)
     at = printed.index("--network")
     return [*printed[:at], *printed[at + 2 :], "--pod", pod]
 

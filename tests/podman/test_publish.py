@@ -70,7 +70,7 @@ def reach(published: int, inside: socket.socket, seconds: float) -> tuple[bool, 
 def test_what_run_publishes_is_open(house: House, name: str) -> None:
     port = free_port()
     words = ("--detach", "--publish", f"127.0.0.1:{port}:5300/udp", house.image, "sleep", "1000")
-    house.terok("run", name, "--profiles", "udptest", "--", *words)
+    house.terok("run", name, "--network", "auto", "--profiles", "udptest", "--", *words)
     with server(house, name, 5300) as inside:
         assert reach(port, inside, 10) == (True, True)
 

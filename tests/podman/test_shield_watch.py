@@ -22,7 +22,7 @@ from tests.lab.house import House
 from tests.lab.waiting import until
 from tests.standins.dns import Resolver
 
-from .test_shield import PATIENT, resolves
+from .test_shield import resolves
 
 
 def _interruptible() -> None:
@@ -68,12 +68,9 @@ class Terminal:
 
 
 @pytest.fixture
-def box(house: House, name: str, resolver: Resolver) -> str:
+def box(house: House, name: str, resolver: Resolver, network: str) -> str:
     """A running container that may reach allowed.test."""
-    os.makedirs(house.layout.profiles, exist_ok=True)
-    (Path(house.layout.profiles) / "watchtest.txt").write_text("allowed.test\n")
-    house.terok("run", name, "--profiles", "watchtest", "--", "--detach", house.image, "sh", "-c", PATIENT)
-    return name
+    return house.start_box(name, "allowed.test")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tests.lab.house import House
 from tests.lab.waiting import until
 
 PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
+ADDRESS = "203.0.113.77"
 
 
 def record(house: House, name: str) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def resolves(house: House, name: str) -> bool:
 
 
 @pytest.fixture
-def shielded(house: House, name: str) -> Iterator[str]:
+def shielded(house: House, name: str, network: str) -> Iterator[str]:
     house.terok("run", name, "--", "--detach", house.image, *PATIENT)
     yield name
     house.podman("rm", "--force", "--time", "0", name)
@@ -142,7 +143,7 @@ def test_a_container_that_could_undo_its_firewall_is_refused(
 def test_a_container_in_the_network_of_another_is_refused(house: House, name: str) -> None:
     house.podman("run", "--detach", "--name", f"{name}-other", "--network=none", house.image, *PATIENT)
     try:
-        printed: list[str] = json.loads(house.terok("prepare", name, "--json").stdout)
+        printed: list[str] = json.loads(house.terok("prepare", name, "--network", "auto", "--json").stdout)
         at = printed.index("--network")
         printed[at + 1] = f"container:{name}-other"
         done = house.podman("run", "--detach", *printed, house.image, *PATIENT, check=False)
@@ -170,11 +171,14 @@ def test_a_container_that_asks_for_nothing_has_no_reader(house: House, shielded:
     assert services["dnsmasq"]["state"] == "running"
 
 
-def test_the_audit_names_what_was_refused(house: House, shielded: str) -> None:
+def test_the_audit_names_what_was_refused(house: House, shielded: str, network: str) -> None:
     house.podman("exec", shielded, "nslookup", "exfiltrate.example", check=False)
     line = until(lambda: [each for each in audit(house, shielded) if each.get("name") == "exfiltrate.example"])[0]
     assert (line["source"], line["event"], line["verdict"]) == ("shield", "dns", "refused")
     assert line["allow"] == f"terok shield allow {shielded} exfiltrate.example"
-    house.podman("exec", shielded, "nc", "-w", "3", "203.0.113.77", "8080", check=False)
-    line = until(lambda: [each for each in audit(house, shielded) if each.get("address") == "203.0.113.77"])[0]
-    assert (line["event"], line["verdict"], line["port"], line["proto"]) == ("packet", "refused", 8080, "tcp")
+    place, key, event = ("github.com", "name", "connection") if network == "airlock" else (ADDRESS, "address", "packet")
+    house.podman("exec", shielded, "nc", "-w", "3", place, "8080", check=False)
+    line = until(
+        lambda: [each for each in audit(house, shielded) if (each.get(key), each.get("port")) == (place, 8080)]
+    )[0]
+    assert (line["event"], line["verdict"], line["proto"]) == (event, "refused", "tcp")

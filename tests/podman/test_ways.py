@@ -157,8 +157,12 @@ WAYS: dict[str, Callable[[House, str, str], str]] = {
 }
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("way", WAYS)
+PREPARED = ("terok run", "printed flags")
+
+
+@pytest.mark.parametrize(
+    ("way", "network"), [*((way, "airlock") for way in PREPARED), *((way, mode) for way in WAYS for mode in NETWORKS)]
+)
 def test_everything_works_however_a_container_is_started(
     house: House, container: str, world: Upstream, way: str, network: str
 ) -> None:

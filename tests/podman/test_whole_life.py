@@ -22,6 +22,8 @@ from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
+pytestmark = pytest.mark.usefixtures("network")
+
 LIVE = ("sleep", "1000")
 WIRING = ("--scope", scope.SCOPE, "--profiles", scope.PROFILE)
 ASK = 'curl -sS -m 20 -o /dev/null -w "%{http_code}" -H "x-api-key: $ANTHROPIC_API_KEY" $ANTHROPIC_BASE_URL/v1/models'

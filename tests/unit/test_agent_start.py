@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from terok_host.runtime.agent import recipes
 from terok_host.runtime.agent.order import Order
-from terok_host.runtime.agent.start import command, network, run_words, volume
+from terok_host.runtime.agent.start import command, run_words, volume
 from terok_host.runtime.project import names
 from terok_host.sidecars.roster import files as roster
 from terok_host.sidecars.roster.compile import compile_files
@@ -111,11 +111,6 @@ def test_a_workspace_must_exist(tmp_path: Path) -> None:
 def test_prompts_are_off_only_where_the_container_is_not_restricted() -> None:
     assert command(Order("claude", words=("-p", "hello")), CLAUDE) == ["claude", *CLAUDE.unattended, "-p", "hello"]
     assert command(Order("claude", restricted=True), CLAUDE) == ["claude"]
-
-
-@pytest.mark.parametrize(("configured", "mode"), [("auto", "airlock"), ("pasta", "pasta"), ("none", "none")])
-def test_an_agent_gets_the_airlock_unless_a_mode_is_configured(configured: str, mode: str) -> None:
-    assert network(configured) == mode
 
 
 @pytest.mark.parametrize("root", [False, True])

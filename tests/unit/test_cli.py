@@ -157,7 +157,7 @@ def test_configuration_is_shown_set_and_got(tmp_path: Path) -> None:
     assert terok("config", "get", "network.mode", home=tmp_path).stdout == "none\n"
     assert json.loads(terok("config", "get", "network.mode", "--json", home=tmp_path).stdout) == "none"
     shown = terok("config", "show", home=tmp_path).stdout
-    assert "mode: none  # default: auto" in shown
+    assert "mode: none  # default: airlock" in shown
     defaults = terok("config", "show", "--defaults", home=tmp_path).stdout
     path = tmp_path / ".config/terok/config.yml"
     path.write_text(defaults)
