@@ -71,9 +71,10 @@ def nginx(root: Path, name: str, server: str) -> Iterator[int]:
         process.wait(10)
 
 
-def wrk(url: str, connections: int, token: str) -> dict[str, float]:
+def wrk(url: str, connections: int, token: str, *headers: str) -> dict[str, float]:
     """Requests a second and latencies in milliseconds."""
-    argv = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-H", f"Authorization: Bearer {token}", url]
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"]
+    argv += [word for header in (f"Authorization: Bearer {token}", *headers) for word in ("-H", header)] + [url]
     out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
     if "Non-2xx" in out or "Socket errors" in out:
         raise RuntimeError(out)
@@ -83,8 +84,11 @@ def wrk(url: str, connections: int, token: str) -> dict[str, float]:
     return found
 
 
-def stream_gaps(port: int, token: str, context: ssl.SSLContext | None) -> tuple[float, float]:
-    """Milliseconds: from the request to the first event, and the median delay of an event behind its sending."""
+def stream_gaps(port: int, token: str, context: ssl.SSLContext | None, host: str = "") -> tuple[float, float]:
+    """Milliseconds: from the request to the first event, and the median delay of an event behind its sending.
+
+    `host`: another Host than the port's.
+    """
     made = (
         http.client.HTTPSConnection("localhost", port, context=context)
         if context
@@ -92,7 +96,8 @@ def stream_gaps(port: int, token: str, context: ssl.SSLContext | None) -> tuple[
     )
     made.connect()
     began = time.monotonic()
-    made.request("GET", "/paced/40/10", headers={"Authorization": f"Bearer {token}"})
+    named = {"Host": host} if host else {}
+    made.request("GET", "/paced/40/10", headers={"Authorization": f"Bearer {token}", **named})
     answer = made.getresponse()
     delays: list[float] = []
     first = 0.0

@@ -146,6 +146,19 @@ def test_the_name_in_capitals_is_the_same(place: Place) -> None:
         assert sock.version()
 
 
+def test_the_first_request_does_not_wait_for_a_delayed_acknowledgement(place: Place) -> None:
+    """The client's last flight and its request are two writes, and nothing of the server's comes between them."""
+    place.works()
+    times = []
+    for _ in range(5):
+        with place.broker.secure(place.target) as sock:
+            began = time.monotonic()
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: other\r\n\r\n")
+            sock.recv(1)
+            times.append(time.monotonic() - began)
+    assert min(times) < 0.03
+
+
 # --- trust ---
 
 
