@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import struct
@@ -19,7 +18,7 @@ from terok_host.sidecars.vault.tls import arrival
 from terok_host.sidecars.vault.tls.authority import issue_leaf, make_authority
 from terok_host.sidecars.vault.tls.leaves import HANDSHAKES_MAX, Leaves
 from tests.lab.waiting import until
-from tests.standins.tls import Broker, tcp_pair
+from tests.standins.tls import Broker
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault, read_all, wait_line
 
@@ -390,63 +389,6 @@ def memory(pid: int) -> int:
     """KiB of private memory."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private"))
-
-
-# --- a relay that is not to be believed ---
-
-
-def test_messages_that_are_nonsense(place: Place) -> None:
-    place.works()
-    before = len(os.listdir(f"/proc/{place.vault.pid}/fd"))
-    one, other = tcp_pair()
-    pipe = os.pipe()
-    unconnected, unix = socket.socket(), socket.socketpair()
-    target = place.target.encode()
-    good = other.fileno()
-    with one, other, unconnected, unix[0], unix[1]:
-        for message, fds in (
-            (target, []),
-            (target, [good, good]),
-            (target, [pipe[0]]),
-            (target, [pipe[0], pipe[1], good]),
-            (target, [unconnected.fileno()]),
-            (target, [unix[0].fileno()]),
-            (target, [os.open("/dev/null", os.O_RDONLY)]),
-            (b"localhost", [good]),
-            (b"other.example:443", [good]),
-            (b"localhost:1", [good]),
-            (b"\xff\xfe", [good]),
-            (b"localhost:" + b"9" * 400, [good]),
-            (b"x" * 60000, [good]),
-            (b"x", [good] * 60),
-        ):
-            assert place.broker.give(message, *fds).startswith(b"-"), message
-    os.close(pipe[0])
-    os.close(pipe[1])
-    place.works()
-    until(lambda: len(os.listdir(f"/proc/{place.vault.pid}/fd")) <= before + 1, 5)
-
-
-def test_links_that_say_nothing(place: Place) -> None:
-    place.works()
-    before = len(os.listdir(f"/proc/{place.vault.pid}/fd"))
-    links = [place.broker.link() for _ in range(40)]
-    place.works()
-    for link in links[:20]:
-        link.close()
-    assert all(link.recv(10) == b"" for link in links[20:])  # after a while
-    for link in links[20:]:
-        link.close()
-    until(lambda: len(os.listdir(f"/proc/{place.vault.pid}/fd")) <= before + 1, 5)
-
-
-def test_a_client_that_was_gone_before(place: Place) -> None:
-    one, other = tcp_pair()
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    one.close()
-    assert place.broker.give(place.target.encode(), other.fileno())[:1] in (b"+", b"-")
-    other.close()
-    place.works()
 
 
 def test_the_vault_stops_in_the_middle_of_handshakes(place: Place) -> None:

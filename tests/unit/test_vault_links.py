@@ -1,0 +1,87 @@
+"""A relay that passes nonsense harms nothing: the vault's side of the hand-over."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+import pytest
+
+from tests.lab.waiting import until
+from tests.standins.tls import Broker, tcp_pair
+from tests.standins.upstream import Upstream
+from tests.standins.vault import Vault
+
+
+class Place:
+    """A vault that brokers the stand-in upstream."""
+
+    def __init__(self, vault: Vault, upstream: Upstream) -> None:
+        self.vault, self.upstream = vault, upstream
+        self.target = f"localhost:{upstream.port}"
+        self.token = vault.add("p")
+        self.broker = Broker(vault, [self.target])
+
+    def works(self) -> None:
+        """A client is served."""
+        assert self.broker.get(self.target, "/small", Authorization=f"Bearer {self.token}").body == b"ok"
+
+
+@pytest.fixture
+def place(vault: Vault, upstream: Upstream) -> Place:
+    return Place(vault, upstream)
+
+
+def test_messages_that_are_nonsense(place: Place) -> None:
+    place.works()
+    before = len(os.listdir(f"/proc/{place.vault.pid}/fd"))
+    one, other = tcp_pair()
+    pipe = os.pipe()
+    unconnected, unix = socket.socket(), socket.socketpair()
+    target = place.target.encode()
+    good = other.fileno()
+    with one, other, unconnected, unix[0], unix[1]:
+        for message, fds in (
+            (target, []),
+            (target, [good, good]),
+            (target, [pipe[0]]),
+            (target, [pipe[0], pipe[1], good]),
+            (target, [unconnected.fileno()]),
+            (target, [unix[0].fileno()]),
+            (target, [os.open("/dev/null", os.O_RDONLY)]),
+            (b"localhost", [good]),
+            (b"other.example:443", [good]),
+            (b"localhost:1", [good]),
+            (b"\xff\xfe", [good]),
+            (b"localhost:" + b"9" * 400, [good]),
+            (b"x" * 60000, [good]),
+            (b"x", [good] * 60),
+        ):
+            assert place.broker.give(message, *fds).startswith(b"-"), message
+    os.close(pipe[0])
+    os.close(pipe[1])
+    place.works()
+    until(lambda: len(os.listdir(f"/proc/{place.vault.pid}/fd")) <= before + 1, 5)
+
+
+def test_links_that_say_nothing(place: Place) -> None:
+    place.works()
+    before = len(os.listdir(f"/proc/{place.vault.pid}/fd"))
+    links = [place.broker.link() for _ in range(40)]
+    place.works()
+    for link in links[:20]:
+        link.close()
+    assert all(link.recv(10) == b"" for link in links[20:])  # after a while
+    for link in links[20:]:
+        link.close()
+    until(lambda: len(os.listdir(f"/proc/{place.vault.pid}/fd")) <= before + 1, 5)
+
+
+def test_a_client_that_was_gone_before(place: Place) -> None:
+    one, other = tcp_pair()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    one.close()
+    assert place.broker.give(place.target.encode(), other.fileno())[:1] in (b"+", b"-")
+    other.close()
+    place.works()
