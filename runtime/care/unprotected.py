@@ -23,6 +23,7 @@ class Known:
 
     bundle: what its state bundle is called: its name, or with annotations alone its short id.
     mounts_presence: it mounts the directory that `terok uninstall` removes, so it does not start without the hooks.
+    annotated: it has annotations of ours. `podman container clone` drops them and keeps the mounts.
     """
 
     name: str
@@ -31,10 +32,11 @@ class Known:
     pid: int
     network: str
     mounts_presence: bool
+    annotated: bool = True
 
 
 def ours(env: Env, *, running: bool = False) -> list[Known]:
-    """Podman's containers that have annotations of ours; empty without Podman.
+    """Podman's containers that have annotations of ours, and clones of such; empty without Podman.
 
     Args:
         env: whose Podman.
@@ -54,19 +56,21 @@ def ours(env: Env, *, running: bool = False) -> list[Known]:
 
 def _known(row: dict[str, object], env: Env) -> Known | None:
     config, state, host = (row.get(key) or {} for key in ("Config", "State", "HostConfig"))
-    annotations = config.get("Annotations") if isinstance(config, dict) else None
-    if not isinstance(annotations, dict) or not set(annotations) & set(ANNOTATIONS):
-        return None
-    name = str(row.get("Name", "")).lstrip("/")
+    annotations = (config.get("Annotations") if isinstance(config, dict) else None) or {}
     mounts = row.get("Mounts") or []
     sources = [mount.get("Source") for mount in mounts if isinstance(mount, dict)] if isinstance(mounts, list) else []
+    annotated = isinstance(annotations, dict) and not set(annotations).isdisjoint(ANNOTATIONS)
+    if not annotated and env.layout.presence not in sources:
+        return None
+    name = str(row.get("Name", "")).lstrip("/")
     return Known(
         name,
-        name if ANNOTATION_SIDECAR in annotations else str(row.get("Id", ""))[:12],
+        name if ANNOTATION_SIDECAR in annotations or not annotated else str(row.get("Id", ""))[:12],
         bool(state.get("Running")) if isinstance(state, dict) else False,
         int(state.get("Pid") or 0) if isinstance(state, dict) else 0,
         str(host.get("NetworkMode", "")) if isinstance(host, dict) else "",
         env.layout.presence in sources,
+        annotated,
     )
 
 
@@ -83,6 +87,8 @@ def never_supervised(env: Env) -> list[Known]:
 
 def fix(known: Known, env: Env) -> str:
     """The command that gives such a container its protection."""
+    if not known.annotated:
+        return f"podman rm --force {known.name}, and start a new one with terok run"
     if os.path.exists(env.layout.bundle(known.bundle).sidecar):
         return f"terok heal {known.name}"
     return f"terok setup, then podman restart {known.name}"
