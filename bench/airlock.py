@@ -1,4 +1,4 @@
-"""The airlock against slirp4netns: bytes a second each way, connect and first byte, memory, and the whole cycle.
+"""The airlock against slirp4netns: bytes a second each way, connect and first byte, memory.
 
 Client and server are sockets of this process: the client's are made inside the container's network, so both sides
 cost the same in every mode.
@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench.kit import Figure, interleaved, memory, pss, timed
+from bench.kit import Figure, interleaved, memory, pss, spread, timed
 from terok_host.supervisor import record
 from terok_host.supervisor.ground import process, within
 from tests.lab.house import House
@@ -34,8 +34,14 @@ def measure(house: House) -> list[Figure]:
     with ExitStack() as stack:
         for port, serve in ((SINK, _drain), (SOURCE, _pour), (ECHO, _echo)):
             stack.enter_context(server(port, serve))
-        boxes = {mode: stack.enter_context(container(house, mode)) for mode in ("airlock", "slirp4netns")}
-        return [*streams(boxes), *connections(boxes), *held(house, boxes["airlock"]), *cycle(house)]
+        boxes = {mode: stack.enter_context(container(house, mode)) for mode in modes(house)}
+        return [*streams(boxes), *connections(boxes), *held(house, boxes["airlock"])]
+
+
+def modes(house: House) -> list[str]:
+    """The networks to compare: pasta where Podman has it (4.4 and newer)."""
+    version = house.podman("version", "--format", "{{.Client.Version}}").stdout.split(".")
+    return ["airlock", "slirp4netns", *(["pasta"] if (int(version[0]), int(version[1])) >= (4, 4) else [])]
 
 
 class Box:
@@ -146,7 +152,12 @@ def streams(boxes: dict[str, Box]) -> list[Figure]:
         rates = interleaved(ROUNDS, {mode: partial(work, box) for mode, box in boxes.items()})
         ratio = rates["airlock"] / rates["slirp4netns"]
         detail = ", ".join(f"{mode} {rate * 8 / 1e9:.1f} Gbit/s" for mode, rate in rates.items())
-        figures.append(Figure(f"airlock: bytes a second {what}, to slirp4netns", ratio, "×", 3, True, detail))
+        off, series = spread(*rates.values()), tuple((mode, 0.0, rate * 8 / 1e9) for mode, rate in rates.items())
+        name = f"airlock: bytes a second {what}, to slirp4netns"
+        figures.append(Figure(name, ratio, "×", 3, True, detail, off, series))
+        if "pasta" in rates:
+            ratio, off = rates["airlock"] / rates["pasta"], spread(rates["airlock"], rates["pasta"])
+            figures.append(Figure(f"airlock: bytes a second {what}, to pasta", ratio, "×", 1, True, spread=off))
     return figures
 
 
@@ -163,9 +174,9 @@ def connections(boxes: dict[str, Box]) -> list[Figure]:
         found = {mode: statistics.quantiles(values, n=100)[at - 1] for mode, values in times.items()}
         detail = ", ".join(f"{mode} {value * 1000:.2f} ms" for mode, value in found.items())
         ratio = found["airlock"] / found["slirp4netns"]
-        figures.append(
-            Figure(f"airlock: connect and first byte {what}, to slirp4netns", ratio, "×", budget, detail=detail)
-        )
+        series = tuple((mode, 0.0, value * 1000) for mode, value in found.items())
+        name = f"airlock: connect and first byte {what}, to slirp4netns"
+        figures.append(Figure(name, ratio, "×", budget, detail=detail, series=series))
     return figures
 
 
@@ -198,19 +209,3 @@ def held(house: House, box: Box) -> list[Figure]:
         for client in clients:
             client.close()
     return figures
-
-
-def cycle(house: House) -> list[Figure]:
-    """`podman run --rm IMAGE true` in the airlock, against Podman alone with its default network."""
-    name = f"b-{uuid.uuid4().hex[:6]}"
-    flags = house.terok("prepare", name, "--network", "airlock", "--profiles", "airlockbench").stdout.split()
-
-    def run(*words: str) -> Callable[[], float]:
-        return lambda: timed(lambda: house.podman("run", "--rm", *words, house.image, "true"))
-
-    took = interleaved(ROUNDS, {"plain": run(), "airlock": run(*flags)})
-    house.terok("cleanup", name)
-    detail = ", ".join(f"{who} {value * 1000:.0f} ms" for who, value in took.items())
-    return [
-        Figure("airlock: podman run --rm, to plain Podman", took["airlock"] / took["plain"], "×", 1.25, detail=detail)
-    ]

@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -135,7 +135,7 @@ def push_gate(source: Path, rig: Rig, ref: str) -> float:
     return taken
 
 
-def ratio(what: str, medians: dict[str, float]) -> Figure:
+def ratio(what: str, medians: Mapping[str, float]) -> Figure:
     """The gate's time to git-daemon's."""
     detail = f"{medians['gate']:.2f} s to {medians['daemon']:.2f} s, {ROUNDS} rounds"
     return Figure(what, medians["gate"] / medians["daemon"], "×", None, detail=detail)

@@ -1,23 +1,47 @@
-"""What the measurements share: medians of interleaved runs, and a figure with its budget."""
+"""What the measurements share: medians of interleaved runs with their spread, and a figure with its budget."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+SPREAD = 0.1
+"""What a figure may move by without a word, when its own spread is not known."""
+
+
+class Median(float):
+    """The median of several runs.
+
+    Attributes:
+        spread: half the distance between the quartiles, as a part of the median.
+    """
+
+    spread: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Median:
+        """The median of at least one value."""
+        median = cls(statistics.median(values))
+        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (median, median, median)
+        median.spread = (high - low) / 2 / median if median else 0.0
+        return median
 
 
 @dataclass(frozen=True)
 class Figure:
     """One measured figure.
 
-    what: which budget it belongs to.
+    what: its name, which is the same in every run.
     value, unit: what came out; "×" is a ratio to what people would use instead.
     budget: what the design allows; None when it sets none.
     at_least: the budget is a lower bound.
     detail: the absolute values behind a ratio, the number of runs.
+    spread: by what part of itself it differs from run to run.
+    series: its parts, to be drawn: label, beginning and end, in the figure's unit.
     """
 
     what: str
@@ -26,11 +50,18 @@ class Figure:
     budget: float | None
     at_least: bool = False
     detail: str = ""
+    spread: float = SPREAD
+    series: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def kept(self) -> bool:
         """Whether the budget was kept."""
         return self.budget is None or (self.value >= self.budget if self.at_least else self.value <= self.budget)
+
+
+def spread(*medians: float) -> float:
+    """The spread of a ratio of these: the parts are independent."""
+    return math.hypot(*(value.spread if isinstance(value, Median) else SPREAD for value in medians))
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -40,7 +71,7 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def interleaved(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+def interleaved(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, Median]:
     """The median of each contender's results, measured in turns so that what disturbs one disturbs all.
 
     Args:
@@ -53,7 +84,7 @@ def interleaved(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> d
             value = measure()
             if number:
                 results[name].append(value)
-    return {name: statistics.median(values) for name, values in results.items()}
+    return {name: Median.of(values) for name, values in results.items()}
 
 
 def family(pid: int) -> list[int]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import trustme
 
-from bench.kit import Figure, family, interleaved, memory, pss
+from bench.kit import Figure, family, interleaved, memory, pss, spread
 from tests.lab.house import House
 from tests.lab.waiting import until
 from tests.standins.upstream import Upstream
@@ -166,7 +166,7 @@ def measure(house: House | None) -> list[Figure]:
         vault.get("/", fast_token)
         cold = (time.monotonic() - began) * 1000
         return [
-            Figure("first vault answer, cold", cold, "ms", 250),
+            Figure("first vault answer, cold", cold, "ms", 60),
             *_rates(upstream, front, aio, vault, fast_token),
             *_streams(slow, slow_front, slow_aio, vault, slow_token, ca_file),
             memory(
@@ -200,16 +200,19 @@ def _rates(upstream: int, front: int, aio: int, vault: Vault, token: str) -> lis
                 f"requests a second, {connections} conn., to nginx",
                 rate["vault"] / rate["nginx"],
                 "×",
-                0.5 if more else None,
+                0.6 if more else None,
                 True,
                 detail,
+                spread(rate["vault"], rate["nginx"]),
+                tuple((name, 0.0, rate[name]) for name in ("vault", "nginx", "aiohttp")) if more else (),
             ),
             Figure(
                 f"requests a second, {connections} conn., to aiohttp",
                 rate["vault"] / rate["aiohttp"],
                 "×",
-                3.0 if more else None,
+                3.5 if more else None,
                 True,
+                spread=spread(rate["vault"], rate["aiohttp"]),
             ),
         ]
         if connections == 1:

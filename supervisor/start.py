@@ -95,7 +95,7 @@ def _wait(ready: int) -> str:
 
 
 def _run(wiring: Wiring, container: Container, tell: int, log: int, *, running: bool) -> int:
-    mark("forked twice")
+    mark("forked")
     kernel.set_name("terok-superv")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a hook that was killed reads no `ready`: that is a failure to undo
     os.chdir("/")

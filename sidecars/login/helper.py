@@ -19,7 +19,6 @@ import json
 import os
 import select
 import socket
-import sqlite3
 import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +29,7 @@ from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import package_root
 from ..kit.confine import confine
 from ..roster import catalog
+from ..store.light import sqlite3
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

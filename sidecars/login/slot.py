@@ -8,12 +8,12 @@ space is allocated before the request is sent: a disk that fills up in between c
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from typing import TYPE_CHECKING
 
 from ...supervisor.ground.errors import TerokError
+from ..store.light import sha256
 from ..store.seal import SealBroken
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Slot:
     def __init__(self, directory: str, scope: str, name: str, *, wait: bool = True) -> None:
         self.scope, self.name = scope, name
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        identity = hashlib.sha256(f"{len(scope)}:{scope}{name}".encode()).hexdigest()[:32]
+        identity = sha256(f"{len(scope)}:{scope}{name}".encode()).hexdigest()[:32]
         self._fd = os.open(f"{directory}/{identity}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

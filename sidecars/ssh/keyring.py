@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from typing import NamedTuple
 
 from ...supervisor.ground.errors import TerokError
 from ..store.keys import LockedError, ensure_unlocked
+from ..store.light import sqlite3
 from . import keys, policy
 from .settings import KIND
 

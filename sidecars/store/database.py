@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 from typing import TYPE_CHECKING, Any
 
 from ...supervisor.ground.errors import Exit, TerokError
 from . import schema
+from .light import sqlite3
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

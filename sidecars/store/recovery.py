@@ -6,10 +6,10 @@ It is written as nine groups of four characters of base32 (RFC 4648): eight of k
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 
 from ...supervisor.ground.errors import Exit, TerokError
+from .light import sha256
 
 RECOVERY_TIER = "recovery"
 _SIZE = 20
@@ -36,8 +36,8 @@ def recovery_kek(written: str) -> bytes:
             "That is not a recovery key: it has nine groups of four characters, and the last one checks the others.",
             code=Exit.USAGE,
         )
-    return hashlib.sha256(b"terok recovery key v1\0" + key.encode()).digest()
+    return sha256(b"terok recovery key v1\0" + key.encode()).digest()
 
 
 def _checksum(key: str) -> str:
-    return base64.b32encode(hashlib.sha256(b"terok recovery check\0" + key.encode()).digest())[:_CHECK].decode()
+    return base64.b32encode(sha256(b"terok recovery check\0" + key.encode()).digest())[:_CHECK].decode()

@@ -6,9 +6,8 @@ transaction, so a crash leaves the old version whole. A file that is newer than 
 
 from __future__ import annotations
 
-import sqlite3
-
 from ...supervisor.ground.errors import TerokError
+from .light import sqlite3
 
 APPLICATION_ID = 0x7465726B  # "terk", shown by file(1)
 

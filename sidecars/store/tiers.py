@@ -15,7 +15,6 @@ Everything that asks another program is bounded in time and fails closed: no key
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import unicodedata
 from importlib.util import find_spec
@@ -249,6 +248,8 @@ def stretch(passphrase: str, parameters: Mapping[str, object]) -> bytes:
         raise LockedError("The tier wants more memory or time for scrypt than this program gives.")
     text = unicodedata.normalize("NFC", passphrase).encode()
     memory = 128 * n * r + (16 << 20)
+    import hashlib  # OpenSSL's, which a process that asks for no passphrase need not load
+
     try:
         return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=n, r=r, p=p, maxmem=memory, dklen=KEY_SIZE)
     except ValueError:

@@ -7,12 +7,13 @@ A template is text with one or more placeholders `{kind:length}`; kind is `hex`,
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 import string
 from typing import TYPE_CHECKING
+
+from .light import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,7 @@ _JWT_RANDOM = 43  # characters of base64url: 258 bits
 
 def digest(token: str) -> bytes:
     """SHA-256 of a token. No salt or stretching is needed: it has at least 128 random bits."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+    return sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def template_bits(template: str) -> float:

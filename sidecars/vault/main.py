@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import socket
-import sqlite3
 import ssl
 import sys
 
@@ -20,6 +19,7 @@ from ..kit.tls.layer import trust_stores
 from ..login.helper import Helper
 from ..login.refresh import needed
 from ..store.keys import prepare
+from ..store.light import sqlite3
 from ..store.store import Store
 from . import apology, limits
 from .apology import Ways

@@ -13,12 +13,12 @@ import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ..kit.codec import Header, Request
 from ..kit.refusal import Refusal
+from ..store.light import sha256
 from .headers import COOKIES, plain_name
 
 _SCHEMES = (b"bearer", b"token")

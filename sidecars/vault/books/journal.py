@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from fcntl import LOCK_EX, LOCK_UN, flock
-from hashlib import sha256
 from typing import NamedTuple
+
+from ...store.light import sha256
 
 SIZE_MAX = 32 << 20
 START = "0" * 64

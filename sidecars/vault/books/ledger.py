@@ -7,9 +7,10 @@ loses the last second's counts. Limits are compared with what is written plus wh
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from typing import NamedTuple
+
+from ...store.light import sqlite3
 
 FIELDS = ("requests", "bytes_in", "bytes_out", "input_tokens", "output_tokens", "cached_tokens")
 PERIODS = {"hour": 3600, "day": 86400}
