@@ -9,6 +9,7 @@ from ..kit.answer import answer
 from ..kit.codec import split_head
 from ..kit.refusal import Refusal, Refused
 from . import limits
+from .tls.arrival import TRUST
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
         def serve(self, client: Client, head: bytes, rest: bytes) -> None: ...
         def left(self, client: Client) -> None: ...
+        def turned_away(self, host: str, refusal: Refusal) -> None: ...
 
 
 PATIENCE_SECONDS = 60
@@ -91,6 +93,7 @@ class Client:
         "_lingering",
         "_deciding",
         "_bodiless",
+        "_asked",
     )
 
     def __init__(self, service: Service, wire: Stream, site: Site | None = None, link: Link | None = None) -> None:
@@ -98,7 +101,7 @@ class Client:
         self._buffer = b""
         self._exchange: Exchange | None = None
         self._head_since = 0.0
-        self._lingering = self._deciding = self._bodiless = False
+        self._lingering = self._deciding = self._bodiless = self._asked = False
         self._timer: Timer = service.reactor.later(limits.HEAD_SECONDS, self._tick)
         wire.owner = self
 
@@ -141,6 +144,7 @@ class Client:
                     self._timer = self._service.reactor.later(limits.HEAD_SECONDS, self._tick)
                 return
             self._head_since = 0.0
+            self._asked = True
             head, rest, self._buffer = self._buffer[:end], self._buffer[end:], b""
         except Refused as refused:
             self._refuse_head(refused.refusal)
@@ -175,10 +179,20 @@ class Client:
         if self._exchange is not None:
             self._exchange.client_ended()
         else:
+            self._note_silence()
             self.wire.abort()
+
+    def _note_silence(self) -> None:
+        """Some clients look at the certificate after the handshake only, when they pin it, and leave without a word."""
+        if self.site is not None and not self._asked:
+            self._asked = True
+            why = "The client closed the connection after the handshake, without a request."
+            self._service.turned_away(self.host, Refusal(495, "no-request", why, TRUST))
 
     def lost(self, error: OSError | None) -> None:
         """The connection is gone."""
+        if error is not None:
+            self._note_silence()
         self._timer.cancel()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:

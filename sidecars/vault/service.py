@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from .tls.site import Site, Sites
 
 
+_DESCRIPTORS_EACH = 4
+
+
 class Service:
     """Serves the listeners until it is idle or told to stop.
 
@@ -105,8 +108,8 @@ class Service:
         self._add(Client(self, wire, site, link))
 
     def turned_away(self, host: str, refusal: Refusal) -> None:
-        """A connection to a brokered host that was not served."""
-        self.books.refused(refusal, None, host)
+        """A connection to a brokered host that was not served, or carried no request."""
+        self.books.turned_away(host, refusal)
 
     def _add(self, client: Client) -> None:
         self._clients.add(client)
@@ -248,8 +251,19 @@ class Service:
 
 
 def clients_max() -> int:
-    """How many clients fit: each may need a descriptor of its own, one upstream and a link; and the pool some."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """How many clients fit, after the limit of descriptors was raised as far as it goes.
+
+    Each may need a descriptor of its own, one upstream and a link; and the pool some.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.CLIENTS_MAX * _DESCRIPTORS_EACH + limits.DESCRIPTORS_RESERVED
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        top = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (top, hard))
+            soft = top
+        except (OSError, ValueError):
+            pass  # fewer clients then
     if soft == resource.RLIM_INFINITY:
         return limits.CLIENTS_MAX
-    return max(1, min(limits.CLIENTS_MAX, (soft - limits.DESCRIPTORS_RESERVED) // 4))
+    return max(1, min(limits.CLIENTS_MAX, (soft - limits.DESCRIPTORS_RESERVED) // _DESCRIPTORS_EACH))

@@ -203,18 +203,26 @@ class Books:
             line += f', "verdict": "refused", "reason": "{reason}"'
         return line.encode("ascii", "backslashreplace")
 
-    def _start(self) -> str:
+    def _start(self, event: str = "request") -> str:
         now = time.time()
         second = int(now)
         if second != self._second:
             self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return (
-            f'{{"time": "{self._stamp}.{int((now - second) * 1000):03d}Z", "source": "vault", "event": "request",'
+            f'{{"time": "{self._stamp}.{int((now - second) * 1000):03d}Z", "source": "vault", "event": "{event}",'
             f' "container": "{self._container}"'
         )
 
+    def turned_away(self, host: str, refusal: Refusal) -> None:
+        """A connection to a brokered host (empty: it named none) that carried no request."""
+        line = self._start("connection")
+        if host:
+            line += f', "host": "{host}"'
+        line += f', "status": {refusal.status}, "verdict": "refused", "reason": "{refusal.rule}"'
+        self._write([f'{line}, "detail": {dumps(refusal.why)}, "allow": {dumps(refusal.allow)}'.encode("ascii")])
+
     def refused(self, refusal: Refusal, request: Request | None, host: str = "") -> None:
-        """A request that was refused before anything was sent upstream, or a connection to a brokered host."""
+        """A request that was refused before anything was sent upstream; `host`: the brokered one that it came to."""
         line = self._start()
         if host:
             line += f', "host": "{host}"'
