@@ -67,6 +67,11 @@ class ShieldConfig:
 
     enabled: bool = key(True, "bool", "Whether containers get the firewall unless --no-shield says otherwise.")
     profiles: tuple[str, ...] = key(("dev-standard",), "words", "Profiles of a container that names none.")
+    unknown: str = key(
+        "refuse",
+        "refuse|ask",
+        "What the airlock does with a name that nothing allows; ask: hold the connection until you decide.",
+    )
     dns: str = key(
         "auto",
         "auto|dnsmasq|static",

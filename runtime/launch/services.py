@@ -95,6 +95,7 @@ def shield_files(
         published_udp=udp_ports,
         audit_group=audit_settings.GROUP,
         in_airlock=network.mode == AIRLOCK,
+        ask=cfg.shield.unknown == "ask",
         own=() if network.mode == AIRLOCK else sorted(own_addresses()),
     )
     return Shield(**written)

@@ -6,7 +6,7 @@ import re
 import time
 
 from ...supervisor.ground.errors import Exit, TerokError
-from ..kit.verb import CONTAINER, argument, comma_separated, switch, verb
+from ..kit.verb import CONTAINER, argument, comma_separated, one_of, switch, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _mode(args: argparse.Namespace, env: Env, mode: str, done: str, until: float
     from ...sidecars.shield import live
 
     bundle, running = _open(args, env)
-    if mode not in ("up", "quarantine"):
+    if mode not in ("up", "quarantine", "ask") or until is not None:
         _must_run(args.name, running)
     live.set_mode(bundle, running, mode, until)
     return _say(env, args, running, done, [], mode=mode, until=until)
@@ -145,6 +145,68 @@ def bypass(args: argparse.Namespace, env: Env) -> int:
 
     later(seconds, env.layout.bundle(args.name))
     return code
+
+
+@verb(
+    CONTAINER,
+    argument("--for", dest="duration", metavar="TIME", help="30s, 5m or 2h; default: until `up`, restarts included"),
+    examples=("terok shield ask box", "terok shield ask box --for 1h", "terok shield pending"),
+)
+def ask(args: argparse.Namespace, env: Env) -> int:
+    """Hold connections to names that nothing allows, up to a minute, until `decide` or a key of `watch` answers.
+
+    What is undecided is refused. Nothing of the question leaves this machine before. Only in the airlock.
+    """
+    seconds = _seconds(args.duration) if args.duration else None
+    until = None if seconds is None else time.time() + seconds
+    code = _mode(args, env, "ask", f"{args.name} asks before it reaches a new name: terok shield pending", until)
+    if seconds is not None:
+        from ...sidecars.shield.later import later
+
+        later(seconds, env.layout.bundle(args.name))
+    return code
+
+
+@verb(
+    argument("name", nargs="?", metavar="NAME", help="one container (default: all)", values="containers"),
+    examples=("terok shield pending", "terok shield pending box --json"),
+)
+def pending(args: argparse.Namespace, env: Env) -> int:
+    """Show the connections that wait for a decision, the oldest first."""
+    from ..kit.table import table
+    from .asked import HEADER
+    from .asked import pending as waiting
+
+    found, now = waiting(env.layout, args.name), time.time()
+    text = table([HEADER, *(held.row(now) for held in found)], env.out) if found else "Nothing waits."
+    env.out.emit([held.plain() for held in found], text)
+    return Exit.OK
+
+
+@verb(
+    argument("id", metavar="ID", help="from `terok shield pending`"),
+    argument("answer", choices=("allow", "deny"), help="what becomes of the connections that wait"),
+    one_of(
+        argument("--once", action="store_true", help="only these connections (default)"),
+        argument("--for", dest="duration", metavar="TIME", help="allow the name for 30s, 5m or 2h"),
+        argument("--always", action="store_true", help="make a lasting entry, as `terok shield allow` and `deny` do"),
+    ),
+    examples=("terok shield decide 0a1b2c3d4e5f allow --for 10m", "terok shield decide 0a1b2c3d4e5f deny --always"),
+)
+def decide(args: argparse.Namespace, env: Env) -> int:
+    """Answer a question of a container: the connections that wait go on, or are refused."""
+    from . import asked
+
+    if args.duration and args.answer == asked.DENY:
+        raise TerokError("--for goes with allow only.", fix=f"terok shield decide {args.id} deny", code=Exit.USAGE)
+    seconds = _seconds(args.duration) if args.duration else None
+    held = asked.find(env.layout, args.id)
+    once = not args.always and seconds is None
+    asked.decide(env.layout.bundle(held.container), held.question, args.answer, once=once, seconds=seconds)
+    how = f"for {args.duration}" if seconds else "for good" if args.always else "once"
+    done = f"{'Allowed' if args.answer == asked.ALLOW else 'Denied'} {held.question.target} for {held.container}, {how}"
+    env.out.emit({**held.plain(), "answer": args.answer, "how": how}, done)
+    return Exit.OK
 
 
 def _seconds(duration: str) -> int:

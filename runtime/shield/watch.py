@@ -11,6 +11,7 @@ import tty
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ...sidecars.airlock import questions
 from ...sidecars.shield import hints, live
 from ...sidecars.shield.later import later
 from ...sidecars.shield.targets import Target
@@ -35,6 +36,8 @@ def target_of(entry: dict[str, object]) -> Target | None:
     port, protocol = entry.get("port"), entry.get("proto")
     if entry.get("event") == "dns" and name:
         return hints.name_target(str(name))
+    if entry.get("event") == "ask" and name and isinstance(port, int):
+        return questions.target_of(str(name), port)
     if not address or not isinstance(port, int):
         return None
     return hints.packet_target(str(name) if name else None, str(address), port, str(protocol))
@@ -123,7 +126,7 @@ def _watch(name: str, env: Env, pressed: Callable[[], str]) -> int:
         if entry is not None:
             if entry.get("source") != "shield":
                 continue
-            number = choice.add(target_of(entry), refused=entry.get("verdict") == "refused")
+            number = choice.add(target_of(entry), refused=entry.get("verdict") in ("refused", "asked"))
             text = json.dumps(entry) if env.out.json_output else f"{number or '':>2}  {line(entry)}"
             env.out.stream.write(text + "\n")
             env.out.stream.flush()

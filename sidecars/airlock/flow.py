@@ -4,19 +4,18 @@ Rules of this file:
 - nothing goes upstream, and nothing is dialled, before the policy has allowed it;
 - a name that the connection shows is compared with the one that its address stands for;
 - a connection to a brokered host is handed to the vault unread, and never goes out;
+- a connection whose name has to be asked about waits for the operator's decision, and is read no further;
 - every connection leaves a line when it begins and one when it ends, and a refused one a line with the reason.
 """
 
 from __future__ import annotations
 
 import socket
-import struct
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from ...supervisor.ground import paste
 from ..kit.dial import Endpoint
-from ..kit.reactor import ERROR, HANGUP, READ, WRITE, Timer
+from ..kit.reactor import ERROR, HANGUP, READ, READ_HANGUP, WRITE, Timer
 from ..kit.refusal import Refused
 from ..kit.tls import hello
 from ..kit.tls.peek import WAIT, Peek
@@ -24,9 +23,11 @@ from ..shield.special import HOST_NAME
 from .duct import AGAIN, DONE, PIPE, READ_SIZE, Duct
 from .duct import READ as SOURCE
 from .duct import WRITE as TARGET
-from .heads import SWITCHED
+from .heads import SWITCHED, forbidden
 from .policy import Proof, Route, Verdict
 from .shown import Shown
+from .spliced import ABORT
+from .states import State
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ..kit.reactor import Reactor
     from ..kit.refusal import Refusal
     from ..kit.stream import Stream
+    from .asking import Asking
     from .handover import Gift, Handover
     from .pipes import Pipes
     from .policy import Policy
@@ -47,9 +49,10 @@ if TYPE_CHECKING:
         pipes: Pipes
         policy: Policy
         handover: Handover
+        asking: Asking
 
         def clock(self) -> float: ...
-        def own(self) -> frozenset[str]: ...
+        def dialable(self, address: str, port: int) -> str: ...
         def opened(self, flow: Flow) -> int: ...
         def closed(self, flow: Flow, number: int, moved: list[int], seconds: float, why: str) -> None: ...
         def handed(self, flow: Flow) -> int: ...
@@ -62,21 +65,6 @@ SHOW_SECONDS = 10.0
 """How long a client may take to show the name that it wants."""
 LINGER_SECONDS = 1.0
 """How long a refused client may take to read why."""
-_ABORT = struct.pack("ii", 1, 0)
-
-
-class State(Enum):
-    """SHOWING: its first bytes are awaited. DIALLING: allowed, and being connected. HANDING: the vault is to take it.
-    HANDED: it has it. OPEN: bytes go both ways. LINGERING: refused, and told so. CLOSED: gone.
-    """
-
-    SHOWING = "showing"
-    DIALLING = "dialling"
-    HANDING = "handing"
-    HANDED = "handed"
-    OPEN = "open"
-    LINGERING = "lingering"
-    CLOSED = "closed"
 
 
 class Flow:
@@ -89,12 +77,12 @@ class Flow:
     """
 
     __slots__ = (
-        "_service", "_client", "_server", "_route", "_state", "_seen", "_timer", "_shown", "_masks", "_up", "_down",
-        "_began", "_again", "_number", "_peek", "_gift", "address", "verdict", "_reply",
+        "_service", "_client", "_server", "_state", "_seen", "_timer", "_shown", "_masks", "_up", "_down",
+        "_began", "_again", "_number", "_peek", "_gift", "_once", "route", "address", "verdict", "_reply",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: socket.socket, route: Route) -> None:
-        self._service, self._client, self._route = service, client, route
+        self._service, self._client, self.route = service, client, route
         self._server: socket.socket | None = None
         self._state = State.SHOWING
         self._seen = b""
@@ -109,15 +97,16 @@ class Flow:
         self._reply = b""
         self._peek = Peek(client) if route.unread else None
         self._gift: Gift | None = None
+        self._once = False  # the operator has allowed this connection, and nothing more
         self.address = route.address
         self.verdict = Verdict(False, "")
 
     def __repr__(self) -> str:
-        return f"<Flow {self._state.value} {self.name or self.address or self._route.pattern}:{self._route.port}>"
+        return f"<Flow {self._state.value} {self.name or self.address or self.route.pattern}:{self.route.port}>"
 
     def start(self) -> None:
         """Wait for what the connection has to show, or connect at once."""
-        if self._route.brokered or self._route.proof in (Proof.NONE, Proof.TLS_IF_ANY):
+        if self.route.brokered or self.route.proof in (Proof.NONE, Proof.TLS_IF_ANY):
             self._dial()
             return
         self._timer = self._service.reactor.later(SHOW_SECONDS, self._late)
@@ -159,8 +148,11 @@ class Flow:
     # --- dialling ----------------------------------------------------------------------------------------
 
     def _dial(self) -> None:
-        service, port = self._service, self._route.port
+        service, port = self._service, self.route.port
         verdict = self._verdict()
+        if verdict.ask:
+            self._ask(verdict)
+            return
         if not verdict.allowed:  # it may have been denied meanwhile
             self._refuse(verdict)
             return
@@ -177,8 +169,25 @@ class Flow:
         if host == HOST_NAME:
             endpoint = Endpoint("127.0.0.1", port, tls=False, judge=lambda _address: "")
         else:
-            endpoint = Endpoint(host, port, tls=False, judge=self._judge_address)
+            endpoint = Endpoint(host, port, tls=False, judge=lambda address: service.dialable(address, port))
         service.dialer.dial(endpoint, self._dialled)
+
+    def _ask(self, verdict: Verdict) -> None:
+        self._stop_timer()
+        self._state = State.ASKING
+        self._watch(self._client, READ_HANGUP)  # a client that gives up is noticed; what it sends stays in the kernel
+        why = self._service.asking.hold(self.name, self.route.port, self._settled)
+        if why:
+            self._refuse(Verdict(False, why, verdict.allow))
+
+    def _settled(self, why: str) -> None:
+        """The question has been answered: `why` is empty when the connection may go on."""
+        verdict = self._verdict()
+        self._once = not why and verdict.ask
+        if why:
+            self._refuse(Verdict(False, why, verdict.allow))
+        else:
+            self._dial()
 
     def _hand_over(self) -> None:
         if self._shown.requests is not None:
@@ -188,7 +197,7 @@ class Flow:
             self._peek.leave()
         self._state = State.HANDING
         give = self._service.handover.give
-        self._gift = give(self._client, self.name, self._route.port, self._handed, self._over)
+        self._gift = give(self._client, self.name, self.route.port, self._handed, self._over)
 
     def _handed(self, why: str) -> None:
         if not why:
@@ -210,16 +219,11 @@ class Flow:
 
     def _verdict(self) -> Verdict:
         """What the policy says now."""
-        policy, now, port = self._service.policy, self._service.clock(), self._route.port
-        return policy.judge_name(self.name, port, now) if self.name else policy.judge_address(self.address, port, now)
-
-    def _judge_address(self, address: str) -> str:
-        service = self._service
-        try:
-            own = service.own()
-        except OSError as error:
-            return f"the host's own addresses are not known ({error.strerror})"
-        return service.policy.dialable(address, self._route.port, service.clock(), own)
+        policy, now, port = self._service.policy, self._service.clock(), self.route.port
+        if not self.name:
+            return policy.judge_address(self.address, port, now)
+        verdict = policy.judge_name(self.name, port, now)
+        return Verdict(True, "asked", word="allowed-once") if verdict.ask and self._once else verdict
 
     def _dialled(self, stream: Stream | None, refusal: Refusal | None) -> None:
         if self._state is not State.DIALLING:
@@ -252,7 +256,7 @@ class Flow:
             self._up.gate = requests.feed
             if requests.switching:
                 self._down.gate = self._answered
-        elif self._route.proof is Proof.TLS_IF_ANY:
+        elif self.route.proof is Proof.TLS_IF_ANY:
             self._up.gate = self._sniff
         self._number = self._service.opened(self)
         self._move()
@@ -322,11 +326,15 @@ class Flow:
 
     def judge_again(self) -> None:
         """After a change of policy: end the connection when it is not allowed any more."""
-        if self._state not in (State.OPEN, State.DIALLING, State.HANDING, State.HANDED):
+        if self._state not in (State.ASKING, State.OPEN, State.DIALLING, State.HANDING, State.HANDED):
             return
         verdict = self._verdict()
+        if self._state is State.ASKING:
+            if not verdict.ask:
+                self._service.asking.answered(self.name, self.route.port, "" if verdict.allowed else verdict.why)
+            return
         if verdict.allowed and self.name not in ("", HOST_NAME) and self._state is State.OPEN:
-            refusal = self._judge_address(self.address)
+            refusal = self._service.dialable(self.address, self.route.port)
             verdict = Verdict(not refusal, refusal)
         if not verdict.allowed:
             self.cut(verdict.why)
@@ -335,15 +343,13 @@ class Flow:
 
     def _refuse(self, verdict: Verdict, alert: int = hello.UNRECOGNIZED_NAME) -> None:
         """Say no in the client's protocol, write it down, and close."""
-        self._service.refused(self.name, self._route, verdict)
-        if self._peek is not None and self._state is State.SHOWING:
+        self._service.refused(self.name, self.route, verdict)
+        if self._peek is not None and self._state in (State.SHOWING, State.ASKING):
             self._peek.take()
         if hello.looks_like_tls(self._seen):
             answer = hello.alert(alert)
         elif self._shown.requests is not None:
-            text = f"terok: {verdict.why}\n" + (f"{verdict.allow}\n" if verdict.allow else "")
-            head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}"
-            answer = f"{head}\r\nConnection: close\r\n\r\n{text}".encode("ascii", "replace")
+            answer = forbidden(verdict.why, verdict.allow)
         else:
             self._close(abort=True, why="refused")
             return
@@ -392,10 +398,12 @@ class Flow:
         if abort:
             for sock in (self._client, self._server):
                 if sock is not None and sock.fileno() >= 0:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
         self._end_server(why)
         if self._gift is not None:
             self._gift.cut()
+        if self._state is State.ASKING:
+            self._service.asking.withdraw(self.name, self.route.port, self._settled)
         self._state = State.CLOSED
         self._watch(self._client, 0)
         self._client.close()
@@ -431,15 +439,10 @@ class Flow:
             self._show(events)
         elif self._state is State.LINGERING:
             self._linger()
-        elif events & (HANGUP | ERROR):
+        elif events & (HANGUP | ERROR) or self._state is State.ASKING:
             self._close(abort=True)
 
     @property
     def name(self) -> str:
         """What it leads to; "" for an address, and until it has shown that."""
         return self._shown.name
-
-    @property
-    def route(self) -> Route:
-        """Where its address leads."""
-        return self._route

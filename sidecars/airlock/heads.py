@@ -102,3 +102,10 @@ def _host(value: bytes, port: int) -> str:
     if not name:
         raise Refused(403, "no-host", "The request names no host.")
     return name
+
+
+def forbidden(why: str, allow: str) -> bytes:
+    """The answer to a refused request: the reason, and the command that would allow it."""
+    text = f"terok: {why}\n" + (f"{allow}\n" if allow else "")
+    head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}"
+    return f"{head}\r\nConnection: close\r\n\r\n{text}".encode("ascii", "replace")

@@ -12,6 +12,7 @@ from ..kit.confine import RESOLVER_FILES, confine
 from ..kit.context import Context
 from ..kit.reactor import Reactor
 from ..roster import brokered
+from .asking import directory
 from .service import Service
 
 
@@ -20,6 +21,7 @@ def main(context: Context) -> int:
     reactor = Reactor()
     audit = Audit(context.bundle.audit, "shield")
     audit.open_old()
+    pending = directory(context.bundle.airlock_pending)
     service = Service(
         reactor,
         [sock for _, sock in context.listeners],
@@ -30,10 +32,13 @@ def main(context: Context) -> int:
         idle_seconds=context.idle_seconds,
         brokered=frozenset(map(brokered.parse, context.settings.get("brokered", ()))),
         handover=str(context.settings.get("handover", "")),
+        pending=pending,
+        decisions=context.bundle.airlock_decisions,
     )
     warm()
     # the ports that may be connected to change with the policy, and Landlock cannot be loosened: none is named here
-    confine(read=[*RESOLVER_FILES, context.bundle.airlock], connect_ports=None)
+    shown = [os.path.dirname(pending)] if pending else []
+    confine(read=[*RESOLVER_FILES, context.bundle.airlock], write=shown, connect_ports=None)
     gc.collect()
     gc.freeze()
     reactor.on_signal(signal.SIGTERM, reactor.stop)

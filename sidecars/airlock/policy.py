@@ -13,7 +13,7 @@ from enum import Enum
 from ...supervisor.ground import paste
 from ..kit import addresses
 from ..shield import hints
-from ..shield.model import BYPASS, DOWN_ALL, LEARN, OPEN_MODES, QUARANTINE
+from ..shield.model import ASK, BYPASS, DOWN_ALL, LEARN, OPEN_MODES, QUARANTINE
 from ..shield.special import SYNTHETIC, UNKNOWN
 from ..shield.targets import BELOW, NAME, WEB, WEB_PORTS, Address, Network, Ports, Target, parse
 
@@ -40,12 +40,15 @@ class Proof(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A decision. `why` names what allows it, or the reason of a refusal; `allow` what would allow it."""
+    """A decision. `why` names what allows it, or the reason of a refusal; `allow` what would allow it; with `ask` a
+    refusal is not final: the operator is asked.
+    """
 
     allowed: bool
     why: str
     allow: str = ""
     word: str = "allowed"
+    ask: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,10 @@ class Policy:
             brokered = (name, port) in self.brokered
             return (
                 Route(port, _proof(port, Proof.TLS_IF_ANY), name=name, brokered=brokered)
-                if verdict.allowed
+                if verdict.allowed or verdict.ask
                 else verdict
             )
-        if address == UNKNOWN and self.is_open(now):
+        if address == UNKNOWN and (self.is_open(now) or self.asks(now)):
             return Route(port, _proof(port, Proof.EITHER), unread=self._brokers("", port))
         if ipaddress.ip_address(address) in _SYNTHETIC:
             return Verdict(False, "no name has this address")
@@ -131,7 +134,12 @@ class Policy:
             return Verdict(True, "brokered")
         if self.is_open(now):
             return Verdict(True, self.mode, word="learn" if self.mode == LEARN else "bypassed")
-        return Verdict(False, "not allowed", self._allow(hints.name_target(name, _ports(port))))
+        hint = hints.name_target(name, _ports(port))
+        return Verdict(False, "not allowed", self._allow(hint), ask=self.asks(now) and hint is not None)
+
+    def asks(self, now: float) -> bool:
+        """Whether the operator is asked about names that nothing allows."""
+        return self.mode == ASK and (self.until is None or self.until > now)
 
     def _brokers(self, pattern: str, port: int) -> bool:
         """Whether a brokered host may be meant by an address that stands for a pattern."""
@@ -218,7 +226,9 @@ class Policy:
 
     def next_end(self, now: float) -> float | None:
         """When the next allowance ends by itself; None: none does."""
-        ends = [*self.passing.values(), *([self.until] if self.mode == BYPASS and self.until is not None else [])]
+        ends = list(self.passing.values())
+        if self.mode in (ASK, BYPASS) and self.until is not None:
+            ends.append(self.until)
         return min((end for end in ends if end > now), default=None)
 
 

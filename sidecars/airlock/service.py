@@ -15,6 +15,7 @@ from ..kit.audit import Audit
 from ..kit.dial import Dialer
 from ..kit.reactor import READ, Reactor, Timer
 from ..shield.reader.window import Window
+from .asking import Asking
 from .descriptors import connections_max
 from .flow import Flow
 from .handover import Handover
@@ -39,6 +40,7 @@ class Service:
         idle_seconds: leave after this long without a connection; 0: stay.
         brokered: hosts and ports whose connections go to the vault.
         handover: the vault's socket for them.
+        pending, decisions: files of the questions about unknown names, and of the operator's answers.
     """
 
     def __init__(
@@ -54,9 +56,12 @@ class Service:
         dialer: Dialer | None = None,
         brokered: frozenset[tuple[str, int]] = frozenset(),
         handover: str = "",
+        pending: str = "",
+        decisions: str = "",
     ) -> None:
         self.reactor, self.dialer, self.pipes = reactor, dialer or Dialer(reactor), Pipes(reactor)
         self.handover = Handover(reactor, handover)
+        self.asking = Asking(reactor, pending, decisions, self.clock, self._write)
         self._brokered = brokered
         self.policy = Policy(container)  # nothing is allowed until a policy has been read
         self._listeners = list(listeners)
@@ -85,6 +90,14 @@ class Service:
             self._own_until = self.reactor.now + _OWN_SECONDS
         return self._own
 
+    def dialable(self, address: str, port: int) -> str:
+        """Why the relay does not connect to an address that an allowed name has; empty: it may."""
+        try:
+            own = self.own()
+        except OSError as error:
+            return f"the host's own addresses are not known ({error.strerror})"
+        return self.policy.dialable(address, port, self.clock(), own)
+
     # --- the policy ------------------------------------------------------------------------------------------
 
     def look(self) -> None:
@@ -107,6 +120,7 @@ class Service:
     def changed(self) -> None:
         """A verb has changed the policy and waits for it to be in force."""
         self.look()
+        self.asking.look()
         if self._told >= 0:
             try:
                 os.write(self._told, self.policy.generation.to_bytes(8, "big"))

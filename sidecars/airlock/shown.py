@@ -92,7 +92,7 @@ class Shown:
         if not covers(self._route.pattern, name) or not _is_name(name):
             why = f"The connection leads to {self._route.pattern or 'a name'}, and asks for {name[:100]}."
             raise Refused(403, "other-name", why, verdict.allow)
-        if not verdict.allowed:
+        if not (verdict.allowed or verdict.ask):
             raise Refused(403, "not-allowed", f"{name} is {verdict.why}.", verdict.allow)
         self.name = name
 

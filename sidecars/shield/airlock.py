@@ -17,7 +17,7 @@ from ...supervisor.ground.layout import AIRLOCK_PORT, Bundle
 from . import expressions as nft
 from .dnsmasq import check_paths, log_options, marker
 from .expressions import ACCEPT, PROHIBIT, RESET, Rule, rule
-from .model import OPEN_MODES, QUARANTINE, Model
+from .model import ASK, OPEN_MODES, QUARANTINE, Model
 from .ruleset import FAMILIES, SERVICE_PORTS, Chain, Set, Table
 from .special import HOST, HOST_NAME, SYNTHETIC, UNKNOWN
 from .targets import BELOW, NAME, WEB, Target
@@ -54,8 +54,13 @@ def pattern(target: Target) -> str:
 
 
 def is_open(model: Model) -> bool:
-    """Whether the relay gets connections to every address, and unknown names are answered."""
+    """Whether the relay gets connections to every address."""
     return model.mode in OPEN_MODES
+
+
+def answers_unknown(model: Model) -> bool:
+    """Whether names that nothing allows have the common address: the relay then reads the name, and decides or asks."""
+    return is_open(model) or model.mode == ASK
 
 
 # --- rules and routes -------------------------------------------------------------------------------------
@@ -140,7 +145,7 @@ def config(state: State, bundle: Bundle) -> str:
     check_paths(bundle.dnsmasq_hosts)
     options = ["port=53", "listen-address=127.0.0.1", "bind-interfaces", "no-resolv", "no-hosts", "no-poll"]
     options += [*log_options(state.model), "edns-packet-max=1232", f"addn-hosts={bundle.dnsmasq_hosts}"]
-    for name, address in {**_patterns(state), "#": UNKNOWN if is_open(state.model) else ""}.items():
+    for name, address in {**_patterns(state), "#": UNKNOWN if answers_unknown(state.model) else ""}.items():
         options.append(f"address=/{name}/{address}")
         if address:
             options.append(f"local=/{name}/")  # without it, a question for another type is NXDOMAIN, and musl gives up
@@ -156,7 +161,7 @@ def _patterns(state: State) -> dict[str, str]:
     if model.mode == QUARANTINE:
         return {}
     below = _answers(state)
-    otherwise = UNKNOWN if is_open(model) else ""
+    otherwise = UNKNOWN if answers_unknown(model) else ""
 
     def answer(name: str) -> str:
         if any(denial.matches(name) and denial.ports == WEB for denial in model.denied):

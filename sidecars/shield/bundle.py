@@ -16,7 +16,7 @@ from ...supervisor.wall import firewall
 from ..kit.addresses import kind
 from . import airlock, dnsmasq, ruleset, static
 from .dnsmasq import Features
-from .model import QUARANTINE, UP, Forwarder, Model, unique
+from .model import ASK, QUARANTINE, UP, Forwarder, Model, unique
 from .profiles import load, parse_lines
 from .special import check_allowed
 from .state import State
@@ -90,6 +90,7 @@ def prepare(
     published_udp: Sequence[int] = (),
     audit_group: int | None = None,
     in_airlock: bool = False,
+    ask: bool = False,
     own: Sequence[str] = (),
     also: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -107,6 +108,7 @@ def prepare(
         audit_group: NFLOG group of the audit sidecar.
         own: the host's own addresses, which names do not open.
         also: targets besides those of the profiles.
+        ask: connections to unknown names wait for a decision; only in the airlock.
         in_airlock: the container has the airlock's network; names keep the addresses that they had there before.
 
     Returns:
@@ -125,6 +127,7 @@ def prepare(
         published_udp=tuple(published_udp),
         audit_group=audit_group,
         own=ordinary(own),
+        mode=ASK if ask and in_airlock else UP,
     )
     check_size(model)
     addresses = _addresses_before(bundle) if in_airlock else None
@@ -198,8 +201,9 @@ def with_addresses(state: State) -> State:
 
 
 def at_start(state: State) -> State:
-    """What a start of the container begins with: closed, without what was allowed for a time."""
-    mode = QUARANTINE if state.model.mode == QUARANTINE else UP
+    """What a start of the container begins with: closed or asking, without what was allowed for a time."""
+    lasting = state.model.mode == QUARANTINE or (state.model.mode == ASK and state.until is None)
+    mode = state.model.mode if lasting else UP
     model, hosts = state.model.with_mode(mode), state.hosts
     if state.passing:
         model = replace(model, allowed=unique([*state.base, *state.lasting()]))

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ...supervisor import record
-from ...supervisor.ground import audit, process, sockets, within
+from ...supervisor.ground import audit, paste, process, sockets, within
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.wall import firewall, resolver
 from . import bundle as files
 from . import dnsmasq, policy, ruleset
-from .model import BYPASS, UP
+from .model import ASK, BYPASS, UP
 from .state import State
 from .targets import Target
 
@@ -173,7 +173,7 @@ def lapse(bundle: Bundle, running: Running | None) -> list[Target]:
     """End what was granted for a time that is over, and return the targets; raises TerokError."""
     with locked(bundle):
         old, due = _without_expired(bundle, running)
-        if old.model.mode == BYPASS and old.until is not None and old.until <= time.time():
+        if old.model.mode in (BYPASS, ASK) and old.until is not None and old.until <= time.time():
             _change(bundle, running, old, _reaching(policy.set_mode(old, UP), due), UP, [])
         return due
 
@@ -184,7 +184,12 @@ def refresh(bundle: Bundle, running: Running | None) -> policy.Step:
 
 
 def set_mode(bundle: Bundle, running: Running | None, mode: str, until: float | None = None) -> policy.Step:
-    """Change the mode; `until` (seconds since the epoch) is when a bypass ends."""
+    """Change the mode; `until` (seconds since the epoch) is when a bypass or the asking ends."""
+    if mode == ASK and files.read_state(bundle).addresses is None:
+        raise TerokError(
+            f"{bundle.name} is not in the airlock; the other network modes cannot hold a connection and ask.",
+            fix=paste.command("terok", "run", bundle.name, "--network", "airlock") + " ...",
+        )
     return _apply(bundle, running, lambda state: policy.set_mode(state, mode, until), mode, [])
 
 
@@ -273,7 +278,7 @@ def _carry_out_in_airlock(bundle: Bundle, running: Running, old: State, step: po
     state = step.state
     before = files.render(old, bundle)
     after = files.write(bundle, state)
-    _tell_relay(bundle, running, state.generation)
+    tell_relay(bundle, running, state.generation)
     change = ruleset.change(files.table(old), files.table(state))
     firewall.load(running.namespaces, _LOOK + change.encode())
     firewall.settle(running.namespaces, files.shield_of(bundle, state))
@@ -281,7 +286,7 @@ def _carry_out_in_airlock(bundle: Bundle, running: Running, old: State, step: po
         _tell_dns(running, replace(step, restart=before.dnsmasq_conf != after.dnsmasq_conf))
 
 
-def _tell_relay(bundle: Bundle, running: Running, generation: int) -> None:
+def tell_relay(bundle: Bundle, running: Running, generation: int) -> None:
     """Wait until the relay follows the policy of `generation`; one that starts later reads it anyway.
 
     Raises:

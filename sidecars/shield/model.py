@@ -10,7 +10,9 @@ from functools import cached_property
 from .targets import BELOW, HOST, WEB, Ports, Target
 
 UP, DOWN, DOWN_ALL, BYPASS, LEARN, QUARANTINE = "up", "down", "down-all", "bypass", "learn", "quarantine"
-MODES = (UP, DOWN, DOWN_ALL, BYPASS, LEARN, QUARANTINE)
+ASK = "ask"
+"""As up, and connections to names that nothing allows wait for the operator's decision; only in the airlock."""
+MODES = (UP, DOWN, DOWN_ALL, BYPASS, LEARN, QUARANTINE, ASK)
 OPEN_MODES = (DOWN, DOWN_ALL, BYPASS, LEARN)
 """Modes in which names that are not allowed resolve too."""
 

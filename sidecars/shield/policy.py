@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import dnsmasq
-from .model import BYPASS, OPEN_MODES, QUARANTINE, UP, taught_set, unique
+from .model import ASK, BYPASS, OPEN_MODES, QUARANTINE, UP, taught_set, unique
 from .ruleset import FAMILIES, LEARNED_MAX, learned_set
 from .state import State
 from .targets import WEB, Target
@@ -122,11 +122,11 @@ def set_mode(state: State, mode: str, until: float | None = None) -> Step:
     """
     old = state.model.mode
     model = replace(state.model, mode=mode)
-    closing = mode in (UP, QUARANTINE) and old in OPEN_MODES
+    closing = mode in (UP, ASK, QUARANTINE) and old in OPEN_MODES
     if closing:
         model = replace(model, dns_epoch=model.dns_epoch + 1)
     restart = mode in OPEN_MODES and bool(state.fresh)  # so that what allowed names teach can be told from the rest
-    after = replace(state, model=model, until=until if mode == BYPASS else None)
+    after = replace(state, model=model, until=until if mode in (BYPASS, ASK) else None)
     return Step(_settled(after, restart), restrictive=closing, restart=restart, forget_all=closing)
 
 

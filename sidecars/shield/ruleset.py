@@ -16,7 +16,7 @@ from typing import Any
 from ..kit.addresses import NEVER, SPECIAL, of_family
 from . import expressions as nft
 from .expressions import ACCEPT, DROP, PROHIBIT, RESET, Rule, Statement, goto, jump, rule
-from .model import BYPASS, DOWN, DOWN_ALL, LEARN, QUARANTINE, UP, Model, hosts, ranges, taught_set
+from .model import ASK, BYPASS, DOWN, DOWN_ALL, LEARN, QUARANTINE, UP, Model, hosts, ranges, taught_set
 from .targets import WEB, WEB_PORTS, Ports
 
 FAMILIES = (4, 6)
@@ -248,7 +248,7 @@ def _quarantine(model: Model) -> Iterator[Rule]:
     yield rule(goto("refuse"))
 
 
-_OUTPUT = {UP: _up, DOWN: _down, BYPASS: _bypass, DOWN_ALL: _down_all, LEARN: _learn, QUARANTINE: _quarantine}
+_OUTPUT = {UP: _up, ASK: _up, DOWN: _down, BYPASS: _bypass, DOWN_ALL: _down_all, LEARN: _learn, QUARANTINE: _quarantine}
 
 
 def _local(model: Model) -> Iterator[Rule]:

@@ -140,6 +140,8 @@ class Bundle:
     airlock = _Below("root", "airlock")
     airlock_policy = _Below("root", "airlock", "policy.json")
     airlock_told = _Below("root", "airlock", "told")
+    airlock_pending = _Below("root", "airlock", "asked", "pending.json")
+    airlock_decisions = _Below("root", "airlock", "decisions.json")
     hosts = _Below("root", "hosts")
     resolv_conf = _Below("root", "resolv.conf")
     known_hosts = _Below("root", "known_hosts")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from terok_host.sidecars.shield import bundle as files
 from terok_host.sidecars.shield import dnsmasq, policy, ruleset
-from terok_host.sidecars.shield.model import DOWN, LEARN, MODES, QUARANTINE, UP, Forwarder, Model, ranges
+from terok_host.sidecars.shield.model import ASK, DOWN, LEARN, MODES, QUARANTINE, UP, Forwarder, Model, ranges
 from terok_host.sidecars.shield.state import State
 from terok_host.sidecars.shield.targets import WEB, Ports, Target, parse
 from terok_host.supervisor.ground.errors import TerokError
@@ -129,10 +129,11 @@ def test_state_survives_its_file() -> None:
         files.decode('{"version": 99}')
 
 
-def test_a_start_is_closed_unless_quarantined() -> None:
+def test_a_start_is_closed_and_keeps_quarantine_and_asking() -> None:
     for mode in MODES:
         begun = files.at_start(policy.set_mode(state("one.test"), mode).state).model.mode
-        assert begun == (QUARANTINE if mode == QUARANTINE else UP)
+        assert begun == (mode if mode in (QUARANTINE, ASK) else UP)
+    assert files.at_start(policy.set_mode(state("one.test"), ASK, until=1e12).state).model.mode == UP
 
 
 @pytest.mark.parametrize("mode", MODES)
