@@ -76,16 +76,29 @@ class Relay:
         return ours
 
     def _call(self, body: Callable[[], None]) -> None:
-        """In the loop, which is woken."""
-        self.reactor.in_thread(lambda: body)
+        """In the loop, which is woken; returns when it is done."""
+        done = threading.Event()
+
+        def run() -> None:
+            body()
+            done.set()
+
+        self.reactor.in_thread(lambda: run)
+        assert done.wait(10)
 
     def look(self) -> None:
         """Read the policy again."""
         self._call(self.service.look)
 
     def close(self) -> None:
-        """End the thread."""
-        self._call(self.reactor.stop)
+        """End what is open, and the thread."""
+
+        def end() -> None:
+            for flow in list(self.service._flows):
+                flow.cut("the test is over")
+            self.reactor.stop()
+
+        self._call(end)
         self._thread.join(10)
         self.reactor.close()
 
