@@ -62,6 +62,16 @@ class Relay:
         for listener in self.listeners:
             listener.close()
 
+    def memory(self) -> float:
+        """Its proportional set size, in MiB."""
+        text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+
+    def names(self) -> dict[str, str]:
+        """What each synthetic address stands for."""
+        names: dict[str, str] = json.loads(Path(self.world.bundle.airlock_policy).read_text())["names"]
+        return names
+
     def log(self) -> list[dict[str, Any]]:
         path = Path(self.world.bundle.audit)
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -193,12 +203,30 @@ def test_a_thousand_connections(world: World, relay: Relay) -> None:
         for client in clients:
             client.sendall(b"ping")
         assert all(client.recv(4) == b"ping" for client in clients)
-        memory = Path(f"/proc/{relay.pid}/smaps_rollup").read_text()
-        pss = next(int(line.split()[1]) for line in memory.splitlines() if line.startswith("Pss:"))
-        assert pss < 40 << 10
+        assert relay.memory() < 40
         held = Path(f"/proc/{relay.pid}/fd")
         pipes = [link for fd in held.iterdir() if "pipe" in (link := os.readlink(fd))]
         assert len(pipes) <= 2 * 8 + 4  # none is kept by a connection that is quiet
+
+
+def test_ten_thousand_hellos_of_a_byte_a_second(world: World, relay: Relay) -> None:
+    """Each has its seconds; those that come meanwhile wait, and nothing of them goes out."""
+    world.serve(ADDRESS, 5000)
+    script = str(Path(__file__).with_name("slow.py"))
+    address = next(address for address, name in relay.names().items() if name == "a.example")
+    flood = process.begin(
+        [sys.executable, script, address, "443", "10000"], timeout=120, namespaces=world.box.namespaces
+    )
+
+    def served() -> int:
+        return sum(line.get("verdict") == "refused" and "no name within" in str(line["reason"]) for line in relay.log())
+
+    until(served, 30)
+    assert relay.memory() < 40
+    assert world.reaches(ADDRESS, 5000, timeout=90)
+    assert int(flood.finish().out) == 10000
+    assert all(line["port"] == 5000 for line in relay.log() if line.get("verdict") == "allowed")
+    assert world.reaches(ADDRESS, 5000)
 
 
 def test_large_transfers_arrive_whole(world: World, relay: Relay) -> None:

@@ -136,6 +136,40 @@ def test_refusals(house: House, box: str) -> None:
     assert any(line.get("name") == "denied.test" and line["event"] == "dns" for line in refused)
 
 
+def test_names_with_many_with_private_and_without_addresses(house: House, name: str, web: None) -> None:
+    """Every address is checked, and only a checked one is connected to; a failure names its cause."""
+    house.start_box(name, "many.test", "mixed.test", "private.test", "none.test", network="airlock")
+    with Upstream(None, "10.77.0.9", 80) as inside:
+        assert curl(house, name, "http://many.test/")[0] == 0
+        assert curl(house, name, "http://mixed.test/")[0] == 0
+        assert curl(house, name, "http://private.test/")[0] != 0
+        assert curl(house, name, "http://none.test/")[0] != 0
+        assert inside.seen == []
+    lines = [line for line in log(house, name) if line["event"] == "connection"]
+    assert [line["address"] for line in lines if line["verdict"] == "allowed"] == ["192.88.99.10"] * 2
+    failed = {line["name"]: str(line["reason"]) for line in lines if line["verdict"] == "failed"}
+    assert "private" in failed["private.test"] and "none.test" in failed["none.test"]
+
+
+def test_requests_that_a_proxy_would_take(house: House, box: str) -> None:
+    """Absolute targets, CONNECT, two hosts and HTTP/2 on port 80 are refused before anything goes out."""
+    refused = (
+        r"GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test",
+        r"CONNECT allowed.test:443 HTTP/1.1\r\nHost: allowed.test",
+        r"GET / HTTP/1.1\r\nHost: allowed.test\r\nHost: denied.test",
+        r"PRI * HTTP/2.0",
+        r"GET / HTTP/1.1\r\nHost: denied.test",
+        r"GET / HTTP/1.1\r\nAccept: */*",
+    )
+    for head in refused:
+        script = f"printf '{head}\\r\\n\\r\\n' | nc -w 3 allowed.test 80"
+        assert house.podman("exec", box, "sh", "-c", script).stdout.startswith("HTTP/1.1 403"), head
+    lines = [line for line in log(house, box) if line["event"] == "connection"]
+    assert {line["verdict"] for line in lines} == {"refused"}
+    assert "The connection leads to allowed.test, and asks for denied.test." in [line["reason"] for line in lines]
+    assert len({str(line["reason"]) for line in lines}) == 5, lines
+
+
 def test_verbs(house: House, box: str) -> None:
     https = "https://denied.test/"
     house.terok("shield", "allow", box, "denied.test")

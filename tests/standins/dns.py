@@ -29,11 +29,20 @@ def answers(address: str, port: int, *, timeout: float) -> bool:
     return False
 
 
+def _options(name: str, addresses: Sequence[str]) -> list[str]:
+    """dnsmasq's options for one name: a host record has at most one address of each family."""
+    if not addresses:
+        return [f"--txt-record={name},no address"]
+    if len({":" in address for address in addresses}) == len(addresses):
+        return [f"--host-record={','.join([name, *addresses])}"]
+    return [f"--address=/{name}/{address}" for address in addresses]
+
+
 class Resolver:
     """A DNS server on `address`, port 53 unless given, from entering the context until leaving it.
 
     Args:
-        records: name → its addresses, at most one IPv4 and one IPv6; every other name is NXDOMAIN.
+        records: name → its addresses; without any the name has a text alone; every other name is NXDOMAIN.
         address: where it listens; the default is what /etc/resolv.conf names in the lab.
         port: its port.
     """
@@ -47,7 +56,7 @@ class Resolver:
         argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="]
         argv += ["--user=", "--bind-interfaces", f"--listen-address={self.address}", f"--port={self.port}"]
         argv += ["--log-facility=-", "--log-queries", "--local-ttl=60", "--address=/#/"]
-        argv += [f"--host-record={','.join([name, *addresses])}" for name, addresses in self.records.items()]
+        argv += [option for name, addresses in self.records.items() for option in _options(name, addresses)]
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
