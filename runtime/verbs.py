@@ -68,6 +68,7 @@ SEE = (
     Verb("ps", "agent.cli:ps", "list the containers that terok prepared"),
     Verb("status", "care.status:run", "show containers, their supervisors and sidecars"),
     Verb("logs", "care.logs:run", "show what a container did and what was refused"),
+    Verb("metrics", "care.metrics:run", "print metrics for Prometheus, or serve them at a Unix socket"),
 )
 ALLOW = (
     Verb(
