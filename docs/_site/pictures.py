@@ -237,7 +237,56 @@ def house() -> str:
     return picture(910, 400, "Four floors; each imports only the floors below it", parts)
 
 
-PICTURES = {"overview.svg": overview, "life.svg": life, "request.svg": request, "house.svg": house}
+def airlock() -> str:
+    """A name, a connection to its address, and what the relay does with it."""
+    return picture(
+        860,
+        440,
+        "A name of the airlock, a connection to its address, and the relay that decides",
+        [
+            Box(20, 20, 380, 400, "container: only lo", kind="group"),
+            Box(40, 60, 120, 320, "programs", (), "untrusted"),
+            Box(240, 60, 140, 60, "dnsmasq", ("no upstream",), "ours"),
+            Arrow([(160, 80), (240, 80)], "name?"),
+            Arrow([(240, 106), (160, 106)], "198.18.1.4", (200, 121)),
+            Box(240, 170, 140, 60, "nft: redirect", ("198.18.0.0/15", "to 127.0.0.1:9440"), "ours"),
+            Arrow([(160, 200), (240, 200)], "connect"),
+            Box(240, 270, 140, 44, "no route", ("EACCES, at once",)),
+            Arrow([(160, 292), (240, 292)], "8.8.8.8", refused=True),
+            Box(240, 336, 140, 44, "helper", ("published ports",), "ours"),
+            Arrow([(240, 358), (160, 358)]),
+            Box(440, 20, 400, 400, "host", kind="group"),
+            Box(
+                460,
+                130,
+                190,
+                140,
+                "relay",
+                ("198.18.1.4: api.example.com", "TLS or Host names it?", "allowed on this port?", "address checked?"),
+                "ours",
+            ),
+            Arrow([(380, 200), (460, 200)]),
+            Note(462, 118, "holds no secret"),
+            Box(700, 60, 120, 54, "resolver", ("after a yes",)),
+            Arrow([(650, 160), (680, 160), (680, 87), (700, 87)]),
+            Box(700, 172, 120, 56, "the server", ("bytes spliced",)),
+            Arrow([(650, 200), (700, 200)]),
+            Arrow([(555, 270), (555, 300)], refused=True),
+            Note(462, 318, "no: TLS alert, 403 or reset,"),
+            Note(462, 334, "and a line with the command"),
+            Box(700, 336, 120, 44, "your browser", ()),
+            Arrow([(700, 358), (380, 358)], "127.0.0.1:8080", (560, 374)),
+        ],
+    )
+
+
+PICTURES = {
+    "airlock.svg": airlock,
+    "overview.svg": overview,
+    "life.svg": life,
+    "request.svg": request,
+    "house.svg": house,
+}
 
 
 def main() -> None:
