@@ -7,13 +7,13 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from ..kit import limits
+from ..kit.accept import Acceptor
 from ..kit.addresses import own_addresses
 from ..kit.audit import Audit
 from ..kit.dial import Dialer
-from ..kit.reactor import READ, Reactor, Timer
+from ..kit.reactor import Reactor, Timer
 from ..shield.reader.window import Window
 from .asking import Asking
 from .descriptors import connections_max
@@ -64,10 +64,9 @@ class Service:
         self.asking = Asking(reactor, pending, decisions, self.clock, self._write)
         self._brokered = brokered
         self.policy = Policy(container)  # nothing is allowed until a policy has been read
-        self._listeners = list(listeners)
+        self._acceptor = Acceptor(reactor, listeners, self._accepted)
         self._path, self._audit, self._told, self._idle_seconds = policy_path, audit, told, idle_seconds
         self._flows: set[Flow] = set()
-        self._accepting = False
         self._count = 0
         self._version: tuple[int, int] | None = None
         self._refusals: Window[tuple[str, str, int, Verdict]] = Window()
@@ -145,59 +144,27 @@ class Service:
     def start(self) -> None:
         """Accept from now on."""
         self.look()
-        self._accept_on()
+        self._acceptor.start()
         if self._idle_seconds:
             self.reactor.later(self._idle_seconds, self._idle)
 
-    def _accept_on(self) -> None:
-        if not self._accepting:
-            self._accepting = True
-            for listener in self._listeners:
-                self.reactor.watch(listener.fileno(), READ, self._acceptor(listener))
-
-    def _accept_off(self) -> None:
-        if self._accepting:
-            self._accepting = False
-            for listener in self._listeners:
-                self.reactor.forget(listener.fileno())
-
-    def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
-        own = listener.getsockname()[:2]
-
-        def accept(_events: int) -> None:
-            self.look()
-            for _ in range(limits.ACCEPTS_A_TURN):
-                if len(self._flows) >= self._max:
-                    self._accept_off()
-                    return
-                try:
-                    client, _ = listener.accept()
-                except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                    return
-                except OSError:
-                    # out of descriptors: clients wait in the kernel's queue until something is closed
-                    self._accept_off()
-                    self.reactor.later(limits.ACCEPT_RETRY_SECONDS, self._accept_on)
-                    return
-                client.setblocking(False)
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._begin(client, original_destination(client), own)
-
-        return accept
-
-    def _begin(self, client: socket.socket, destination: tuple[str, int], own: tuple[str, int]) -> None:
-        if destination in (own, ("", 0)):
-            found: Route | Verdict = Verdict(False, "the relay's own port is no destination")
+    def _accepted(self, client: socket.socket) -> None:
+        self.look()
+        destination = original_destination(client)
+        if destination in (client.getsockname()[:2], ("", 0)):
+            route: Route | Verdict = Verdict(False, "the relay's own port is no destination")
         else:
-            found = self.policy.route(*destination, self.clock())
-        if isinstance(found, Verdict):
-            route = Route(destination[1], Proof.NONE, address=destination[0])
-            self.refused(self.policy.names.get(destination[0], ""), route, found)
+            route = self.policy.route(*destination, self.clock())
+        if isinstance(route, Verdict):
+            refused = Route(destination[1], Proof.NONE, address=destination[0])
+            self.refused(self.policy.names.get(destination[0], ""), refused, route)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
             return
-        flow = Flow(self, client, found)
+        flow = Flow(self, client, route)
         self._flows.add(flow)
+        if len(self._flows) >= self._max:
+            self._acceptor.stop()
         flow.start()
 
     def left(self, flow: Flow) -> None:
@@ -205,8 +172,8 @@ class Service:
         self._flows.discard(flow)
         if not self._flows:
             self._idle_since = self.reactor.now
-        if not self._accepting and len(self._flows) < self._max:
-            self._accept_on()
+        if len(self._flows) < self._max:
+            self._acceptor.start()
 
     def _idle(self) -> None:
         left = self._idle_since + self._idle_seconds - self.reactor.now

@@ -14,6 +14,7 @@ import traceback
 
 from ...supervisor.ground import kernel, paste, process, sockets
 from ...supervisor.ground.errors import TerokError
+from ..kit.reactor import READ, Reactor
 from . import config, state
 from .serving import channel
 
@@ -44,26 +45,45 @@ class Keeper:
         self._site, self._audit, self._link = site, audit, link
         self._front = front
         self._jobs: dict[int, int] = {}
+        self._code = 0
+        self._reactor = Reactor(strict=True)
 
     def run(self) -> int:
         """Serve jobs; returns the front's exit code (128 + signal when one ended it)."""
         front = process.pidfd(self._front)
+        self._reactor.watch(front, READ, self._front_ended)
+        self._reactor.watch(self._link, READ, self._asked)
         try:
-            while True:
-                link = self._link if len(self._jobs) < JOBS_MAX else -1
-                ready = channel.waits(link, [front, *self._jobs])
-                for fd in ready:
-                    if fd in self._jobs:
-                        os.waitpid(self._jobs.pop(fd), 0)
-                        os.close(fd)
-                if front in ready:
-                    code = os.waitstatus_to_exitcode(os.waitpid(self._front, 0)[1])
-                    self._front = 0
-                    return code if code >= 0 else 128 - code
-                if link in ready:
-                    self._start()
+            self._reactor.run()
         finally:
             os.close(front)
+        return self._code
+
+    def _front_ended(self, _events: int) -> None:
+        code = os.waitstatus_to_exitcode(os.waitpid(self._front, 0)[1])
+        self._front, self._code = 0, code if code >= 0 else 128 - code
+        self._reactor.stop()
+
+    def _asked(self, _events: int) -> None:
+        _, fds = sockets.receive_fds(self._link)
+        if len(fds) != 1:
+            for fd in fds:
+                os.close(fd)
+            return
+        pid = process.fork(lambda: self._job(fds[0]))
+        os.close(fds[0])
+        job = process.pidfd(pid)
+        self._jobs[job] = pid
+        self._reactor.watch(job, READ, lambda _events: self._job_ended(job))
+        if len(self._jobs) == JOBS_MAX:
+            self._reactor.forget(self._link)
+
+    def _job_ended(self, job: int) -> None:
+        self._reactor.forget(job)
+        os.waitpid(self._jobs.pop(job), 0)
+        os.close(job)
+        if len(self._jobs) == JOBS_MAX - 1:
+            self._reactor.watch(self._link, READ, self._asked)
 
     def end_front(self) -> None:
         """Kill the front and the jobs, and with them every git process below them; collect all of them.
@@ -82,16 +102,6 @@ class Keeper:
                 os.waitpid(-1, 0)
         except ChildProcessError:
             pass
-
-    def _start(self) -> None:
-        _, fds = sockets.receive_fds(self._link)
-        if len(fds) != 1:
-            for fd in fds:
-                os.close(fd)
-            return
-        pid = process.fork(lambda: self._job(fds[0]))
-        os.close(fds[0])
-        self._jobs[process.pidfd(pid)] = pid
 
     def _job(self, fd: int) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -11,8 +11,6 @@ import os
 import socket
 import struct
 
-from ...supervisor.ground.layout import GATE_PORT, VAULT_PORT
-
 SO_NETNS_COOKIE = 71
 """socket(7), Linux 5.14: a number for the network namespace that a socket belongs to."""
 _NETLINK_SOCK_DIAG = 4
@@ -47,8 +45,24 @@ def _is_on_the_host(listener: socket.socket) -> bool:
         with socket.socket(listener.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as own:
             cookies = [part.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) for part in (listener, own)]
         return cookies[0] == cookies[1]
-    except OSError:  # an older kernel: in a container the ports are always these
-        return listener.getsockname()[1] not in (VAULT_PORT, GATE_PORT)
+    except OSError:
+        return listens_here(listener)
+
+
+def listens_here(listener: socket.socket) -> bool:
+    """Whether the kernel lists a TCP listener in this process's network namespace; before Linux 5.14 too.
+
+    The answer is True when the kernel does not tell, so that clients are checked.
+    """
+    any_address = "::" if listener.family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - the peer of a listener
+    try:
+        _, inode = _diagnose(listener.family, listener.getsockname(), (any_address, 0))
+    except FileNotFoundError:  # no such socket in this namespace
+        return False
+    except OSError:
+        return True
+    # inode numbers of sockets are unique on the host; sock_diag(7) gives 32 bits of them
+    return inode == os.fstat(listener.fileno()).st_ino & 0xFFFFFFFF
 
 
 def owner(client: socket.socket) -> int:
@@ -57,10 +71,22 @@ def owner(client: socket.socket) -> int:
     Raises:
         OSError: the other end is not on this host, or is closed already.
     """
-    here, there = client.getsockname(), client.getpeername()
+    uid, inode = _diagnose(client.family, client.getpeername(), client.getsockname())
+    if not inode:  # its process has closed it
+        raise OSError(0, "the other end is closed")
+    return uid
+
+
+def _diagnose(family: int, local: tuple[str, int], remote: tuple[str, int]) -> tuple[int, int]:
+    """The uid and the inode of one TCP socket in this process's network namespace (sock_diag(7)).
+
+    Raises:
+        FileNotFoundError: there is no such socket.
+        OSError: the kernel does not tell.
+    """
     pack = struct.Struct("!HH16s16s")
-    tuple_ = pack.pack(there[1], here[1], _address(client.family, there[0]), _address(client.family, here[0]))
-    wanted = struct.pack("=BBBxI", client.family, socket.IPPROTO_TCP, 0, _ANY_STATE) + tuple_ + bytes(4) + _NO_COOKIE
+    addresses = pack.pack(local[1], remote[1], _address(family, local[0]), _address(family, remote[0]))
+    wanted = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, _ANY_STATE) + addresses + bytes(4) + _NO_COOKIE
     header = struct.pack("=IHHII", 16 + len(wanted), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(_SECONDS)
@@ -72,9 +98,7 @@ def owner(client: socket.socket) -> int:
         raise OSError(code, "the kernel knows no such connection")
     # inet_diag_msg (inet_diag.h): 4 bytes, a 48-byte inet_diag_sockid, expires, rqueue, wqueue, uid, inode
     uid, inode = struct.unpack_from("=II", answer, 16 + 4 + 48 + 12)
-    if not inode:  # closed by its process: nobody owns it any more
-        raise OSError(0, "the other end is closed")
-    return int(uid)
+    return int(uid), int(inode)
 
 
 def _address(family: int, text: str) -> bytes:

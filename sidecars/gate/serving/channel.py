@@ -8,7 +8,6 @@ So jobs never mix, and a job whose asker has gone is noticed.
 from __future__ import annotations
 
 import json
-import select
 import socket
 import time
 
@@ -99,12 +98,3 @@ class Job:
     def close(self) -> None:
         """End the answers."""
         self._sock.close()
-
-
-def waits(channel: int, pidfds: list[int]) -> list[int]:
-    """Which of the channel and the processes have something; waits for the first."""
-    waiting = select.poll()
-    for fd in (channel, *pidfds):
-        if fd >= 0:
-            waiting.register(fd, select.POLLIN)
-    return [fd for fd, _ in waiting.poll()]
