@@ -8,12 +8,13 @@ import time
 
 from ...sidecars.gate import config as gate_config
 from ...sidecars.gate import mirror, refs, review, state
-from ...sidecars.gate.config import MODES, GateConfig, Limits
+from ...sidecars.gate.config import DIRECT, MODES, GateConfig, Limits
 from ...sidecars.gate.forge import remote, sync
 from ...sidecars.gate.forge.address import Address, parse_url
 from ...sidecars.gate.policy import KINDS
 from ...sidecars.gate.site import Site
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit import gates
 from ..kit.audit_lines import read
 from ..kit.table import plain
 from ..kit.verb import Argument, argument, switch, verb
@@ -33,6 +34,11 @@ PROPOSAL = argument("proposal", help="its number or its ref, from `terok gate li
 SETTINGS: tuple[Argument, ...] = (
     argument(
         "--mode", choices=MODES, help="gatekeeping (default): pushes wait for approval; online: passed on at once"
+    ),
+    argument(
+        "--direct",
+        choices=DIRECT,
+        help="whether the vault may write to the repository beside the gate (default: refuse)",
     ),
     argument(
         "--credential",
@@ -72,7 +78,7 @@ PATTERNS = tuple(
 def _settings(args: argparse.Namespace, base: GateConfig) -> GateConfig:
     """The configuration with what the options change."""
     names = {"mode": "mode", "credential": "credential", "username": "username", "ssh_key": "ssh_key"}
-    names |= {"ca_file": "ca_file", "refresh": "refresh_seconds"}
+    names |= {"ca_file": "ca_file", "refresh": "refresh_seconds", "direct": "direct"}
     changes: dict[str, Any] = {
         field: getattr(args, option) for option, field in names.items() if getattr(args, option) is not None
     }
@@ -154,6 +160,7 @@ def add(args: argparse.Namespace, env: Env) -> int:
     except BaseException:
         mirror.remove(home)
         raise
+    gates.publish(env.layout)
     state.log(home, "add", url=settings.url, mode=settings.mode)
     found = mirror.count(home)
     env.out.emit(
@@ -175,6 +182,7 @@ def change(args: argparse.Namespace, env: Env) -> int:
         hostkeys.pin(home, address, hostkeys.choose(address, args.host_key))
     if settings != old:
         gate_config.save(home, settings)
+        gates.publish(env.layout)
         state.log(home, "set", mode=settings.mode)
     env.out.emit(settings.to_dict(), gate_text.settings(args.scope, settings))
     return Exit.OK
@@ -223,6 +231,7 @@ def remove(args: argparse.Namespace, env: Env) -> int:
             code=Exit.REFUSED,
         )
     mirror.remove(home)
+    gates.publish(env.layout)
     env.out.emit({"scope": args.scope, "removed": True}, f"{args.scope}: the mirror was deleted.")
     return Exit.OK
 

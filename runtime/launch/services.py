@@ -22,6 +22,7 @@ from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, Layout
 from ...supervisor.schema import Shield
 from ..host.podman import AIRLOCK, NetworkPlan
+from ..kit import gates
 from ..kit.config import Config
 from .plan import PerContainerResources, WiringPlan
 
@@ -40,6 +41,7 @@ def settings(plan: WiringPlan, layout: Layout, network: NetworkPlan) -> dict[str
     """The settings of every sidecar that the plan activates, by the sidecar's name."""
     found: dict[str, dict[str, object]] = {}
     if plan.broker:
+        gates.publish(layout)
         found["vault"] = vault_settings.settings_for(layout)
     if plan.ssh:
         found["ssh"] = ssh_settings.settings_for(layout)

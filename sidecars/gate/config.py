@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ...supervisor.ground.layout import GateHome, Layout
 
 MODES = ("online", "gatekeeping")
+DIRECT = ("refuse", "allow")
 KEEP_DAYS = 30
 """How long an overwritten or deleted tip can be restored."""
 
@@ -62,6 +63,7 @@ class GateConfig(NamedTuple):
     ca_file: certificates to trust instead of the system's; "" for the system's.
     default_branch: full ref name.
     object_format: sha1 or sha256, as upstream has it.
+    direct: one of `DIRECT`: whether the vault may change branches and tags of this repository beside the gate.
     refresh_seconds: a fetch asks upstream first when the mirror is older; 0: only `terok gate sync` does.
     """
 
@@ -74,6 +76,7 @@ class GateConfig(NamedTuple):
     default_branch: str = "refs/heads/main"
     object_format: str = "sha1"
     refresh_seconds: int = 60
+    direct: str = "refuse"
     policy: Policy = Policy()
     limits: Limits = Limits()
 
@@ -137,6 +140,8 @@ def parse(document: object) -> GateConfig:
             raise ValueError(f"limits.{name} is unknown or not a positive number")
     if data.get("mode", MODES[0]) not in MODES:
         raise ValueError(f"mode is neither {' nor '.join(MODES)}")
+    if data.get("direct", DIRECT[0]) not in DIRECT:
+        raise ValueError(f"direct is neither {' nor '.join(DIRECT)}")
     if "url" not in data:
         raise ValueError("url is missing")
     return GateConfig(**data, policy=Policy.from_dict(policy), limits=Limits(**limits))

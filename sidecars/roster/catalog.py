@@ -19,6 +19,7 @@ from .model import (
     Capture,
     Catalog,
     Check,
+    Forge,
     Needs,
     Provider,
     Refresh,
@@ -90,9 +91,10 @@ def provider_from(data: Any) -> Provider:
     read["rules"] = tuple(
         Rule(each["name"], each["action"], tuple(each["methods"]), tuple(each["paths"])) for each in data["rules"]
     )
-    refresh, check = data.get("refresh"), data.get("check")
+    refresh, check, forge = data.get("refresh"), data.get("check"), data.get("forge")
     read["refresh"] = refresh and Refresh(**{**refresh, "scopes": tuple(refresh["scopes"])})
     read["check"] = check and Check(**check)
+    read["forge"] = forge and Forge(**{name: tuple(value) for name, value in forge.items()})
     return Provider(**read)
 
 
@@ -138,6 +140,7 @@ def effective(provider: Provider, meta: Mapping[str, Any]) -> Provider:
         auth={kind: _auth(auth, meta, values) for kind, auth in provider.auth.items()},
         allow_private=bool(provider.allow_private or meta.get("allow_private")),
         ca_bundle=meta.get("ca_bundle") or provider.ca_bundle,
+        forge=provider.forge and _fill_forge(provider.forge, values),
     )
 
 
@@ -164,6 +167,10 @@ def _fill_upstream(upstream: Upstream, values: Mapping[str, str]) -> Upstream | 
     if url is None or prefix is None or (upstream.host and host is None):
         return None
     return upstream._replace(url=url, prefix=prefix, host=host)
+
+
+def _fill_forge(forge: Forge, values: Mapping[str, str]) -> Forge:
+    return forge._replace(hosts=tuple(host for each in forge.hosts if (host := _substitute(each, values)) is not None))
 
 
 def _auth(auth: Auth, meta: Mapping[str, Any], values: Mapping[str, str]) -> Auth:

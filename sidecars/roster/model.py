@@ -85,6 +85,31 @@ class Check(NamedTuple):
     headers: Texts = {}
 
 
+class Forge(NamedTuple):
+    """Where a provider's paths name git repositories: for a scope whose gate stands before one (`vault/gated/`).
+
+    Path patterns as in rules; besides, `{repository}` is the gated repository's path, and `{project}` is that or one
+    segment without a slash: a number.
+
+    Attributes:
+        hosts: as they stand in git URLs.
+        repository: a write at or below one of these is refused.
+        open: writes that are not: they change no branch or tag.
+        closed: writes that are refused in every repository: they may change branches of one that they do not name.
+        graphql: where GraphQL is spoken; requests there are judged by their bodies.
+        mutations: those that change no branch or tag.
+        commands: writes whose texts the forge carries out when they look like commands.
+    """
+
+    hosts: tuple[str, ...] = ()
+    repository: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    graphql: tuple[str, ...] = ()
+    mutations: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+
+
 ALLOW_ALL = Rule("any", "allow", ("*",), ("/**",))
 
 
@@ -103,6 +128,7 @@ class Provider(NamedTuple):
             select another account. A request with one of them is refused. A header that the route sets is not foreign.
         storage: hosts to which the upstream redirects downloads: a GET or HEAD for one of them passes without a
             credential. Each is the provider's alone, never one of many tenants: what passes does not ask the shield.
+        forge: where its paths name git repositories; None: it has none, or the roster does not say.
         suffixes: what the upstream accepts behind a path as the same path; deny rules hold it already.
         per_minute, concurrent: limits of requests; None: no limit.
         body_max: bytes; None: no limit.
@@ -125,6 +151,7 @@ class Provider(NamedTuple):
     foreign_query: tuple[str, ...] = ()
     foreign_headers: tuple[str, ...] = ()
     storage: tuple[str, ...] = ()
+    forge: Forge | None = None
     suffixes: tuple[str, ...] = ("/",)
     rules: tuple[Rule, ...] = (ALLOW_ALL,)
     per_minute: int | None = None

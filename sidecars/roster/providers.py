@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from ..store.credential import AUTH_KINDS, SECRET_FIELDS
 from ..store.tokens import DEFAULT_TEMPLATE, RANDOM_BITS_MIN, template_bits
 from . import catalog
-from .model import Auth, Check, Provider, Refresh, Rule, Upstream
+from .model import Auth, Check, Forge, Provider, Refresh, Rule, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ _FORBIDDEN_HEADERS = frozenset(
 _KEYS = frozenset(
     ("title", "site", "variables", "upstreams", "auth", "headers", "merge", "token_query", "rules", "limits", "custom")
     + ("allow_private", "ca_bundle", "encoded_slash", "websocket", "usage", "refresh", "extends", "check")
-    + ("foreign", "storage", "suffixes", "shapes")
+    + ("foreign", "storage", "suffixes", "shapes", "forge")
 )
 FOREIGN_QUERY = (
     *("access_token", "api-key", "api_key", "apikey", "auth_token", "bearer_token", "client_secret", "deploy_token"),
@@ -262,14 +262,28 @@ def _check(node: Node) -> Check:
     return Check(fields["path"].text(_PATH, "a path"), headers)
 
 
+def _forge(node: Node) -> Forge:
+    fields = node.fields(Forge._fields, ("hosts", "repository"))
+
+    def texts(name: str) -> tuple[str, ...]:
+        if name == "hosts":
+            return tuple(fields[name].texts(r"[a-z0-9.{}-]{3,253}", "a host name in lower case"))
+        if name == "mutations":
+            return tuple(fields[name].texts(r"[_A-Za-z][_0-9A-Za-z]{0,99}", "a mutation's name"))
+        return tuple(fields[name].texts(_PATH, "a path pattern that begins with /"))
+
+    return Forge(**{name: texts(name) for name in fields})
+
+
 def _check_addresses(node: Node, compiled: Provider) -> None:
     """Plain http carries the secret in the clear: only for a private upstream that says so."""
     urls = [upstream.url for upstream in compiled.upstreams]
     urls += [compiled.refresh.url] if compiled.refresh else []
     if any(url.startswith("http:") for url in urls) and not compiled.allow_private:
         node.fail("an http:// upstream would carry the secret in the clear; use https, or allow_private: true")
-    for upstream in compiled.upstreams:
-        for name in catalog.placeholders(upstream.url + upstream.prefix + (upstream.host or "")):
+    templates = [upstream.url + upstream.prefix + (upstream.host or "") for upstream in compiled.upstreams]
+    for template in [*templates, *(compiled.forge.hosts if compiled.forge else ())]:
+        for name in catalog.placeholders(template):
             if name not in compiled.variables:
                 node.fail(f"the placeholder {{{name}}} is not declared under variables")
 
@@ -285,6 +299,7 @@ _READERS: dict[str, Callable[[Node], Any]] = {
     "token_query": lambda node: tuple(node.texts(r"[A-Za-z0-9_-]{1,40}", "a parameter's name")),
     "rules": _rules,
     "storage": lambda node: tuple(node.texts(r"[a-z0-9][a-z0-9.-]{2,252}", "a host name in lower case")),
+    "forge": _forge,
     "suffixes": lambda node: tuple(node.texts(r"/|\.[A-Za-z0-9.*]{1,20}", "/, or an extension such as .json")),
     "allow_private": lambda node: node.boolean(),
     "ca_bundle": lambda node: node.text(r"/.{1,1023}", "an absolute path"),

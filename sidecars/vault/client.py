@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..kit.reactor import Reactor, Timer
     from ..kit.stream import Stream
     from .books.watch import Books
+    from .gated.body import Held
     from .relay.exchange import Exchange
     from .tls.links import Link
     from .tls.site import Site
@@ -99,7 +100,7 @@ class Client:
     def __init__(self, service: Service, wire: Stream, site: Site | None = None, link: Link | None = None) -> None:
         self._service, self.wire, self.site, self.link = service, wire, site, link
         self._buffer = b""
-        self._exchange: Exchange | None = None
+        self._exchange: Exchange | Held | None = None
         self._head_since = 0.0
         self._lingering = self._deciding = self._bodiless = self._asked = False
         self._timer: Timer = service.reactor.later(limits.HEAD_SECONDS, self._tick)
@@ -166,8 +167,8 @@ class Client:
         finally:
             self._deciding = False
 
-    def take(self, exchange: Exchange, rest: bytes, *, wait: bool) -> None:
-        """Run an exchange; `rest` came behind its head."""
+    def take(self, exchange: Exchange | Held, rest: bytes, *, wait: bool) -> None:
+        """Run an exchange, or hold a request until its body is judged; `rest` came behind its head."""
         self._exchange = exchange
         try:
             exchange.start(rest, wait=wait)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...supervisor.ground import paste
 from ..kit.codec import Request
 from ..kit.refusal import Refusal
 from .canonical import canonical, methods
+from .gated.rules import Judge
 from .headers import nominated, request_lines
 from .routes import Route, Target
 from .tokens import Grant, Lookup, Places, find, refused_header, refused_parameter, strip_query
@@ -26,10 +28,11 @@ class Plan:
         path: what stands in the upstream's request line.
         lines: the client's header lines that cross (`headers.request_lines`); the credential's follow them.
         credential: `PHANTOM`, or one of the others at a brokered host.
+        judge: decides about the body before anything is sent; None: nothing need (`gated/`).
         about: what every audit line of such a request says, kept here by the books; empty: not made yet.
     """
 
-    __slots__ = ("request", "grant", "route", "target", "path", "lines", "credential", "about")
+    __slots__ = ("request", "grant", "route", "target", "path", "lines", "credential", "judge", "about")
 
     def __init__(
         self,
@@ -40,9 +43,10 @@ class Plan:
         path: bytes,
         lines: bytes,
         credential: str = PHANTOM,
+        judge: Judge | None = None,
     ) -> None:
         self.request, self.grant, self.route, self.target = request, grant, route, target
-        self.path, self.lines, self.credential, self.about = path, lines, credential, ""
+        self.path, self.lines, self.credential, self.judge, self.about = path, lines, credential, judge, ""
 
     @property
     def ours(self) -> bool:
@@ -51,6 +55,10 @@ class Plan:
 
     def __repr__(self) -> str:
         return f"<Plan {self.request!r} to {self.route!r}>"
+
+    def gate_refusal(self, why: str) -> Refusal:
+        """The refusal of a body that the judge does not pass."""
+        return gate_refusal(why, self.grant)
 
 
 RouteOf = Callable[[Grant], Route | Refusal]
@@ -130,7 +138,8 @@ def by_path(
     target, sent = located
     auth = target.auth if credential in (PHANTOM, AMBIENT) else None
     types = [value for lower, _, value, _ in request.headers if lower == b"content-type"]
-    rule = route.rule(methods(request.method, types, body=bool(request.length)), sent)
+    ways = methods(request.method, types, body=bool(request.length))
+    rule = route.rule(ways, sent)
     if rule is None or not rule.allow:
         name = "default" if rule is None else rule.name
         what = request.method.decode("ascii")
@@ -138,6 +147,9 @@ def by_path(
         return refuse(
             f"rule:{name}", why, f"a rule for {route.name} in the roster that allows it, then `terok vault routes`"
         )
+    guard = route.guard
+    if guard is not None and (why := guard.refuses(ways, sent, query[1:])):
+        return gate_refusal(why, grant)
     ours = target.auth.names | target.auth.merge.keys()
     named = nominated(request.headers) & ours
     if named:
@@ -150,7 +162,15 @@ def by_path(
             "body-max", f"The body is longer than {route.body_max} bytes.", "raise the route's `body_max`", 413
         )
     lines = request_lines(request, places.headers, auth, own=credential == OWN)
-    return Plan(request, grant, route, target, target.base + sent + query, lines, credential)
+    judge = guard.judge(ways, sent) if guard is not None else None
+    return Plan(request, grant, route, target, target.base + sent + query, lines, credential, judge)
+
+
+def gate_refusal(why: str, grant: Grant) -> Refusal:
+    """Why a request that would go around the scope's gate is refused."""
+    command = paste.command("terok", "gate", "set", grant.scope, "--direct", "allow")
+    allow = f"push to the gate ({grant.scope}.git); to let the vault write too, run `{command}` on the host"
+    return Refusal(403, "gate", f"The scope has a gate. {why}.", allow, grant.provider, grant.scope)
 
 
 def host_of(request: Request) -> bytes:

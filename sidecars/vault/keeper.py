@@ -1,7 +1,7 @@
 """What the relay knows of the vault: tokens, routes and credentials, read again when they were changed.
 
 Nothing is asked of a running sidecar when a token is revoked, a credential rotated or the vault locked: one pragma a
-request tells that the database moved, and one stat(2) that the routes did.
+request tells that the database moved, and one stat(2) each that the routes or the gates did.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ..store.keys import ensure_unlocked
 from ..store.records import Authority, LockedError
 from ..store.store import Store
 from . import headers
+from .gated import gates as gate_file
+from .gated.gates import UNKNOWN, Gate
 from .inject import Loaded
 from .routes import Route
 from .tokens import Grant, Places
@@ -41,23 +43,39 @@ class Reach(NamedTuple):
         return endpoint.port in self.ports and (not endpoint.ca or endpoint.ca in self.bundles)
 
 
+Stamp = tuple[int, int, int]
+
+
+def _stat(path: str) -> Stamp | None:
+    """What changes with a file's content."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 class Keeper:
     """The vault as one container sees it.
 
     Args:
         store: opened read-only before the process confined itself.
         routes: path of routes.json.
+        gates: path of gates.json.
         key_files: where the data key may be.
         container: whose tokens count.
     """
 
-    def __init__(self, store: Store, routes: str, key_files: list[str], container: str) -> None:
-        self._store, self._routes_path, self._key_files, self._container = store, routes, key_files, container
+    def __init__(self, store: Store, routes: str, gates: str, key_files: list[str], container: str) -> None:
+        self._store, self._key_files, self._container = store, key_files, container
+        self._routes_path, self._gates_path = routes, gates
         self._changes = -1
         self._looked: float | None = -1.0
         self.generation = 0
         """Grows whenever tokens, routes or credentials were read again."""
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = None
+        self._gates_stamp: Stamp | None = None
+        self._gates: dict[str, Gate] | None = {}
         self._catalog = Catalog()
         self._grants: dict[bytes, Grant] = {}
         self._routes: dict[Grant, Route] = {}
@@ -82,18 +100,27 @@ class Keeper:
             self._routes.clear()
             self._loaded.clear()
             self._set_places()
-        stamp = self._stat()
+        stamp = _stat(self._routes_path)
         if stamp != self._stamp:
             self._read_routes(stamp)
+        stamp = _stat(self._gates_path)
+        if stamp != self._gates_stamp:
+            self._read_gates(stamp)
 
-    def _stat(self) -> tuple[int, int, int] | None:
+    def _read_gates(self, stamp: Stamp | None) -> None:
+        """Closed when it cannot be read: any repository may be the gated one then."""
         try:
-            found = os.stat(self._routes_path)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+            self._gates = gate_file.load(self._gates_path)
+        except TerokError:
+            self._gates = None
+        self._gates_stamp = stamp
+        self.generation += 1
+        self._routes.clear()
 
-    def _read_routes(self, stamp: tuple[int, int, int] | None) -> None:
+    def _gate(self, scope: str) -> Gate | None:
+        return UNKNOWN if self._gates is None else self._gates.get(scope)
+
+    def _read_routes(self, stamp: Stamp | None) -> None:
         try:
             self._catalog = catalog.load(self._routes_path)
         except TerokError as error:
@@ -179,7 +206,8 @@ class Keeper:
             kind = str(entry.meta.get("auth", "api-key"))
             ambient, foreign = bool(entry.meta.get("ambient")), entry.meta.get("foreign") == "allow"
             effective = catalog.effective(provider, entry.meta)
-            route = Route(grant.provider, effective, kind, ambient=ambient, foreign_allowed=foreign)
+            gate = self._gate(grant.scope)
+            route = Route(grant.provider, effective, kind, gate, ambient=ambient, foreign_allowed=foreign)
         except TerokError as error:
             return Refusal(503, "route-broken", error.what, error.fix, grant.provider, grant.scope)
         self._routes[grant] = route

@@ -12,6 +12,8 @@ Sizes in bytes, times in seconds.
 | `LINGER_SECONDS` | a refused client that still sends is reset |
 | `ANSWER_HEAD_MAX` | 502 |
 | `POOL_IDLE_MAX`, `POOL_IDLE_SECONDS` | the connection upstream is closed instead of kept |
+| `JUDGED_MAX` | 413 for a request whose body is judged, as it is with a gate |
+| `JUDGED_ALL_MAX` | 503 for a further one, when as many bytes of such bodies wait together |
 | `REPLAY_MAX` | a request with a larger body is not sent a second time after a refresh |
 | `REPLAYS_MAX` | so is none, when the bodies that are kept of all requests are as large together |
 | `QUEUES_MAX` | the more clients there are, the fewer bytes each may let wait: `QUEUE_HIGH` is its share |
@@ -40,6 +42,8 @@ ANSWER_HEAD_MAX = 256 << 10
 POOL_IDLE_MAX = 64
 POOL_IDLE_SECONDS = 45.0
 REST_SECONDS = 0.5
+JUDGED_MAX = 1 << 20
+JUDGED_ALL_MAX = 16 << 20
 REPLAY_MAX = 1 << 20
 REPLAYS_MAX = 16 << 20
 QUEUES_MAX = 64 << 20

@@ -32,6 +32,8 @@ from .service import Service
 from .tls.site import Sites
 
 DNS_PORT = 53
+GATES = "gates.json"
+"""Beside the routes: containers of an older version do not name it."""
 GC_THRESHOLDS = (20_000, 20, 50)
 
 
@@ -45,7 +47,9 @@ def main(context: Context) -> int:
         prepare(key_files)
         helper = start_helper(context)
         reactor = Reactor()
-        keeper = Keeper(Store.open(str(settings["store"]), read_only=True), routes, key_files, context.container)
+        store = Store.open(str(settings["store"]), read_only=True)
+        gates = str(settings.get("gates", os.path.join(os.path.dirname(routes), GATES)))
+        keeper = Keeper(store, routes, gates, key_files, context.container)
         books = open_books(reactor, context)
     except (TerokError, OSError, sqlite3.Error) as error:
         return apologise(context, error)

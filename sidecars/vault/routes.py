@@ -13,6 +13,8 @@ from ...supervisor.ground.errors import TerokError
 from ..kit.dial import Endpoint
 from ..roster import model
 from .canonical import canonical, readings, separated
+from .gated.gates import Gate
+from .gated.rules import guard_of
 from .headers import plain_name
 from .inject import Auth
 
@@ -92,6 +94,7 @@ class Route:
         name: the provider.
         provider: what `catalog.effective` returned.
         kind: the credential's kind (`api-key`, `basic`, `oauth`).
+        gate: the scope's, when it stands before a repository.
         ambient: at a brokered host, the credential goes with requests that carry none.
         foreign_allowed: there, requests may carry a credential of the client's own instead.
     """
@@ -101,6 +104,7 @@ class Route:
         name: str,
         provider: model.Provider,
         kind: str,
+        gate: Gate | None = None,
         *,
         ambient: bool = False,
         foreign_allowed: bool = False,
@@ -112,6 +116,7 @@ class Route:
             for upstream in provider.upstreams
             if not upstream.auth or kind in upstream.auth
         ]
+        self.guard = guard_of(provider, (target.endpoint.host for target in self.targets), gate)
         self.rules = [Rule(rule) for rule in provider.rules]
         self.per_minute, self.concurrent = provider.per_minute, provider.concurrent
         self.body_max = provider.body_max

@@ -18,6 +18,7 @@ from . import limits
 from .books.watch import Books
 from .client import Client
 from .decide import Plan, decide
+from .gated.body import Held
 from .heads import Heads
 from .inject import NOTHING, Loaded
 from .keeper import Keeper
@@ -174,7 +175,6 @@ class Service:
         Raises:
             Refused: the head cannot be read.
         """
-        keeper = self.keeper
         self.look()
         heads = self.heads if client.site is None else client.site.heads
         plan = heads.find(head)
@@ -186,7 +186,21 @@ class Service:
                 return
             plan = decision
             heads.keep(head, plan)
-        loaded = keeper.credential(plan.grant) if plan.ours else NOTHING
+        if plan.judge is None:
+            self._begin(client, plan, rest)
+        else:
+            client.take(self._held(client, plan), rest, wait=False)
+
+    def _held(self, client: Client, plan: Plan) -> Held:
+        def refuse(refusal: Refusal, whole: bool) -> None:
+            self.books.refused(refusal, plan.request, client.host)
+            client.refuse(refusal, close=not whole or not plan.request.keep)
+
+        return Held(client, plan, self.reactor.now, lambda body: self._begin(client, plan, body), refuse)
+
+    def _begin(self, client: Client, plan: Plan, rest: bytes) -> None:
+        """Admit a request and start its exchange; `rest` came behind its head."""
+        loaded = self.keeper.credential(plan.grant) if plan.ours else NOTHING
         refusal = loaded if isinstance(loaded, Refusal) else self.books.admit(plan)
         if refusal is not None or isinstance(loaded, Refusal):
             assert refusal is not None

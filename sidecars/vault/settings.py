@@ -24,6 +24,7 @@ def settings_for(layout: Layout, *, audit_required: bool = True, tls_hosts: Sequ
     return {
         "store": layout.vault_db,
         "routes": layout.vault_routes,
+        "gates": layout.vault_gates,
         "key_files": [layout.unlocked_key, layout.vault_key],
         "audit": layout.vault_audit,
         "refresh": layout.vault_refresh,

@@ -261,6 +261,7 @@ class Layout:
     vault_db = _Below("data", "vault", "vault.db")
     vault_key = _Below("data", "vault", "key")
     vault_routes = _Below("data", "vault", "routes.json")
+    vault_gates = _Below("data", "vault", "gates.json")
     vault_refresh = _Below("data", "vault", "refresh")
     vault_audit = _Below("data", "vault", "audit.jsonl")
     vault_usage = _Below("data", "vault", "usage.db")

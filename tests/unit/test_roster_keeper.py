@@ -21,7 +21,7 @@ def test_a_credential_with_a_header_of_its_own_is_found_in_it(tmp_path: Path) ->
     with Store.open(layout.vault_db) as store, Store.open(layout.vault_db, read_only=True) as sidecar:
         keys.ensure_unlocked(store, paths)
         store.add_token("t" * 40, container="box", scope="work", provider="custom")
-        keeper = Keeper(sidecar, layout.vault_routes, paths, "box")
+        keeper = Keeper(sidecar, layout.vault_routes, layout.vault_gates, paths, "box")
         keeper.look()
         assert b"x-team-key" not in keeper.places.headers
         meta = {

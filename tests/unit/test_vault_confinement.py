@@ -42,7 +42,7 @@ def confined(make_vault: Make, tmp_path: Path) -> Iterator[Callable[[Callable[[]
         def child() -> int:
             keys.prepare(files)
             store = Store.open(vault.layout.vault_db, read_only=True)
-            keeper = Keeper(store, vault.layout.vault_routes, files, "box")
+            keeper = Keeper(store, vault.layout.vault_routes, vault.layout.vault_gates, files, "box")
             keeper.look()
             assert vault_main.confine_vault(keeper, vault.layout.vault_routes, files) == kernel.landlock_abi()
             try:

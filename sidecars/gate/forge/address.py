@@ -21,6 +21,13 @@ class Address(NamedTuple):
     url: str
 
     @property
+    def repository(self) -> str:
+        """Its path on the host, without slashes around it and without `.git`."""
+        _, scheme, rest = self.url.partition("://")
+        path = rest.partition("/")[2] if scheme else self.url.partition(":")[2]
+        return path.strip("/").removesuffix(".git").strip("/")
+
+    @property
     def base(self) -> str:
         """Scheme, host and port, as `credential.<url>.helper` takes them (gitcredentials(7))."""
         return f"{self.kind}://{self.host}{f':{self.port}' if self.port else ''}"
