@@ -38,8 +38,14 @@ PATIENCE_SECONDS = 60
 """Clients do not wait longer than this for `Retry-After`, they try again at once."""
 
 
-def error_answer(refusal: Refusal, *, close: bool, body: bool = True) -> bytes:
-    """A refusal on the wire: `error` as the AI services shape it, `message` as GitHub and GitLab do."""
+_GIT = b"\r\nUser-Agent: git/"
+
+
+def error_answer(refusal: Refusal, *, close: bool, body: bool = True, text: bool = False) -> bytes:
+    """A refusal on the wire: `error` as the AI services shape it, `message` as GitHub and GitLab do.
+
+    `text`: the sentence alone, for git, which prints an error only when it is plain text.
+    """
     message = f"terok vault: {refusal.why}" + (f" To allow it: {refusal.allow}." if refusal.allow else "")
     content = json.dumps(
         {
@@ -58,7 +64,9 @@ def error_answer(refusal: Refusal, *, close: bool, body: bool = True) -> bytes:
         fields["Retry-After"] = str(retry_after)
     if _permanent(refusal):
         fields["X-Should-Retry"] = "false"
-    whole = answer(refusal.status, content, "application/json", close=close, fields=fields)
+    kind = "text/plain" if text else "application/json"
+    content = f"{message}\n".encode() if text else content
+    whole = answer(refusal.status, content, kind, close=close, fields=fields)
     return whole if body else whole[: -len(content)]
 
 
@@ -94,6 +102,7 @@ class Client:
         "_lingering",
         "_deciding",
         "_bodiless",
+        "_text",
         "_asked",
     )
 
@@ -102,7 +111,7 @@ class Client:
         self._buffer = b""
         self._exchange: Exchange | Held | None = None
         self._head_since = 0.0
-        self._lingering = self._deciding = self._bodiless = self._asked = False
+        self._lingering = self._deciding = self._bodiless = self._text = self._asked = False
         self._timer: Timer = service.reactor.later(limits.HEAD_SECONDS, self._tick)
         wire.owner = self
 
@@ -159,7 +168,7 @@ class Client:
 
     def _serve(self, head: bytes, rest: bytes) -> None:
         self._deciding = True
-        self._bodiless = head.startswith(b"HEAD ")
+        self._bodiless, self._text = head.startswith(b"HEAD "), _GIT in head
         try:
             self._service.serve(self, head, rest)
         except Refused as refused:
@@ -219,7 +228,7 @@ class Client:
         """Send an error; close when the request was not read to its end."""
         self._exchange = None
         close = close or self._service.stopping
-        self.wire.write(error_answer(refusal, close=close, body=not self._bodiless))
+        self.wire.write(error_answer(refusal, close=close, body=not self._bodiless, text=self._text))
         if close:
             self._linger(complete=False)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +24,7 @@ from terok_host.sidecars.vault.gated import commands, graphql
 from terok_host.sidecars.vault.gated.gates import UNKNOWN, Gate
 from terok_host.sidecars.vault.routes import Route
 from terok_host.sidecars.vault.tokens import Grant, Places
+from tests.lab.waiting import until
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault
 
@@ -227,6 +229,7 @@ JSON = b"application/json"
         (JSON, b'{"query": "mutation { deleteRef }"}', False),
         (JSON, b'{"query": "mutation { addStar deleteRef }", "operationName": "x"}', False),
         (JSON, b'{"query": "{a}", "query": "mutation { deleteRef }"}', False),
+        (JSON, b'{"query": "mutation { deleteRef }", "query": "{a}"}', False),
         (JSON, b'[{"query": "mutation { deleteRef }"}]', False),
         (JSON, b'{"query": "{a}", "extensions": {"persistedQuery": {}}}', False),
         (JSON, b'{"variables": {}}', False),
@@ -308,6 +311,20 @@ def test_a_gate_counts_at_once_and_its_end_and_its_permission_too(vault: Vault, 
     assert sum(request.path == push for request in upstream.seen) == 3
 
 
+def test_git_is_told_in_words_that_it_prints(vault: Vault) -> None:
+    token = vault.add("p")
+    gate(vault)
+    vault.up()
+    url = f"http://127.0.0.1:{vault.port}/me/project.git"
+    command = ["git", "-c", f"http.extraHeader=Authorization: Bearer {token}", "push", url, "HEAD:refs/heads/x"]
+    repository = str(Path(vault.layout.data) / "work")
+    subprocess.run(["git", "init", "-q", repository], check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "x"], cwd=repository, check=True)
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=30)
+    assert done.returncode and "remote: terok vault: The scope has a gate." in done.stderr
+
+
 def test_a_graphql_body_is_judged_before_anything_is_sent(vault: Vault, upstream: Upstream) -> None:
     token = vault.add("p")
     gate(vault)
@@ -344,3 +361,21 @@ def test_a_judged_body_may_come_in_pieces_and_chunks_and_after_100_continue(vaul
         sock.sendall(b'{a}"}')
         assert b" 200 " in sock.recv(65536).splitlines()[0]
     assert [request.body for request in upstream.seen] == [b"(16)"]  # the stand-in keeps the length
+
+
+def test_bodies_that_wait_to_be_judged_have_a_bound_together(make_vault: Callable[..., Vault]) -> None:
+    forge = {**dict.fromkeys(Forge._fields, ()), **FORGE}
+    vault = make_vault(forge=forge, settings={"limits": {"JUDGED_ALL_MAX": 64}})
+    token = vault.add("p")
+    gate(vault)
+    head = f"POST /graphql HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+
+    def post() -> int:
+        return vault.get("/graphql", token, "POST", b'{"query": "{a}"}', Content_Type="application/json").status
+
+    with vault.raw() as sock:
+        sock.sendall(f"{head}Expect: 100-continue\r\nContent-Length: 100\r\n\r\n".encode())
+        assert sock.recv(100).startswith(b"HTTP/1.1 100 ")
+        sock.sendall(b" " * 60)
+        until(lambda: post() == 503, 10)
+    until(lambda: post() == 200, 10)
