@@ -186,6 +186,26 @@ def test_the_helper_is_inside_and_is_replaced_when_killed(house: House, name: st
     assert time.monotonic() - before < 3
 
 
+@pytest.mark.parametrize("heal", [False, True], ids=["standby", "heal"])
+def test_published_ports_outlive_the_supervisor(house: House, name: str, heal: bool) -> None:
+    port = free_port()
+    start(house, name, f"127.0.0.1:{port}:8000")
+    until(lambda: echoes("127.0.0.1", port))
+    first = record.read(house.bundle(name).record)
+    assert first is not None and first.supervisor is not None and first.standby is not None
+    for process_ in (first.standby, first.supervisor) if heal else (first.supervisor,):
+        os.kill(process_.pid, signal.SIGKILL)
+    if heal:
+        house.terok("heal", name)
+
+    def replaced() -> bool:
+        now = record.read(house.bundle(name).record)
+        return now is not None and now.supervisor not in (None, first.supervisor)
+
+    until(replaced)
+    until(lambda: echoes("127.0.0.1", port))
+
+
 def test_quarantine_closes_published_ports(house: House, name: str) -> None:
     port = free_port()
     start(house, name, f"127.0.0.1:{port}:8000")
