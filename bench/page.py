@@ -24,6 +24,7 @@ TITLES = {
     "start": "A container's life",
     "airlock": "The airlock",
     "vault": "The vault",
+    "tls": "HTTPS at the providers' own hosts",
     "signer": "The signer",
     "shield": "Names and rules of the open network modes",
     "gate": "The gate",

@@ -22,7 +22,7 @@ from pathlib import Path
 from bench.kit import Figure
 from tests.lab.house import House
 
-PARTS = ("start", "airlock", "vault", "signer", "shield", "gate", "memory")
+PARTS = ("start", "airlock", "vault", "tls", "signer", "shield", "gate", "memory")
 PROGRAMS = {
     "podman": ["podman", "--version"],
     "crun": ["crun", "--version"],
@@ -31,6 +31,7 @@ PROGRAMS = {
     "slirp4netns": ["slirp4netns", "--version"],
     "pasta": ["pasta", "--version"],
     "nginx": ["nginx", "-v"],
+    "mitmproxy": ["mitmdump", "--version"],
     "ssh": ["ssh", "-V"],
     "git": ["git", "--version"],
 }

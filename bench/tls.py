@@ -24,7 +24,7 @@ from pathlib import Path
 
 import trustme
 
-from bench.kit import Figure, family, interleaved, pss
+from bench.kit import Figure, family, interleaved, pss, spread
 from bench.vault import BODY, PROXIES, ROUNDS, free_port, nginx, stream_gaps, wait_port, wrk
 from tests.lab.house import House
 from tests.standins.tls import Broker
@@ -149,14 +149,15 @@ def _rates(subjects: Subjects) -> list[Figure]:
             p50 = {name: statistics.median(each["p50"] for each in results[1:]) for name, results in found.items()}
             detail = ", ".join(f"{name} {p50[name]:.3f} ms" for name in names)
             figures.append(
-                Figure("added p50, kept connection", p50["vault"] - p50["direct"], "ms", 0.25, detail=detail)
+                Figure("TLS: added p50, kept connection", p50["vault"] - p50["direct"], "ms", 0.25, detail=detail)
             )
             continue
         detail = ", ".join(f"{name} {rate[name]:.0f}/s" for name in names)
         for name, budget in (("nginx", 0.4), ("mitmproxy", 5.0)):
             if name in rate:
-                what = f"requests a second, 32 kept conn., to {name}"
-                figures.append(Figure(what, rate["vault"] / rate[name], "×", budget, True, detail))
+                what = f"TLS: requests a second, 32 kept conn., to {name}"
+                ratio = rate["vault"] / rate[name]
+                figures.append(Figure(what, ratio, "×", budget, True, detail, spread(rate["vault"], rate[name])))
     return figures
 
 
@@ -168,7 +169,7 @@ def _handshakes(subjects: Subjects) -> list[Figure]:
     )
     detail = ", ".join(f"{name} {rate[name]:.0f}/s" for name in names)
     return [
-        Figure(f"a connection a request, to {name}", rate["vault"] / rate[name], "×", None, True, detail)
+        Figure(f"TLS: a connection a request, to {name}", rate["vault"] / rate[name], "×", None, True, detail)
         for name in names
         if name != "vault"
     ]
@@ -184,7 +185,7 @@ def _events(subjects: Subjects) -> Figure:
     }
     middle = {name: statistics.median(values) for name, values in delays.items()}
     detail = ", ".join(f"{name} {value:.2f} ms" for name, value in middle.items())
-    return Figure("event delay, p50", middle["vault"] - middle["direct"], "ms", None, detail=detail)
+    return Figure("TLS: event delay, p50", middle["vault"] - middle["direct"], "ms", None, detail=detail)
 
 
 def _memory(subjects: Subjects) -> Iterator[Figure]:
@@ -198,8 +199,8 @@ def _memory(subjects: Subjects) -> Iterator[Figure]:
             with _idle(port, context, IDLE):
                 each[name] = (sum(map(pss, pids)) - before) * 1024 / IDLE
     detail = ", ".join(f"{name} {value:.1f} KB" for name, value in each.items())
-    yield Figure("memory of an idle connection", each["vault"], "KB", None, detail=detail)
-    yield Figure("vault in use with TLS, memory (PSS)", pss(subjects.vault.pid), "MB", None)
+    yield Figure("TLS: memory of an idle connection", each["vault"], "KB", None, detail=detail)
+    yield Figure("TLS: vault in use, memory (PSS)", pss(subjects.vault.pid), "MB", None)
 
 
 @contextmanager
@@ -221,4 +222,4 @@ def _cold(subjects: Subjects) -> Figure:
         began = time.monotonic()
         subjects.broker.get(subjects.place, "/", Authorization=f"Bearer {subjects.token}")
         times.append((time.monotonic() - began) * 1000)
-    return Figure("first answer, vault not running, p50", statistics.median(times), "ms", 150)
+    return Figure("TLS: first answer, vault not running, p50", statistics.median(times), "ms", 150)

@@ -22,6 +22,8 @@ from ..stream import CLOSED, Owner, Stream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_NO_EXEC = 0x8
+"""MFD_NOEXEC_SEAL (memfd_create(2), Linux 6.3): some hosts allow no other kind."""
 PROTOCOL = "http/1.1"
 """What is offered and accepted (ALPN, RFC 7301)."""
 
@@ -86,7 +88,10 @@ def server_context(pem: bytes, host: str) -> ssl.SSLContext:
 
 def _load(context: ssl.SSLContext, pem: bytes) -> None:
     """OpenSSL reads files; a file in memory has no name that another process could open, and Landlock lets it be."""
-    fd = os.memfd_create("terok-leaf", os.MFD_CLOEXEC)
+    try:
+        fd = os.memfd_create("terok-leaf", os.MFD_CLOEXEC | _NO_EXEC)
+    except OSError:
+        fd = os.memfd_create("terok-leaf", os.MFD_CLOEXEC)
     try:
         os.write(fd, pem)
         context.load_cert_chain(f"/proc/self/fd/{fd}")
