@@ -7,6 +7,7 @@ request tells that the database moved, and one stat(2) each that the routes or t
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...supervisor.ground import paste
@@ -25,6 +26,7 @@ from .gated import gates as gate_file
 from .gated.gates import UNKNOWN, Gate
 from .inject import Loaded
 from .routes import Route
+from .storage import routes_of
 from .tokens import Grant, Places
 
 
@@ -80,6 +82,7 @@ class Keeper:
         self._grants: dict[bytes, Grant] = {}
         self._routes: dict[Grant, Route] = {}
         self._loaded: dict[Grant, Loaded] = {}
+        self._storage: Mapping[bytes, tuple[Grant, Route]] | None = None
         self.places = Places(headers.CLIENT_AUTH - headers.COOKIES, frozenset())
         self.trouble = ""
         """Why the routes could not be read; the ones before stay in use."""
@@ -98,6 +101,7 @@ class Keeper:
                 token.digest: Grant(token.scope, token.provider) for token in self._store.tokens(self._container)
             }
             self._routes.clear()
+            self._storage = None
             self._loaded.clear()
             self._set_places()
         stamp = _stat(self._routes_path)
@@ -116,6 +120,7 @@ class Keeper:
         self._gates_stamp = stamp
         self.generation += 1
         self._routes.clear()
+        self._storage = None
 
     def _gate(self, scope: str) -> Gate | None:
         return UNKNOWN if self._gates is None else self._gates.get(scope)
@@ -129,6 +134,7 @@ class Keeper:
         self._stamp, self.trouble = stamp, ""
         self.generation += 1
         self._routes.clear()
+        self._storage = None
         self._loaded.clear()
         self._set_places()
 
@@ -221,6 +227,19 @@ class Keeper:
             for grant, route in found
             if isinstance(route, Route) and any(target.is_at(host, port) for target in route.targets)
         ]
+
+    def storage(self) -> Mapping[bytes, tuple[Grant, Route]]:
+        """The storage hosts of this container's providers, by name."""
+        if self._storage is None:
+            grants = sorted(set(self._grants.values()))
+            known = [(grant, self._catalog.provider(grant.provider)) for grant in grants]
+            self._storage = routes_of((grant, provider) for grant, provider in known if provider is not None)
+        return self._storage
+
+    def is_upstream(self, host: str) -> bool:
+        """Whether a host is an upstream of this container's routes."""
+        routes = [route for grant in set(self._grants.values()) if isinstance(route := self.route(grant), Route)]
+        return any(target.endpoint.host == host for route in routes for target in route.targets)
 
     def authority(self) -> Authority | None:
         """The container's certificate authority; raises LockedError, and TerokError when it is damaged."""

@@ -24,6 +24,7 @@ from .inject import NOTHING, Loaded
 from .keeper import Keeper
 from .relay.exchange import Exchange
 from .renew import Renewer
+from .storage import decide_storage
 from .tls.asked import decide_at
 from .upstream.pool import Pool
 
@@ -220,7 +221,8 @@ class Service:
         """Where a request goes, when its upstream is within the confinement."""
         keeper = self.keeper
         if site is None:
-            plan = decide(request, keeper.places, keeper.lookup, keeper.route)
+            away = decide_storage(request, keeper.places, keeper.lookup, keeper.storage(), keeper.is_upstream)
+            plan = away or decide(request, keeper.places, keeper.lookup, keeper.route)
         else:
             here = keeper.at(site.host, site.port)
             plan = decide_at(site, request, keeper.places, keeper.lookup, keeper.route, here)
