@@ -11,6 +11,7 @@ import os
 
 from . import record, schema
 from .container import mounts
+from .container.trust import Trust
 from .ground import audit, layout
 from .ground.errors import Exit, TerokError
 from .ground.layout import Bundle
@@ -69,7 +70,8 @@ def join(container: Container, bundle: Bundle) -> None:
             fix="give both containers the same terok annotations, or start this one outside of the pod",
             code=Exit.REFUSED,
         )
-    mounts.begin(container, wiring.mounts, shared=True).finish()
+    trust = Trust(bundle, wiring.runtime_dir, container.identity[:12] + "-") if wiring.trust else None
+    mounts.begin(container, wiring.mounts, shared=True, trust=trust).finish()
     try:
         audit.append(bundle.audit, "hook", "joined", container=container.identity[:12])
     except OSError as error:

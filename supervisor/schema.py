@@ -118,7 +118,10 @@ class Shield:
 
 @dataclass(frozen=True)
 class Wiring:
-    """Everything that the supervisor needs to know about one container."""
+    """Everything that the supervisor needs to know about one container.
+
+    trust: the container is shown the certificate of its own authority, `authority.pem` in the bundle.
+    """
 
     container: str
     scope: str | None
@@ -127,6 +130,7 @@ class Wiring:
     sidecars: tuple[Sidecar, ...]
     mounts: tuple[Mount, ...]
     shield: Shield | None
+    trust: bool = False
 
 
 class SidecarError(TerokError):
@@ -255,6 +259,7 @@ def parse(document: object) -> Wiring:
         sidecars=tuple(_sidecar(each, runtime_dir) for each in _objects(data, "", "sidecars")),
         mounts=tuple(_mount(each) for each in _objects(data, "", "mounts")),
         shield=_shield(_field(data, "", "shield", (dict, type(None))), bundle),
+        trust="trust" in data and _field(data, "", "trust", bool),
     )
     _no_more(data, "")
     names = [sidecar.name for sidecar in wiring.sidecars]

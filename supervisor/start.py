@@ -116,7 +116,12 @@ def _run(wiring: Wiring, container: Container, tell: int, log: int, *, running: 
         inside = listeners.begin_inside(container, wiring)
         if wiring.shield is not None and wiring.shield.dnsmasq_conf is not None:
             begun = resolver.launch(wiring.shield, container, 2 if opened.dns_log < 0 else opened.dns_log)
-        attaching = mounts.begin(container, wiring.mounts, running=running) if wiring.mounts else None
+        trust = None
+        if wiring.trust:
+            from .container.trust import Trust
+
+            trust = Trust(wiring.bundle, wiring.runtime_dir)
+        attaching = mounts.begin(container, wiring.mounts, running=running, trust=trust) if wiring.mounts else None
         mark("three children forked")
         from .supervise import Supervisor
 

@@ -83,10 +83,17 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         cfg=cfg,
         plan=plan,
         resources=resources,
-        settings=services.settings(plan, cfg.layout, network),
         published=ports,
+        settings=services.settings(
+            plan,
+            cfg.layout,
+            network,
+            runtime_dir=resources.container_runtime_dir,
+            tls_hosts=who.tls_hosts,
+        ),
         shield=shield,
         mounts=mounts,
+        tls=network.mode if who.tls_hosts else None,
     )
     files.write_json(bundle.sidecar, document)
     return Written(profiles, env, who.notes)

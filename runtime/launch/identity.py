@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ...sidecars.gate import config as gate_config
 from ...sidecars.roster import agents
@@ -16,7 +17,7 @@ from ...sidecars.store.store import Store
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ..kit.config import Config
-from . import services, tokens
+from . import services, tls, tokens
 from .plan import WiringPlan
 
 
@@ -28,6 +29,7 @@ class Identity:
     env: environment variables of the agents.
     files: what the agents want below the home directory, first come first served.
     names: the agents that were prepared.
+    tls_hosts: the brokered hosts, each as `host:port`, whose certificates the container's authority signs.
     notes: what to tell people.
     """
 
@@ -35,6 +37,7 @@ class Identity:
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, AgentFile] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
+    tls_hosts: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -67,10 +70,18 @@ def make(
             found.notes.append(warning)
         held = _held(store, plan, catalogue, found)
         _mint(store, plan, catalogue, held, bundle, found)
+        terminated = tls.decide(cfg.vault, plan.scope, catalogue, held)
+        if terminated.hosts and tls.ensure_authority(store, bundle, terminated.hosts, found.notes):
+            found.tls_hosts = terminated.hosts
+            found.env.update(tls.environment())
+        else:
+            terminated = tls.Brokered()
+            tls.drop(store, bundle)
     pairs: list[tuple[str, str]] = []
     if plan.broker:
         found.env.update(agents.general_env(held, found.tokens))
-        _point_agents(wanted, catalogue, held, plan.scope, found, pairs, allow_missing=allow_missing)
+        holdings = Holdings(catalogue, held, terminated.providers)
+        _point_agents(wanted, holdings, plan.scope, found, pairs, allow_missing=allow_missing)
     if plan.gate:
         pairs += gate_config.git_config(cfg.layout, plan.scope, found.tokens[tokens.GATE])
     found.env.update(agents.git_env(pairs))
@@ -120,19 +131,33 @@ def _mint(
     found.tokens = tokens.ensure(store, bundle, scope=plan.scope, providers=providers, mint=mint)
 
 
+class Holdings(NamedTuple):
+    """What the agents of a container can use.
+
+    Attributes:
+        catalogue: the roster.
+        held: provider -> meta of the scope's credentials.
+        tls: the providers at whose own hosts the vault answers.
+    """
+
+    catalogue: Catalog
+    held: Mapping[str, dict[str, object]]
+    tls: tuple[str, ...]
+
+
 def _point_agents(
     wanted: tuple[str, ...] | None,
-    catalogue: Catalog,
-    held: Mapping[str, dict[str, object]],
+    holdings: Holdings,
     scope: str,
     found: Identity,
     pairs: list[tuple[str, str]],
     *,
     allow_missing: bool,
 ) -> None:
+    catalogue, held = holdings.catalogue, holdings.held
     for name in agents.available(catalogue, held) if wanted is None else wanted:
         check_agent(name, catalogue)
-        need = agents.wanted(catalogue, name, tokens=found.tokens, held=held)
+        need = agents.wanted(catalogue, name, tokens=found.tokens, held=held, tls=holdings.tls)
         if need is None:
             missing = f"Agent {name} has no credential in scope {scope}"
             fix = " or ".join(f"terok vault add {scope} {provider}" for provider in catalogue.agents[name].providers)

@@ -37,12 +37,19 @@ def open_store(layout: Layout, *, create: bool = False) -> Store | None:
         raise
 
 
-def settings(plan: WiringPlan, layout: Layout, network: NetworkPlan) -> dict[str, dict[str, object]]:
-    """The settings of every sidecar that the plan activates, by the sidecar's name."""
+def settings(
+    plan: WiringPlan, layout: Layout, network: NetworkPlan, *, runtime_dir: str, tls_hosts: Sequence[str]
+) -> dict[str, dict[str, object]]:
+    """The settings of every sidecar that the plan activates, by the sidecar's name.
+
+    Args:
+        runtime_dir: the container's.
+        tls_hosts: its brokered hosts, each as `host:port`.
+    """
     found: dict[str, dict[str, object]] = {}
     if plan.broker:
         gates.publish(layout)
-        found["vault"] = vault_settings.settings_for(layout)
+        found["vault"] = vault_settings.settings_for(layout, tls_hosts=tls_hosts)
     if plan.ssh:
         found["ssh"] = ssh_settings.settings_for(layout)
     if plan.gate and plan.scope is not None:
@@ -50,7 +57,7 @@ def settings(plan: WiringPlan, layout: Layout, network: NetworkPlan) -> dict[str
     if plan.shield:
         found["audit"] = audit_settings.settings_for()
         if network.mode == AIRLOCK:
-            found["airlock"] = airlock_settings.settings_for()
+            found["airlock"] = airlock_settings.settings_for(runtime_dir, tls_hosts)
     return found
 
 

@@ -5,7 +5,11 @@ Placeholders in every value are `${NAME}`; a value whose placeholder is unknown 
 - `token`: the phantom token of the chosen provider; `token_PROVIDER` (`-` written `_`): that of another one;
 - `token_tail`: its last 20 characters;
 - `basic`: base64 of `USER:TOKEN` for HTTP Basic, with the user of the provider's route;
-- `vault` (http://127.0.0.1:9419), `vault_host` (127.0.0.1:9419), `vault_socket` (/run/terok/vault.sock);
+- `vault` (http://127.0.0.1:9419), `vault_host` (127.0.0.1:9419), `vault_scheme` (http), `vault_socket`
+  (/run/terok/vault.sock): unknown where the vault answers at the provider's own hosts, so that the client keeps its
+  own addresses. In a file only the lines that name them are left out;
+- `base`, `base_host`: the vault's address, or there the provider's own;
+- `helper`: there alone, a credential helper for git that gives the user and the token (gitcredentials(7));
 - `expires_ms`, `expires_iso`: a time years ahead, for clients that look at a token's expiry themselves;
 - `credential_NAME`: a value that the route of the chosen provider has under `variables` (`credential_host`, ...).
 """
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,21 +26,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...supervisor.ground.layout import IN_CONTAINER, VAULT_PORT
 from ..store import tokens as shapes
 from ..store.credential import KIND
+from . import catalog
 from .model import AgentFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from ..store.records import Entry
     from .model import Agent, Catalog, Claims, Needs, Provider
 
-NAMES = ("token", "token_tail", "basic", "vault", "vault_host", "vault_socket", "expires_ms", "expires_iso")
+ADDRESSES = ("vault", "vault_host", "vault_scheme", "vault_socket")
+"""Placeholders that lead to the vault by an address."""
+NAMES = ("token", "token_tail", "basic", "base", "base_host", "helper", "expires_ms", "expires_iso", *ADDRESSES)
 """Placeholders without a parameter."""
 
 VAULT_URL = f"http://127.0.0.1:{VAULT_PORT}"
 
 _PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
 _VARIABLE = re.compile(r"\{([a-z_]+)\}")
+_ADDRESSED = re.compile(rf"(?m)^.*\$\{{(?:{'|'.join(ADDRESSES)})\}}.*\n?")
+_COMMA = re.compile(r",(\s*[}\]])")
 _YEARS = 10 * 365 * 86400
 
 
@@ -105,6 +115,7 @@ def wanted(
     *,
     tokens: Mapping[str, str],
     held: Mapping[str, Mapping[str, object]],
+    tls: Container[str] = (),
     vault: str = VAULT_URL,
     now: float | None = None,
 ) -> Wanted | None:
@@ -114,6 +125,7 @@ def wanted(
         catalogue: the compiled roster.
         tokens: provider -> phantom token of this container.
         held: provider -> meta of the scope's credentials (`credentials`).
+        tls: the providers at whose own hosts the vault answers this container.
         vault: where the container reaches the vault.
         now: Unix seconds; default: the clock's.
 
@@ -135,6 +147,7 @@ def wanted(
             tokens,
             vault,
             time.time() if now is None else now,
+            tls=provider in tls,
         )
         _add(found, agent.needs, values)
         for variant in agent.variants:
@@ -154,7 +167,7 @@ def _add(found: Wanted, part: Needs, values: Mapping[str, str]) -> None:
     found.env.update(_fill_all(part.env, values))
     found.git.extend(_fill_all(part.git, values).items())
     for file in part.files:
-        content = fill(file.content, values)
+        content = fill(file.content if "vault" in values else without_addresses(file), values)
         if content is not None and all(file.path != other.path for other in found.files):
             found.files.append(AgentFile(file.path, content, file.mode))
 
@@ -185,6 +198,18 @@ def fill(template: str, values: Mapping[str, str]) -> str | None:
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
 
 
+def without_addresses(file: AgentFile) -> str:
+    """The file's template without the lines that name the vault's address."""
+    text = _ADDRESSED.sub("", file.content)
+    return _COMMA.sub(r"\1", text) if file.path.endswith(".json") else text
+
+
+def git_helper(user: str, token: str) -> str:
+    """A credential helper of git that knows one user and password (gitcredentials(7), Custom Helpers)."""
+    words = shlex.join(("printf", "%s\\n", f"username={user}", f"password={token}"))
+    return f'!f() {{ test "$1" != get || {words}; }}; f'
+
+
 def unknown_placeholders(template: str, providers: Iterable[str]) -> list[str]:
     """Placeholders that no container could ever fill."""
     known = {*NAMES, *(f"token_{_word(name)}" for name in providers)}
@@ -208,22 +233,44 @@ def _values(
     tokens: Mapping[str, str],
     vault: str,
     now: float,
+    *,
+    tls: bool,
 ) -> dict[str, str]:
     basic = route.auth.get("basic")
     user = meta.get("user") or (basic.user if basic else None) or "token"
     variables = {**route.variables, **meta.get("variables", {})}
+    base = own_base(route, meta) if tls else vault
+    if tls:
+        ways = {"helper": git_helper(user, tokens[provider])}
+    else:
+        scheme, _, host = vault.partition("://")
+        socket = f"{IN_CONTAINER}/vault.sock"
+        ways = {"vault": vault, "vault_host": host, "vault_scheme": scheme, "vault_socket": socket}
     return {
+        **ways,
+        "base": base,
+        "base_host": base.partition("://")[2],
         **{f"token_{_word(name)}": token for name, token in tokens.items()},
         **{f"credential_{name}": value for name, value in variables.items() if value},
         "token": tokens[provider],
         "token_tail": tokens[provider][-20:],
         "basic": base64.b64encode(f"{user}:{tokens[provider]}".encode()).decode(),
-        "vault": vault,
-        "vault_host": vault.partition("://")[2],
-        "vault_socket": f"{IN_CONTAINER}/vault.sock",
         "expires_ms": str(int(now + _YEARS) * 1000),
         "expires_iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + _YEARS)),
     }
+
+
+def own_base(provider: Provider, meta: Mapping[str, Any]) -> str:
+    """The address of a provider's API as its clients write it: of the upstream that serves the rest, without a slash.
+
+    Args:
+        provider: of the catalogue.
+        meta: the credential's, whose variables and upstream count.
+    """
+    kind = kind_of(meta)
+    upstreams = [each for each in catalog.effective(provider, meta).upstreams if not each.auth or kind in each.auth]
+    general = [each for each in upstreams if each.prefix == "/" and each.host is None] or upstreams
+    return general[0].url.rstrip("/")
 
 
 def _word(name: str) -> str:

@@ -20,12 +20,20 @@ if TYPE_CHECKING:
 
     from ..schema import Mount
     from .container import Container
+    from .trust import Trust
 
 _TIMEOUT = 5.0
 _O_PATH = getattr(os, "O_PATH", 0o10000000)
 
 
-def begin(container: Container, mounts: Sequence[Mount], *, running: bool = False, shared: bool = False) -> within.Call:
+def begin(
+    container: Container,
+    mounts: Sequence[Mount],
+    *,
+    running: bool = False,
+    shared: bool = False,
+    trust: Trust | None = None,
+) -> within.Call:
     """Start the child that binds each mount's source onto its target in the container.
 
     At createRuntime the old root is still visible in the container's mount namespace, so the sources need no
@@ -35,13 +43,18 @@ def begin(container: Container, mounts: Sequence[Mount], *, running: bool = Fals
     Args:
         running: the container runs already.
         shared: the sources belong to another container, which keeps their owner.
+        trust: the certificates that the container trusts are mounted too.
 
     Returns:
         The child, whose `finish` raises TerokError with the target and the kernel's reason; the container must not
         start then.
     """
 
+    if trust is not None:
+        from . import trust as certificates  # most containers need none
     if running:
+        if trust is not None:
+            certificates.restore(trust)
         return _begin_again(container, mounts)
 
     def body() -> tuple[bytes, list[int]]:
@@ -56,6 +69,9 @@ def begin(container: Container, mounts: Sequence[Mount], *, running: bool = Fals
                     f"Could not mount {mount.source} at {mount.target} in the container: {error}"
                 ) from error
             mark(f"mounts: {mount.target}")
+        if trust is not None:
+            certificates.install(root, trust, container)
+            mark("mounts: certificates")
         return b"", []
 
     return within.begin(process.Namespaces(mount=container.mount), body, timeout=_TIMEOUT)

@@ -40,6 +40,12 @@ ANNOTATIONS = (
 SOCKETS = {"vault": "vault.sock", "ssh": "ssh-agent.sock", "gate": "gate.sock"}
 """Each service's socket in the runtime directory."""
 
+CA_FILE = "ca.pem"
+"""In the runtime directory: the image's bundle of certificates, and the container's own authority."""
+AUTHORITY_FILE = "authority.pem"
+"""There too: the container's own authority alone."""
+JAVA_TRUST_FILE = "java.jks"
+
 VAULT_PORT = 9419
 GATE_PORT = 9418
 DNS_PORT = 53
@@ -157,6 +163,8 @@ class Bundle:
     confirm = _Below("root", "confirm")
     tokens = _Below("root", "tokens.json")
     tls_spare = _Below("root", "tls-spare.pem")
+    authority = _Below("root", "authority.pem")
+    java_trust = _Below("root", "java.jks")
     home = _Below("root", "home")
 
     def home_file(self, path: str) -> str:
