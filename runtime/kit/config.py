@@ -91,11 +91,11 @@ class VaultConfig:
     enabled: bool = key(True, "bool", "Whether containers of a scope get the vault.")
     start: str = key("demand", "demand|eager", "demand: started by the first connection; eager: with the container.")
     idle_seconds: int = key(300, "seconds", "How long it stays without a connection; 0: for ever.")
-    tls: str = key(
-        "on",
-        "on|off",
-        "on: HTTPS at the providers' own hosts works, with a certificate authority for each container. off: clients "
-        "need the vault's address (docs/tls.md).",
+    tls: bool = key(
+        True,
+        "bool",
+        "Whether HTTPS at the providers' own hosts works in the airlock, with a certificate authority for each "
+        "container; off: clients need the vault's address (docs/tls.md).",
     )
     tls_except: tuple[str, ...] = key(
         (), "words", "Where TLS is off all the same: HOST for all scopes, SCOPE/ for a scope, SCOPE/HOST for one host."

@@ -42,6 +42,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         request.agents or cfg.agents.default,
         cfg=cfg,
         bundle=bundle,
+        names_lead_here=plan.shield and network.mode == podman.AIRLOCK,
         allow_missing=request.allow_missing or request.agents is None,
     )
     env = {**service_env(plan, gate_token=who.tokens.get(tokens.GATE)), **who.env}
@@ -59,7 +60,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         resources,
         dnsmasq_works=works,
         udp_ports=request.udp_ports,
-        allow=request.allow,
+        allow=(*request.allow, *who.tls_hosts),
         published=[port.port for port in ports],
     )
     mounts = _home_files(who, bundle, read_only=request.restricted)

@@ -17,8 +17,9 @@ from ...sidecars.store.store import Store
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ..kit.config import Config
-from . import services, tls, tokens
+from . import services, tokens
 from .plan import WiringPlan
+from .tls import wiring as tls
 
 
 @dataclass
@@ -42,7 +43,13 @@ class Identity:
 
 
 def make(
-    plan: WiringPlan, wanted: tuple[str, ...] | None, *, cfg: Config, bundle: Bundle, allow_missing: bool = True
+    plan: WiringPlan,
+    wanted: tuple[str, ...] | None,
+    *,
+    cfg: Config,
+    bundle: Bundle,
+    names_lead_here: bool = False,
+    allow_missing: bool = True,
 ) -> Identity:
     """Mint (or find again) the container's tokens and point its agents at the vault.
 
@@ -51,6 +58,7 @@ def make(
         wanted: names of agents; None: those whose credential the scope has.
         cfg: where the store and the roster are.
         bundle: where tokens are kept.
+        names_lead_here: the container's network brings connections to brokered hosts to the vault.
         allow_missing: leave an agent without a credential out, with a note, instead of refusing.
 
     Raises:
@@ -70,7 +78,7 @@ def make(
             found.notes.append(warning)
         held = _held(store, plan, catalogue, found)
         _mint(store, plan, catalogue, held, bundle, found)
-        terminated = tls.decide(cfg.vault, plan.scope, catalogue, held)
+        terminated = tls.decide(cfg.vault, plan.scope, catalogue, held) if names_lead_here else tls.Brokered()
         if terminated.hosts and tls.ensure_authority(store, bundle, terminated.hosts, found.notes):
             found.tls_hosts = terminated.hosts
             found.env.update(tls.environment())

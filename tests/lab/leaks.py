@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from terok_host.supervisor.ground.layout import handover_socket
+
 from .house import House, in_lab
 
 
@@ -98,7 +100,9 @@ def take(house: House, *, bundles: bool = True) -> Traces:
                 if root.startswith(("net:[", "mnt:[")):
                     namespaces.add(root)
     unlocked = Path(house.layout.unlocked_key).parent  # the operator's, not a container's
-    files = {str(path) for path in Path(house.layout.runtime).rglob("*") if unlocked not in (path, path.parent)}
+    shared = Path(handover_socket(house.layout.runtime_dir("x"))).parent  # all containers' sockets are in it
+    runtime = (path for path in Path(house.layout.runtime).rglob("*") if path != shared)
+    files = {str(path) for path in runtime if unlocked not in (path, path.parent)}
     if bundles:  # the lock beside them stays
         files |= {str(path) for path in Path(house.layout.containers).rglob("*") if path.name != ".lock"}
     return Traces(

@@ -13,7 +13,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Iterator
 
-from ...supervisor.container.trust import host_bundle
+from ....supervisor.container.trust import host_bundle
 
 _PEM = re.compile(rb"-----BEGIN (?:TRUSTED )?CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END")
 _MAGIC, _VERSION, _TRUSTED = 0xFEEDFEED, 2, 2

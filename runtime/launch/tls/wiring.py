@@ -6,15 +6,16 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ...sidecars.roster import brokered, catalog
-from ...sidecars.roster.model import Catalog
-from ...sidecars.store.records import LockedError
-from ...sidecars.store.store import AUTHORITY, Store
-from ...supervisor.ground import layout as places
-from ...supervisor.ground.layout import Bundle
-from ..kit import files
-from ..kit.config import VaultConfig
-from . import truststore
+from ....sidecars.roster import brokered, catalog
+from ....sidecars.roster.model import Catalog
+from ....sidecars.store.records import LockedError
+from ....sidecars.store.store import AUTHORITY, Store
+from ....supervisor.ground import layout as places
+from ....supervisor.ground.errors import TerokError
+from ....supervisor.ground.layout import Bundle
+from ...kit import files
+from ...kit.config import VaultConfig
+from . import java
 
 LOCKED = (
     "The vault is locked, so this container gets no certificate authority: its clients reach their providers at "
@@ -41,7 +42,7 @@ def decide(cfg: VaultConfig, scope: str, catalogue: Catalog, held: Mapping[str, 
         cfg: `tls` and `tls_except`.
         held: provider -> meta of the scope's credentials that the roster knows.
     """
-    if cfg.tls != "on" or f"{scope}/" in cfg.tls_except:
+    if not cfg.tls or f"{scope}/" in cfg.tls_except:
         return Brokered()
     without = {
         entry.rpartition("/")[2] for entry in cfg.tls_except if "/" not in entry or entry.startswith(f"{scope}/")
@@ -53,8 +54,6 @@ def decide(cfg: VaultConfig, scope: str, catalogue: Catalog, held: Mapping[str, 
 
 def _covers(hosts: Sequence[str], catalogue: Catalog, name: str, meta: dict[str, object]) -> bool:
     """Whether every upstream of a provider is among the hosts."""
-    from ...supervisor.ground.errors import TerokError
-
     provider = catalogue.provider(name)
     assert provider is not None  # `held` has what the roster knows
     try:
@@ -88,7 +87,7 @@ def ensure_authority(store: Store, bundle: Bundle, hosts: Sequence[str], notes: 
     try:
         authority = store.authority(bundle.name)
         if authority is None or sorted(authority.hosts) != names:
-            from ...sidecars.vault.tls.authority import make_authority
+            from ....sidecars.vault.tls.authority import make_authority
 
             authority = make_authority(bundle.name, names)
             store.put_authority(bundle.name, authority)
@@ -100,7 +99,9 @@ def ensure_authority(store: Store, bundle: Bundle, hosts: Sequence[str], notes: 
         return False
     if _content(bundle.authority) != authority.root:
         files.write(bundle.authority, authority.root, mode=0o644)
-        files.write(bundle.java_trust, truststore.of_host(authority.root), mode=0o644)
+        files.write(bundle.java_trust, java.of_host(authority.root), mode=0o644)
+    if _content(bundle.tls_spare) != authority.spare:
+        files.write(bundle.tls_spare, authority.spare)
     return True
 
 
@@ -121,7 +122,7 @@ def _content(path: str) -> bytes:
 def drop(store: Store, bundle: Bundle) -> None:
     """Take back what `ensure_authority` gave, when TLS is off now."""
     store.drop_authority(bundle.name)
-    for path in (bundle.authority, bundle.java_trust):
+    for path in (bundle.authority, bundle.java_trust, bundle.tls_spare):
         try:
             os.unlink(path)
         except FileNotFoundError:
