@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ...supervisor.ground.errors import TerokError
 from . import catalog
@@ -52,6 +51,8 @@ def of_provider(provider: Provider, kind: str) -> set[tuple[str, int]]:
         provider: what `catalog.effective` returned.
         kind: the credential's kind.
     """
+    from urllib.parse import urlsplit  # a launch without credentials has no use for it
+
     found: set[tuple[str, int]] = set()
     for upstream in provider.upstreams:
         parts = urlsplit(upstream.url)

@@ -24,6 +24,10 @@ RECORDS = {
     "mixed.test": ["10.77.0.9", "192.88.99.10", "169.254.169.254", "127.0.0.1"],
     "private.test": ["10.77.0.9", "192.168.77.1"],
     "none.test": [],
+    **dict.fromkeys(
+        ("api.anthropic.com", "api.openai.com", "api.github.com", "github.com", "uploads.github.com"),
+        ["198.51.100.80"],
+    ),
 }
 """What the stand-in DNS server knows."""
 

@@ -29,7 +29,7 @@ AGENT = """\
 #!/bin/sh
 # stands in for the vendor's program: asks its provider once, writes into the project, remembers, waits for a word
 echo "arguments: $*"
-code=$(curl -sS -m 20 -o /dev/null -w '%{http_code}' -H "x-api-key: $ANTHROPIC_API_KEY" "$ANTHROPIC_BASE_URL/v1/models")
+code=$(curl -sS -m 20 -o /dev/null -w '%{http_code}' -H "x-api-key: $ANTHROPIC_API_KEY" "https://upstream.test/v1/models")
 echo "provider: $code"
 id -u >agent-was-here
 echo again >>"$HOME/history"

@@ -15,7 +15,6 @@ from ....supervisor.ground.errors import TerokError
 from ....supervisor.ground.layout import Bundle
 from ...kit import files
 from ...kit.config import VaultConfig
-from . import java
 
 LOCKED = (
     "The vault is locked, so this container gets no certificate authority: its clients reach their providers at "
@@ -98,6 +97,8 @@ def ensure_authority(store: Store, bundle: Bundle, hosts: Sequence[str], notes: 
         notes.append(LOCKED)
         return False
     if _content(bundle.authority) != authority.root:
+        from . import java
+
         files.write(bundle.authority, authority.root, mode=0o644)
         files.write(bundle.java_trust, java.of_host(authority.root), mode=0o644)
     if _content(bundle.tls_spare) != authority.spare:
