@@ -161,7 +161,7 @@ def look_for_secrets(house: House, demo: Demo, inside: Inside, secrets: list[byt
     environment = inside.run("env | grep -E 'TEROK|ANTHROPIC|SSH_' | sort").stdout
     demo.check(
         "its environment names the vault and the signer",
-        "ANTHROPIC_BASE_URL=" in environment and "SSH_AUTH_SOCK=" in environment,
+        "TEROK_URL_ANTHROPIC=" in environment and "SSH_AUTH_SOCK=" in environment,
     )
     archive = house.base / "container.tar"
     with archive.open("wb") as file:
@@ -207,11 +207,12 @@ def readable(path: Path) -> bool:
 
 
 def use_the_vault(demo: Demo, inside: Inside, provider: Upstream) -> None:
-    """The provider's API through both ways to the vault."""
+    """The provider's API at its own address, and through both other ways to the vault."""
     demo.part("the vault swaps the phantom token for the real credential")
     ask = '-H "x-api-key: $ANTHROPIC_API_KEY" -H "content-type: application/json" -d \'{"hello": "world"}\''
     for way, address in (
-        ("http://127.0.0.1:9419", '"$ANTHROPIC_BASE_URL/v1/messages"'),
+        ("https://upstream.test, with no configuration", "https://upstream.test/v1/messages"),
+        ("http://127.0.0.1:9419", '"$TEROK_URL_ANTHROPIC/v1/messages"'),
         ("/run/terok/vault.sock", "--unix-socket /run/terok/vault.sock http://vault/v1/messages"),
     ):
         seen = len(provider.seen)
@@ -223,7 +224,7 @@ def use_the_vault(demo: Demo, inside: Inside, provider: Upstream) -> None:
         demo.check(f"{way}: the provider saw the real credential", headers.get("x-api-key") == scope.SECRET)
         phantom = inside.run("echo $ANTHROPIC_API_KEY", show=False).stdout.strip()
         demo.check(f"{way}: and not the phantom token", bool(phantom) and phantom not in str(headers))
-    done = inside.run("curl -sS -w '\\n%{http_code}\\n' -H 'x-api-key: guessed' $ANTHROPIC_BASE_URL/v1/models")
+    done = inside.run("curl -sS -w '\\n%{http_code}\\n' -H 'x-api-key: guessed' $TEROK_URL_ANTHROPIC/v1/models")
     demo.check(
         "a token that was never minted is refused, with the reason",
         done.stdout.strip().endswith("401") and "reason" in done.stdout,

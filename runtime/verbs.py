@@ -69,6 +69,7 @@ SEE = (
     Verb("status", "care.status:run", "show containers, their supervisors and sidecars"),
     Verb("logs", "care.logs:run", "show what a container did and what was refused"),
     Verb("metrics", "care.metrics:run", "print metrics for Prometheus, or serve them at a Unix socket"),
+    Verb("explain", "vault.explain:run_explain", "say what would happen to a request of a container"),
 )
 ALLOW = (
     Verb(
@@ -119,6 +120,7 @@ SECRETS = (
     Verb("vault export", "vault.transfer:run_export", "write a copy of the vault, encrypted with a passphrase"),
     Verb("vault routes", "vault.routes:run_routes", "compile the roster into routes.json"),
     Verb("vault check", "vault.check:run_check", "make one request upstream with a credential"),
+    Verb("vault authority", "vault.authority:run_authority", "show the certificate that a container trusts"),
     Verb("vault clean", "vault.clean:run_clean", "find credentials that leaked into mounted directories"),
     Verb("vault audit", "vault.audit:run_audit", "show the requests to the vault, and verify its log"),
     Verb("vault usage", "vault.audit:run_usage", "show requests, bytes and tokens by scope and container"),

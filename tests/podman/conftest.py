@@ -25,7 +25,14 @@ RECORDS = {
     "private.test": ["10.77.0.9", "192.168.77.1"],
     "none.test": [],
     **dict.fromkeys(
-        ("api.anthropic.com", "api.openai.com", "api.github.com", "github.com", "uploads.github.com"),
+        (
+            "api.anthropic.com",
+            "api.openai.com",
+            "api.github.com",
+            "github.com",
+            "uploads.github.com",
+            "generativelanguage.googleapis.com",
+        ),
         ["198.51.100.80"],
     ),
 }

@@ -81,7 +81,7 @@ def test_a_container_gets_tokens_and_no_secret(house: House, name: str) -> None:
     assert found["TEROK_VAULT_LOOPBACK_PORT"] == str(LOOPBACK_VAULT_PORT)
     assert found["TEROK_GATE_SOCKET"] == "/run/terok/gate.sock"
     assert found["SSH_AUTH_SOCK"] == "/run/terok/ssh-agent.sock"
-    assert found["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:9419"
+    assert found["TEROK_URL_ANTHROPIC"] == "http://127.0.0.1:9419"
     given = tokens(house, name)
     assert found["ANTHROPIC_API_KEY"] == given["anthropic"]
     assert found["ANTHROPIC_API_KEY"].startswith("sk-ant-api03-")

@@ -71,9 +71,8 @@ def test_the_readmes_commands_work_and_print_what_it_shows(newcomer: House, reso
 
 def agents_request(house: House, provider: Upstream) -> None:
     """What an agent in the container does, with nothing but the environment that it was given."""
-    ask = (
-        'curl -sS -m 20 -o /dev/null -w "%{http_code}" -H "x-api-key: $ANTHROPIC_API_KEY" $ANTHROPIC_BASE_URL/v1/models'
-    )
+    key = '-H "x-api-key: $ANTHROPIC_API_KEY"'
+    ask = f'curl -sS -m 20 -o /dev/null -w "%{{http_code}}" {key} $TEROK_URL_ANTHROPIC/v1/models'
     assert house.podman("exec", "box", "sh", "-c", ask).stdout == "200"
     assert provider.seen[-1].header("x-api-key") == scope.SECRET
     assert scope.SECRET not in house.podman("exec", "box", "env").stdout

@@ -33,9 +33,9 @@ def vendor(house: House, resolver: Resolver) -> Iterator[Upstream]:
         yield provider
 
 
-def start(house: House, name: str, *words: str, airlock: bool = True) -> None:
-    network = ["--network", "airlock"] if airlock else []
-    house.terok("run", name, "--scope", scope.SCOPE, *network, "--", "--detach", *words, house.image, "sleep", "1000")
+def start(house: House, name: str, network: str = "airlock") -> None:
+    words = ("--scope", scope.SCOPE, "--network", network)
+    house.terok("run", name, *words, "--", "--detach", house.image, "sleep", "1000")
 
 
 def inside(house: House, name: str, script: str, *words: str) -> str:
@@ -101,7 +101,7 @@ def test_the_images_own_bundle_is_kept_and_every_place_has_ours(house: House, na
 
 
 def test_off_by_configuration_and_outside_of_the_airlock(house: House, name: str, vendor: Upstream) -> None:
-    start(house, name, airlock=False)
+    start(house, name, "none")
     assert "ANTHROPIC_BASE_URL=http://127.0.0.1:9419" in inside(house, name, "env")
     house.podman("rm", "--force", "--time", "0", name)
     for entry in ("[upstream.test]", f"[{scope.SCOPE}/]", f"[{scope.SCOPE}/upstream.test]"):

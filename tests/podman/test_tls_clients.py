@@ -116,10 +116,10 @@ def vendor(house: House, resolver: Resolver) -> Iterator[Upstream]:
     for provider, secret in (("github", GITHUB), ("openai", OPENAI)):
         words = ["vault", "add", SCOPE, provider, "--allow-private", "--ca-bundle", authority.file, "--replace"]
         house.terok(*words, stdin=secret + "\n")
-    with Upstream(authority.context, resolver.records["api.anthropic.com"][0], 443) as provider:
-        provider.handlers = {"/": vendor_of}
-        provider.handlers |= dict.fromkeys(("/v1/models", "/user", "/me/private/info/refs"), vendor_of)
-        yield provider
+    with Upstream(authority.context, resolver.records["api.anthropic.com"][0], 443) as vendors:
+        vendors.handlers = {"/": vendor_of}
+        vendors.handlers |= dict.fromkeys(("/v1/models", "/user", "/me/private/info/refs"), vendor_of)
+        yield vendors
 
 
 @pytest.fixture(scope="module")

@@ -46,15 +46,15 @@ def inside(house: House, name: str, script: str) -> str:
 
 def test_streams_and_refusals_in_a_container(house: House, container: str, world: Upstream) -> None:
     asked = '{"stream": true}'
-    stream = inside(house, container, f"{CURL} -N -d '{asked}' $ANTHROPIC_BASE_URL/v1/messages")
+    stream = inside(house, container, f"{CURL} -N -d '{asked}' $TEROK_URL_ANTHROPIC/v1/messages")
     assert stream.count("event: content_block_delta") == len(services.WORDS)
     assert world.seen[-1].header("x-api-key") == scope.SECRET
     over_unix = inside(house, container, f"{CURL} --unix-socket $TEROK_VAULT_SOCKET http://localhost/v1/a%2Fb")
     assert json.loads(over_unix)["path"] == "/v1/a%2Fb"
-    leak = json.loads(inside(house, container, f"{CURL} $ANTHROPIC_BASE_URL/leak/base641"))
+    leak = json.loads(inside(house, container, f"{CURL} $TEROK_URL_ANTHROPIC/leak/base641"))
     assert leak["reason"] == "echo"
-    assert inside(house, container, f"curl -sS {CODE} $ANTHROPIC_BASE_URL/v1/models") == "401"
-    refused = json.loads(inside(house, container, f"{CURL} $ANTHROPIC_BASE_URL/v1/organizations/x"))
+    assert inside(house, container, f"curl -sS {CODE} $TEROK_URL_ANTHROPIC/v1/models") == "401"
+    refused = json.loads(inside(house, container, f"{CURL} $TEROK_URL_ANTHROPIC/v1/organizations/x"))
     assert refused["reason"] == "rule:no-administration"
     lines = [json.loads(line) for line in Path(house.bundle(container).audit).read_text().splitlines()]
     mine = [line for line in lines if line.get("source") == "vault"]
@@ -68,7 +68,7 @@ def test_a_token_works_at_its_own_container_only(house: House, container: str, n
     other = name + "-other"
     house.terok("run", other, "--scope", scope.SCOPE, "--", "--detach", house.image, "sleep", "1000")
     try:
-        ask = f'curl -sS {CODE} -H "x-api-key: {token}" $ANTHROPIC_BASE_URL/small'
+        ask = f'curl -sS {CODE} -H "x-api-key: {token}" $TEROK_URL_ANTHROPIC/small'
         assert inside(house, other, ask) == "401"
         assert inside(house, container, ask) == "200"
     finally:
@@ -79,7 +79,7 @@ def test_a_token_works_at_its_own_container_only(house: House, container: str, n
 def test_no_secret_and_no_privilege_where_the_container_could_find_them(
     house: House, container: str, world: Upstream
 ) -> None:
-    assert inside(house, container, f"{CURL} {CODE} $ANTHROPIC_BASE_URL/small") == "200"
+    assert inside(house, container, f"{CURL} {CODE} $TEROK_URL_ANTHROPIC/small") == "200"
     found = inside(house, container, f"env; grep -rl '{scope.SECRET}' /run /etc /root 2>/dev/null")
     assert scope.SECRET not in found and "/run/terok" not in found.splitlines()
     state = record.read(house.bundle(container).record)

@@ -33,7 +33,7 @@ code() {{ curl -s -m 20 -o /dev/null -w '%{{http_code}} %{{exitcode}}' "$@"; }}
 echo "allowed $(code http://{scope.ALLOWED}/)"
 echo "denied $(code -m 5 http://{scope.DENIED}/)"
 echo "address $(code -m 5 http://192.88.99.66/)"
-echo "vault $(code -H "x-api-key: $ANTHROPIC_API_KEY" $ANTHROPIC_BASE_URL/v1/models)"
+echo "vault $(code -H "x-api-key: $ANTHROPIC_API_KEY" $TEROK_URL_ANTHROPIC/v1/models)"
 echo "signer $(ssh-add -l)"
 echo "gate $(git ls-remote http://x:$TEROK_GATE_TOKEN@127.0.0.1:9418/{REPOSITORY}.git refs/heads/main 2>&1)"
 """

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("network")
 
 LIVE = ("sleep", "1000")
 WIRING = ("--scope", scope.SCOPE, "--profiles", scope.PROFILE)
-ASK = 'curl -sS -m 20 -o /dev/null -w "%{http_code}" -H "x-api-key: $ANTHROPIC_API_KEY" $ANTHROPIC_BASE_URL/v1/models'
+ASK = 'curl -sS -m 20 -o /dev/null -w "%{http_code}" -H "x-api-key: $ANTHROPIC_API_KEY" $TEROK_URL_ANTHROPIC/v1/models'
 
 REFUSED_WITHIN = 0.5
 """Seconds; a retransmission alone would take 1."""

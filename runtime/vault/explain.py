@@ -1,0 +1,213 @@
+"""`terok explain`: what would happen to a request. It asks the code that decides in the relay and in the vault."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ...sidecars.airlock.policy import Policy, decode
+from ...sidecars.gate import config as gate_config
+from ...sidecars.kit.codec import parse_request
+from ...sidecars.kit.refusal import Refusal, Refused
+from ...sidecars.roster import brokered
+from ...sidecars.shield import airlock
+from ...sidecars.shield import bundle as shield_bundle
+from ...sidecars.store.store import Store
+from ...sidecars.vault.canonical import canonical, methods
+from ...sidecars.vault.decide import Plan
+from ...sidecars.vault.keeper import Keeper
+from ...sidecars.vault.tls.asked import decide_at
+from ...sidecars.vault.tls.site import Site
+from ...supervisor import schema
+from ...supervisor.ground.errors import Exit, TerokError
+from ..kit import files
+from ..kit.verb import CONTAINER, argument, verb
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ...supervisor.schema import Wiring
+    from ..kit.env import Env
+
+HIDDEN = "none"
+
+
+@dataclasses.dataclass
+class Explained:
+    """What would happen.
+
+    allowed: the request would arrive at its target.
+    target: host and port. mode: the shield's. by: the entry of the policy that decides, or why it is refused.
+    way: `terminated` (the vault serves it), `spliced` (the relay passes bytes), `refused`.
+    provider, credential: whose credential would be used, and how: `phantom`, `ambient`, `none`, `own`.
+    rule: the provider's rule that decides.
+    why, fix: of a refusal.
+    gate: the scope's gate serves git for this URL.
+    """
+
+    url: str
+    method: str
+    target: str
+    mode: str = ""
+    way: str = "refused"
+    allowed: bool = False
+    by: str = ""
+    provider: str | None = None
+    credential: str | None = None
+    rule: str | None = None
+    why: str = ""
+    fix: str = ""
+    gate: bool = False
+
+
+@verb(
+    CONTAINER,
+    argument("url", metavar="URL", help="https:// or http://"),
+    argument("--method", metavar="METHOD", default="GET", help="the request's method (default: GET)"),
+    examples=("terok explain box https://api.github.com/user", "terok explain box https://example.com --json"),
+    exits=((Exit.REFUSED, "the request would be refused"),),
+)
+def run_explain(args: argparse.Namespace, env: Env) -> int:
+    """Say what would happen to a request of a container, without sending it.
+
+    The request carries the container's phantom token where it has one for the host.
+    """
+    bundle = env.layout.bundle(args.name)
+    try:
+        wiring = schema.load(bundle.sidecar)
+    except schema.SidecarError as error:
+        raise TerokError(error.what, fix=error.fix, code=Exit.NOT_FOUND) from error
+    found = explain(env, wiring, args.url, args.method.upper())
+    env.out.emit(dataclasses.asdict(found), text(found))
+    return Exit.OK if found.allowed else Exit.REFUSED
+
+
+def explain(env: Env, wiring: Wiring, url: str, method: str) -> Explained:
+    """What would happen to a request; raises TerokError for a URL that is none, or a container without a shield."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = (parts.hostname or "").lower().rstrip(".").encode("idna").decode()
+    except (ValueError, UnicodeError):
+        host, port = "", 0
+    if parts.scheme not in ("http", "https") or not host:
+        raise TerokError(f"{url[:200]!r} is not an http or https URL.", code=Exit.USAGE)
+    found = Explained(url, method, f"{host}:{port}")
+    found.gate = _at_gate(env, wiring, url)
+    policy = _policy(wiring)
+    found.mode = policy.mode
+    place = (host, port)
+    named = brokered_hosts(wiring)
+    verdict = _judge(policy, host, port)
+    found.by, found.allowed = verdict[1], verdict[0]
+    if not found.allowed:
+        found.why, found.fix = verdict[1], verdict[2]
+    elif place in named and parts.scheme == "https":
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        _ask_vault(env, wiring, found, Site(*place), target)
+    elif place in named:
+        found.allowed, found.why = False, f"{host} is reached over TLS only"
+    else:
+        found.way = "spliced"
+        found.credential = HIDDEN
+    return found
+
+
+def brokered_hosts(wiring: Wiring) -> frozenset[tuple[str, int]]:
+    """The hosts that the container's vault terminates."""
+    vault = next((sidecar for sidecar in wiring.sidecars if sidecar.name == "vault"), None)
+    hosts = vault.settings.get("tls_hosts") if vault is not None else None
+    return frozenset(brokered.parse(str(host)) for host in hosts) if isinstance(hosts, list) else frozenset()
+
+
+def _policy(wiring: Wiring) -> Policy:
+    """As the relay reads it; in the other network modes the rules for names say the same."""
+    if wiring.shield is None:
+        raise TerokError(f"{wiring.container} has no shield: its network is Podman's.", code=Exit.NOT_FOUND)
+    state = shield_bundle.read_state(wiring.bundle)
+    if state.addresses is None:
+        state = dataclasses.replace(state, addresses={})
+    return decode(airlock.policy(state, wiring.container).encode(), brokered_hosts(wiring))
+
+
+def _judge(policy: Policy, host: str, port: int) -> tuple[bool, str, str]:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        verdict = policy.judge_name(host, port, time.time())
+    else:
+        verdict = policy.judge_address(host, port, time.time())
+    return verdict.allowed, verdict.why, verdict.allow
+
+
+def _ask_vault(env: Env, wiring: Wiring, found: Explained, site: Site, target: str) -> None:
+    """Decide as the vault does, with the container's token for the host's provider if there is one."""
+    found.way = "terminated"
+    with Store.open(env.layout.vault_db, read_only=True) as store:
+        keeper = Keeper(store, env.layout.vault_routes, [], wiring.container)
+        keeper.look()
+        here = keeper.at(site.host, site.port)
+        head = f"{found.method} {target} HTTP/1.1\r\nHost: {site.host}:{site.port}\r\n"
+        for grant, _ in here[:1]:
+            if token := _token(wiring, grant.provider):
+                head += f"Authorization: Bearer {token}\r\n"
+        try:
+            request = parse_request(f"{head}\r\n".encode("ascii"))
+        except Refused as refused:
+            decision: Plan | Refusal = refused.refusal
+        except UnicodeError:
+            raise TerokError("The URL has characters that are not escaped.", code=Exit.USAGE) from None
+        else:
+            decision = decide_at(site, request, keeper.places, keeper.lookup, keeper.route, here)
+    if isinstance(decision, Refusal):
+        found.allowed, found.rule = False, decision.rule.removeprefix("rule:")
+        found.provider, found.why, found.fix = decision.provider or None, decision.why, decision.allow
+        return
+    found.provider, found.credential = decision.grant.provider, decision.credential
+    path = canonical(request.target.partition(b"?")[0]) or b"/"
+    behind = decision.target.behind(path) or path
+    rule = decision.route.rule(methods(request.method, [], body=False), behind)
+    found.rule = rule.name if rule is not None else None
+
+
+def _token(wiring: Wiring, provider: str) -> str:
+    kept = files.read_json(wiring.bundle.tokens)
+    tokens = kept.get("tokens") if isinstance(kept, dict) else None
+    token = tokens.get(provider) if isinstance(tokens, dict) else None
+    return token if isinstance(token, str) else ""
+
+
+def _at_gate(env: Env, wiring: Wiring, url: str) -> bool:
+    """Whether git in the container takes this URL to the scope's gate."""
+    if wiring.scope is None or all(sidecar.name != "gate" for sidecar in wiring.sidecars):
+        return False
+    try:
+        upstream = gate_config.load(env.layout.gate_home(wiring.scope)).url
+    except TerokError:
+        return False
+    plain = upstream.removesuffix("/").removesuffix(".git")
+    return url == plain or url.startswith((f"{plain}/", f"{plain}.git"))
+
+
+def text(found: Explained) -> str:
+    """For people."""
+    verdict = "would arrive" if found.allowed else "would be refused"
+    lines = [f"{found.method} {found.url} {verdict}."]
+    if found.why:
+        lines.append(f"  why:        {found.why}")
+    if found.fix:
+        lines.append(f"  fix:        {found.fix}")
+    lines.append(f"  target:     {found.target}, mode {found.mode}, {found.by}")
+    ways = {"terminated": "the vault terminates TLS", "spliced": "the relay passes it on, unread", "refused": "refused"}
+    lines.append(f"  way:        {ways[found.way]}")
+    if found.provider:
+        lines.append(f"  provider:   {found.provider}, credential: {found.credential or HIDDEN}")
+    if found.rule:
+        lines.append(f"  rule:       {found.rule}")
+    if found.gate:
+        lines.append("  gate:       git takes this URL to the gate of the scope")
+    return "\n".join(lines)
