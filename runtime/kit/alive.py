@@ -7,8 +7,9 @@ import os
 from ...supervisor import record
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
-from ...supervisor.ground.layout import Bundle
+from ...supervisor.ground.layout import Bundle, Layout
 from ...supervisor.record import Record
+from . import files
 
 END_SECONDS = 3.0
 """How long a supervisor may take to end after its container has ended or it was told to."""
@@ -24,6 +25,21 @@ def container_alive(bundle: Bundle) -> bool:
     """Whether the container's init, as the record names it, is still a running process."""
     known = record.read(bundle.record)
     return known is not None and known.alive()
+
+
+def running_in_scope(layout: Layout, scope: str) -> list[str]:
+    """The names of the containers that run with the credentials of a scope."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(layout.containers) if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+    running = []
+    for name in names:
+        bundle = layout.bundle(name)
+        meta = files.read_json(bundle.meta)
+        if isinstance(meta, dict) and meta.get("scope") == scope and container_alive(bundle):
+            running.append(name)
+    return running
 
 
 def missing_sockets(known: Record) -> list[str]:

@@ -15,7 +15,7 @@ from ...sidecars.store import credential
 from ...sidecars.store.credential import KIND, Credential
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
-from ..kit import opening, secret_input
+from ..kit import alive, opening, secret_input
 from ..kit.table import table
 from ..kit.verb import Argument, argument, scope_option, switch, verb
 from .locks import allowances, attention, day
@@ -130,7 +130,11 @@ def add(args: argparse.Namespace, env: Env) -> int:
     with opening.unlocked(env, create=True) as store:
         put(store, args.scope, args.provider, secret, meta, replace=args.replace)
     env.note(f"To see whether the provider accepts it: terok vault check {args.scope} {args.provider}")
-    env.note("Running containers can use it at the vault's own address; for TLS to its hosts, prepare them again.")
+    if running := alive.running_in_scope(env.layout, args.scope):
+        listed = ", ".join(running[:5]) + (" ..." if len(running) > 5 else "")
+        env.note(
+            f"{listed}: usable at http://127.0.0.1:9419 now, and at the provider's own hosts after another prepare."
+        )
     return _said(env, args.scope, args.provider, "Stored")
 
 

@@ -240,7 +240,7 @@ def test_agents_files_lie_in_the_users_home(house: House, name: str) -> None:
         flags = ("--rm", "--user", user, "--env", "HOME=/home/agent")
         out = run(house, name, script + "; echo mine >>~/.claude.json", "--scope", SCOPE, flags=flags).splitlines()
         assert out[:4] == [user, f"{user} 755", f"{user} 600", f"{user} 600"]
-        assert "  http_unix_socket: /run/terok/vault.sock" in out or "http_unix_socket: /run/terok/vault.sock" in out
+        assert "git_protocol: https" in out and not [line for line in out if "vault.sock" in line]
 
 
 def test_a_file_of_the_users_own_is_not_shadowed(house: House, name: str, tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_an_orchestrator_uses_the_python_api(house: House, name: str) -> None:
     flags, plan = json.loads(first)
     assert flags[:2] == ["--name", name]
     assert plan == {"scope": SCOPE, "shield": True, "gate": False, "broker": True, "ssh": True}
-    assert rest.split() == ["ssh-agent.sock", "vault.sock"]
+    assert rest.split() == ["authority.pem", "ca.pem", "java.jks", "ssh-agent.sock", "vault.sock"]
     without = api(house, name, "")
     assert json.loads(without.stdout)[1]["broker"] is False
     assert "the vault" in without.stderr

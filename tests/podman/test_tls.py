@@ -124,3 +124,33 @@ def test_the_authority_is_kept_while_the_hosts_are_the_same(house: House, name: 
     named = x509.load_pem_x509_certificate(root).extensions.get_extension_for_class(x509.NameConstraints).value
     assert [each.value for each in named.permitted_subtrees or () if isinstance(each, x509.DNSName)] == [HOST]
     assert json.loads(Path(house.bundle(name).sidecar).read_text())["trust"] is True
+
+
+def test_explained_and_shown(house: House, name: str, vendor: Upstream) -> None:
+    start(house, name)
+
+    def explain(*words: str, code: int = 0) -> dict[str, object]:
+        done = house.terok("explain", name, *words, "--json", check=False)
+        assert done.returncode == code, done.stderr
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+
+    fine = explain(URL)
+    assert (fine["way"], fine["provider"], fine["credential"]) == ("terminated", "anthropic", "phantom")
+    denied = explain(f"https://{HOST}/v1/organizations/x", code=4)
+    assert (denied["way"], denied["rule"]) == ("terminated", "no-administration")
+    assert explain(f"http://{HOST}/", code=4)["allowed"] is False
+    unknown = explain("https://unknown.test/x", code=4)
+    assert "shield allow" in str(unknown["fix"]) and unknown["way"] == "refused"
+    assert house.terok("explain", name, "ftp://x", check=False).returncode == 2
+    # what it says is what happens
+    ask = 'curl -sS -m 20 -H "x-api-key: $ANTHROPIC_API_KEY"'
+    assert '"rule:no-administration"' in inside(house, name, f"{ask} https://{HOST}/v1/organizations/x")
+    shown = house.terok("vault", "authority", name, "--text").stdout
+    assert f"hosts:   {HOST}\n" in shown
+    assert house.terok("vault", "authority", name).stdout.strip() in inside(house, name, "cat /run/terok/ca.pem")
+    house.terok("vault", "add", "other", "anthropic", stdin=scope.SECRET + "\n")
+    added = house.terok("vault", "add", scope.SCOPE, "mistral", stdin="mistral-key-0123456789abcdefghij\n")
+    assert f"{name}: usable at http://127.0.0.1:9419 now" in added.stderr
+    house.terok("vault", "remove", scope.SCOPE, "mistral")
+    house.terok("vault", "remove", "other", "anthropic")
