@@ -148,7 +148,7 @@ def _ask_vault(env: Env, wiring: Wiring, found: Explained, site: Site, target: s
     """Decide as the vault does, with the container's token for the host's provider if there is one."""
     found.way = "terminated"
     with Store.open(env.layout.vault_db, read_only=True) as store:
-        keeper = Keeper(store, env.layout.vault_routes, [], wiring.container)
+        keeper = Keeper(store, env.layout.vault_routes, env.layout.vault_gates, [], wiring.container)
         keeper.look()
         here = keeper.at(site.host, site.port)
         head = f"{found.method} {target} HTTP/1.1\r\nHost: {site.host}:{site.port}\r\n"
