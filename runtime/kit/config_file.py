@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml
 
+from ...sidecars.kit import strict_yaml
 from ...supervisor.ground.errors import Exit, TerokError
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml where PyYAML was built with it: ten times faster, same language."""
-
-SIZE_MAX = 1 << 20
-"""Characters; a configuration is a page, and YAML parsers are not made for hostile megabytes."""
 
 
 def _bool(value: object) -> bool:
@@ -23,16 +18,17 @@ def _bool(value: object) -> bool:
     return value
 
 
-def _whole(value: Any) -> int:
+def _whole(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError("a whole number, 0 or more")
     return value
 
 
-def _count(value: Any) -> int:
-    if _whole(value) == 0:
+def _count(value: object) -> int:
+    number = _whole(value)
+    if number == 0:
         raise ValueError("a whole number, 1 or more")
-    return int(value)
+    return number
 
 
 def _word(value: object) -> str:
@@ -134,14 +130,10 @@ def parse_flat(text: str, path: str, checks: Mapping[str, Callable[[object], obj
 
 
 def _compose(text: str, path: str) -> yaml.Node | None:
-    if len(text) > SIZE_MAX:
-        raise TerokError(f"{path} is too large for a configuration file.", code=Exit.USAGE)
     try:
-        return yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = f"is not YAML: {getattr(error, 'problem', None) or error}."
-        _refuse(path, mark, what)
+        return strict_yaml.compose(text)
+    except strict_yaml.YamlError as error:
+        _refuse_yaml(path, error)
 
 
 def _pairs(node: yaml.Node | None, path: str, prefix: str, allowed: list[str]) -> list[tuple[str, yaml.Node]]:
@@ -149,15 +141,15 @@ def _pairs(node: yaml.Node | None, path: str, prefix: str, allowed: list[str]) -
         return []
     if not isinstance(node, yaml.MappingNode):
         _refuse(path, node.start_mark, f"{prefix.rstrip('.') or 'the file'} must be a mapping of keys to values.")
-    found: dict[str, yaml.Node] = {}
-    for name_node, value in node.value:
-        name = name_node.value if isinstance(name_node, yaml.ScalarNode) else "?"
-        if name not in allowed:
-            _refuse(path, name_node.start_mark, f"unknown key {prefix}{name}.", nearest(name, allowed, prefix))
-        if name in found:
-            _refuse(path, name_node.start_mark, f"{prefix}{name} is given twice.")
-        found[name] = value
-    return list(found.items())
+    pairs = []
+    try:
+        for name, key, value in strict_yaml.members(node):
+            if name not in allowed:
+                _refuse(path, key.start_mark, f"unknown key {prefix}{name}.", nearest(name, allowed, prefix))
+            pairs.append((name, value))
+    except strict_yaml.YamlError as error:
+        _refuse_yaml(path, error)
+    return pairs
 
 
 def _plain(node: yaml.Node) -> object:
@@ -179,6 +171,9 @@ def nearest(name: str, allowed: list[str], prefix: str = "") -> str:
     return f"write {prefix}{close[0]}" if close else f"the keys here are {', '.join(allowed)}"
 
 
-def _refuse(path: str, mark: Any, what: str, fix: str = "") -> NoReturn:
-    where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark is not None else path
-    raise TerokError(f"{where}: {what}", fix=fix, code=Exit.USAGE)
+def _refuse(path: str, mark: yaml.Mark, what: str, fix: str = "") -> NoReturn:
+    raise TerokError(f"{path}:{mark.line + 1}:{mark.column + 1}: {what}", fix=fix, code=Exit.USAGE)
+
+
+def _refuse_yaml(path: str, error: strict_yaml.YamlError) -> NoReturn:
+    raise TerokError(f"{path}:{error.line}:{error.column}: {error.problem}.", code=Exit.USAGE) from error

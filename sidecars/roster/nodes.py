@@ -1,7 +1,6 @@
-"""Reading YAML strictly: every refusal names the file, the line and the key.
+"""The values of a roster file: every refusal names the file, the line and the key.
 
-A `Node` wraps a node of PyYAML's composed tree, which knows its place in the file; plain `yaml.safe_load` would lose it
-and would also take the last of two equal keys.
+A `Node` wraps a node of the tree that `kit/strict_yaml.py` makes, which knows its place in the file.
 """
 
 from __future__ import annotations
@@ -12,21 +11,13 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit import strict_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import NoReturn, TypeVar
 
     T = TypeVar("T")
-
-SIZE_MAX = 256 << 10
-"""Bytes of a roster file. The bundled ones have up to 4 KiB."""
-
-DEPTH_MAX = 20
-"""Levels of nesting; the bundled files have up to ten."""
-
-# libyaml's loader composes the same tree several times faster; a Python without it has the other one
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class RosterError(TerokError):
@@ -44,23 +35,13 @@ def read(path: str) -> Node:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(SIZE_MAX + 1)
+            text = file.read(strict_yaml.SIZE_MAX + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RosterError(f"{path}:1: the file could not be read: {error}") from error
-    if len(text) > SIZE_MAX:
-        raise RosterError(f"{path}:1: the file has more than {SIZE_MAX >> 10} KiB")
     try:
-        # an alias could stand inside of what it names, or multiply itself; no roster needs one
-        for event in yaml.parse(text, Loader=_LOADER):
-            if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise RosterError(f"{path}:{line}: aliases (*name) are not taken here")
-        tree = yaml.compose(text, Loader=_LOADER)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise RosterError(f"{path}:{mark.line + 1 if mark else 1}: this is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RosterError(f"{path}:1: this is not YAML: {error}") from error
+        tree = strict_yaml.compose(text)
+    except strict_yaml.YamlError as error:
+        raise RosterError(f"{path}:{error.line}: {error.problem}") from error
     if tree is None:
         raise RosterError(f"{path}:1: the file is empty")
     return Node(tree, path, "")
@@ -73,16 +54,10 @@ class Node:
         node: PyYAML's node.
         file: its file, for messages.
         key: the dotted path of keys that leads to it; empty for the document.
-        depth: how many levels are above it.
-
-    Raises:
-        RosterError: it is more than `DEPTH_MAX` levels deep.
     """
 
-    def __init__(self, node: yaml.Node, file: str, key: str, depth: int = 0) -> None:
-        self.node, self.file, self.key, self.depth = node, file, key, depth
-        if depth > DEPTH_MAX:
-            self.fail("this is nested too deep")
+    def __init__(self, node: yaml.Node, file: str, key: str) -> None:
+        self.node, self.file, self.key = node, file, key
 
     def __repr__(self) -> str:
         return f"Node({self.place})"
@@ -101,16 +76,13 @@ class Node:
         """The members of a mapping whose keys are free names."""
         if not isinstance(self.node, yaml.MappingNode):
             self.fail("a mapping (key: value) is wanted here")
-        found: dict[str, Node] = {}
-        for key, value in self.node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else None
-            child = Node(value, self.file, f"{self.key}.{name}" if self.key else str(name), self.depth + 1)
-            if name is None:
-                Node(key, self.file, self.key).fail("a key must be a word")
-            if name in found:
-                Node(key, self.file, child.key).fail("the key stands here a second time")
-            found[name] = child
-        return found
+        try:
+            return {
+                name: Node(value, self.file, f"{self.key}.{name}" if self.key else name)
+                for name, _, value in strict_yaml.members(self.node)
+            }
+        except strict_yaml.YamlError as error:
+            raise RosterError(f"{self.file}:{error.line}: {error.problem}") from error
 
     def fields(self, known: Collection[str], required: Collection[str] = ()) -> dict[str, Node]:
         """The members of a mapping whose keys are fixed.
@@ -132,9 +104,7 @@ class Node:
         """The members of a sequence."""
         if not isinstance(self.node, yaml.SequenceNode):
             self.fail("a list is wanted here")
-        return [
-            Node(each, self.file, f"{self.key}[{index}]", self.depth + 1) for index, each in enumerate(self.node.value)
-        ]
+        return [Node(each, self.file, f"{self.key}[{index}]") for index, each in enumerate(self.node.value)]
 
     def text(self, pattern: str | None = None, what: str = "") -> str:
         """A scalar as it was written (`2fa` and `1.10` stay text).

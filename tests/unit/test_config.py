@@ -72,7 +72,11 @@ def test_paths_move_the_layout(load: Callable[[str], config.Config]) -> None:
         ("shield: {enabled: 1}", 1, 19, "true or false", ""),
         ("shield: {profiles: dev}", 1, 20, "list of words", ""),
         ("shield: {profiles: !!python/name:os.system }", 1, 20, "plain YAML", ""),
-        ("services: {mode: tcp", 2, 1, "is not YAML", ""),
+        ("services: {mode: tcp", 2, 1, "not YAML", ""),
+        ("vault: &a {idle_seconds: 1}\nshield: *a", 2, 9, "aliases", ""),
+        ("shield:\n  profiles: " + "[" * 25, 2, 31, "levels of nesting", ""),
+        ("? [a]\n: 1", 1, 3, "a key must be a word", ""),
+        ("#" * 300_000, 1, 1, "more than 256 KiB", ""),
     ],
 )
 def test_a_mistake_is_named_with_its_place(

@@ -247,12 +247,12 @@ def test_extends_takes_over_and_overrides(layout: Layout) -> None:
 AGENT = "agents:\n  one:\n    title: One\n    providers: [openai]\n"
 
 WRONG = [
-    ("providers: ]", 1, "this is not YAML"),
+    ("providers: ]", 1, "not YAML"),
     ("", 1, "empty"),
     ("provider: {}\n", 1, "provider: there is no such key"),
     ("providers:\n  Bad: {}\n", 2, "a name has letters"),
     ("providers:\n  gate: {}\n", 2, "a name has letters"),
-    (MINE + "  mine: {}\n", 8, "second time"),
+    (MINE + "  mine: {}\n", 8, "given twice"),
     (MINE.replace("https://api.example.com", "http://api.example.com"), 3, "in the clear"),
     (MINE.replace("https://api.example.com", "https://user:pw@api.example.com"), 5, "without user"),
     (MINE.replace("https://api.example.com", "ftp://api.example.com"), 5, "a URL is wanted"),
