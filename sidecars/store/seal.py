@@ -9,7 +9,7 @@ The identity is encoded with each field's length before it, so no two identities
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +36,7 @@ class Sealer:
             raise SealBroken(f"a key has {KEY_SIZE} bytes, not {len(key)}")
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        self._aead: Any = AESGCM(key)
+        self._aead = AESGCM(key)
 
     def __repr__(self) -> str:
         return "Sealer(...)"
@@ -69,8 +69,3 @@ def encode(identity: Iterable[str | int]) -> bytes:
         data = field.encode() if isinstance(field, str) else field.to_bytes(8, "big")
         parts.append((b"s" if isinstance(field, str) else b"i") + len(data).to_bytes(4, "big") + data)
     return b"".join(parts)
-
-
-def warm() -> None:
-    """Import everything that opening a sealed value needs; call it before a confinement takes the library away."""
-    Sealer(bytes(KEY_SIZE)).open((), Sealer(bytes(KEY_SIZE)).seal((), b""))
