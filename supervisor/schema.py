@@ -17,6 +17,7 @@ from .ground.quick import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from dataclasses import dataclass
     from typing import Any
 else:
@@ -180,7 +181,7 @@ def load(path: str) -> Wiring:
     return wiring
 
 
-def _check_trust(path: str, info: os.stat_result, what: str, is_kind: Any) -> None:
+def _check_trust(path: str, info: os.stat_result, what: str, is_kind: Callable[[int], bool]) -> None:
     if not is_kind(info.st_mode):
         raise SidecarError(f"The {what} {path} is not a regular one.")
     # inside Podman's user namespace the operator's own files belong to uid 0, everybody else's to 65534
@@ -215,10 +216,11 @@ def _no_more(data: dict[str, object], where: str) -> None:
 
 
 def _objects(data: dict[str, object], where: str, key: str) -> list[dict[str, object]]:
-    values: list[Any] = _field(data, where, key, list)
-    if not all(isinstance(value, dict) for value in values):
+    values: list[object] = _field(data, where, key, list)
+    objects = [dict(value) for value in values if isinstance(value, dict)]
+    if len(objects) != len(values):
         raise SidecarError(f"In the sidecar JSON, {where}{key} is not a list of objects.")
-    return [dict(value) for value in values]
+    return objects
 
 
 def parse(document: object) -> Wiring:

@@ -62,7 +62,7 @@ def scope(
 def settings(name: str, config: GateConfig) -> str:
     """A gate's configuration."""
     fields = [(key, str(value)) for key, value in config.to_dict().items() if key not in ("schema", "policy", "limits")]
-    limits = [(f"limits.{key}", str(value)) for key, value in config.to_dict()["limits"].items()]
+    limits = [(f"limits.{key}", str(value)) for key, value in config.changed_limits().items()]
     return f"{name}\n{table([(f'  {key}', value) for key, value in [*fields, *limits]], header=False)}"
 
 

@@ -15,7 +15,10 @@ import types
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+
+    from ..host.podman import NetworkPlan
+    from ..kit.config import Config
+    from .request import Request
 
 
 def main() -> int:
@@ -72,7 +75,7 @@ def compose(state: bytes, data: str, runtime: str, config: str) -> str:
     return str(prepared.bundle.sidecar)
 
 
-def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
+def request_of(container: str, annotations: Mapping[str, str], cfg: Config) -> Request:
     """The launch that annotations ask for.
 
     Raises:
@@ -108,8 +111,8 @@ def request_of(container: str, annotations: Mapping[str, str], cfg: Any) -> Any:
 
 
 def network_of(
-    state: Mapping[str, object], annotations: Mapping[str, str], config: Mapping[str, object], cfg: Any
-) -> Any:
+    state: Mapping[str, object], annotations: Mapping[str, str], config: Mapping[str, object], cfg: Config
+) -> NetworkPlan:
     """The network that Podman gave the container, or the airlock, which closes that one.
 
     Raises:

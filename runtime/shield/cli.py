@@ -11,8 +11,9 @@ from ..kit.verb import CONTAINER, argument, comma_separated, one_of, switch, ver
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from typing import Any
 
+    from ...sidecars.shield.live import Running
+    from ...sidecars.shield.targets import Target
     from ...supervisor.ground.layout import Bundle
     from ..kit.env import Env
 
@@ -26,14 +27,14 @@ TARGETS = argument("targets", nargs="+", metavar="TARGET", help=DESTINATION)
 FOR = argument("--for", dest="duration", metavar="TIME", required=True, help="30s, 5m or 2h")
 
 
-def _open(args: argparse.Namespace, env: Env) -> tuple[Bundle, Any]:
+def _open(args: argparse.Namespace, env: Env) -> tuple[Bundle, Running | None]:
     from ...sidecars.shield.live import Running
 
     bundle = env.layout.bundle(args.name)
     return bundle, Running.find(bundle)
 
 
-def _targets(args: argparse.Namespace) -> list[Any]:
+def _targets(args: argparse.Namespace) -> list[Target]:
     from ...sidecars.shield.targets import parse
 
     return [parse(each) for each in args.targets]

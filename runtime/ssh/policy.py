@@ -7,12 +7,13 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.verb import Argument, argument, one_of, scope_option, switch, verb
 
 if TYPE_CHECKING:
+    from ...sidecars.ssh.policy import Policy
     from ..kit.env import Env
     from .hosts import HostKey
     from .shelf import Key, Shelf
@@ -211,7 +212,7 @@ def policy(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _show(rules: Any) -> str:
+def _show(rules: Policy) -> str:
     from ...sidecars.ssh.keys import fingerprint
 
     rate = f"{rules.rate} a minute" if rules.rate else "any number"

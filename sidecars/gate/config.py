@@ -12,6 +12,7 @@ from .policy import Policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from ...supervisor.ground.layout import GateHome, Layout
@@ -85,11 +86,14 @@ class GateConfig(NamedTuple):
         """Hexadecimal digits of an object's name."""
         return 64 if self.object_format == "sha256" else 40
 
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in the file."""
+    def changed_limits(self) -> dict[str, int]:
+        """The limits that differ from the defaults."""
         default = Limits()._asdict()
-        changed = {name: value for name, value in self.limits._asdict().items() if value != default[name]}
-        return {"schema": 1, **self._asdict(), "policy": self.policy.to_dict(), "limits": changed}
+        return {name: value for name, value in self.limits._asdict().items() if value != default[name]}
+
+    def to_dict(self) -> dict[str, object]:
+        """The content of gate.json."""
+        return {"schema": 1, **self._asdict(), "policy": self.policy.to_dict(), "limits": self.changed_limits()}
 
     def replace(self, **changes: Any) -> GateConfig:
         """The same with some fields changed."""
@@ -170,7 +174,7 @@ class Settings(NamedTuple):
     key_files: tuple[str, ...]
 
 
-def read_settings(document: dict[str, Any]) -> Settings:
+def read_settings(document: Mapping[str, object]) -> Settings:
     """Check a settings object.
 
     Raises:
