@@ -25,6 +25,7 @@ from terok_host.sidecars.vault.gated.gates import UNKNOWN, Gate
 from terok_host.sidecars.vault.routes import Route
 from terok_host.sidecars.vault.tokens import Grant, Places
 from tests.lab.waiting import until
+from tests.standins.tls import Broker
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault
 
@@ -309,6 +310,22 @@ def test_a_gate_counts_at_once_and_its_end_and_its_permission_too(vault: Vault, 
     Path(vault.layout.vault_gates).write_text('{"version": 1, "gates": []')
     assert vault.get(push, token, "POST", b"x").status == 403
     assert sum(request.path == push for request in upstream.seen) == 3
+
+
+def test_a_gate_counts_at_the_forges_own_host_too(vault: Vault, upstream: Upstream) -> None:
+    """With a token, with an ambient credential, and with one of the client's own."""
+    token = vault.add("p", ambient=True, foreign="allow")
+    gate(vault)
+    place = f"localhost:{upstream.port}"
+    broker = Broker(vault, [place])
+    document = json.dumps({"query": "mutation { deleteRef }"}).encode()
+    for credential in (f"Bearer {token}", "", "Bearer own"):
+        fields = {"Authorization": credential, "Content_Type": "application/json"}
+        for path, body in (("/me/project.git/git-receive-pack", b"x"), ("/graphql", document)):
+            reply = broker.get(place, path, "POST", body, **fields)
+            assert (reply.status, reply.headers["X-Terok-Reason"]) == (403, "gate")
+        assert broker.get(place, "/graphql", "POST", b'{"query": "{ a }"}', **fields).status == 200
+    assert [request.path for request in upstream.seen] == ["/graphql"] * 3
 
 
 def test_git_is_told_in_words_that_it_prints(vault: Vault) -> None:
