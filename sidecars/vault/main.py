@@ -29,37 +29,33 @@ from .books.watch import Books
 from .keeper import Keeper
 from .renew import Renewer
 from .service import Service
+from .settings import Settings, read_settings
 from .tls.site import Sites
 
 DNS_PORT = 53
-GATES = "gates.json"
-"""Beside the routes: containers of an older version do not name it."""
 GC_THRESHOLDS = (20_000, 20, 50)
 
 
 def main(context: Context) -> int:
     """Serve the container's vault; returns the process's exit code."""
-    settings = context.settings
-    key_files = [str(path) for path in settings["key_files"]]
-    routes = str(settings["routes"])
     try:
-        limits.change(settings.get("limits", {}))
-        prepare(key_files)
-        helper = start_helper(context)
+        settings = read_settings(context.settings)
+        limits.change(settings.limits)
+        prepare(settings.key_files)
+        helper = start_helper(context.container, settings)
         reactor = Reactor()
-        store = Store.open(str(settings["store"]), read_only=True)
-        gates = str(settings.get("gates", os.path.join(os.path.dirname(routes), GATES)))
-        keeper = Keeper(store, routes, gates, key_files, context.container)
-        books = open_books(reactor, context)
+        store = Store.open(settings.store, read_only=True)
+        keeper = Keeper(store, settings.routes, settings.gates, list(settings.key_files), context.container)
+        books = open_books(reactor, context, settings)
     except (TerokError, OSError, sqlite3.Error) as error:
         return apologise(context, error)
     keeper.look(reactor.now)
-    ways, sites = ways_of(context), Sites(settings.get("tls_hosts", ()))
+    ways, sites = ways_of(context), Sites(settings.tls_hosts)
     renewer = Renewer(reactor, keeper, helper)
     service = Service(reactor, keeper, books, renewer, Dialer(reactor), ways.plain, context.idle_seconds, sites)
     if sites:
         open_door(service, sites, ways, context.bundle.tls_spare)
-    confine_vault(keeper, routes, key_files)
+    confine_vault(keeper, settings)
     # what lives now lives to the end: the collector need not look at it again, nor often at what requests leave
     gc.collect()
     gc.freeze()
@@ -109,31 +105,28 @@ def open_door(service: Service, sites: Sites, ways: Ways, spare: str) -> None:
     service.open_door(Door(service.reactor, service, sites, leaves, links=ways.links, direct=ways.direct))
 
 
-def start_helper(context: Context) -> Helper | None:
+def start_helper(container: str, settings: Settings) -> Helper | None:
     """The process that refreshes logins, when this container may use one; forked while nothing is open yet."""
-    settings = context.settings
-    with Store.open(str(settings["store"]), read_only=True) as store:
-        scopes = {token.scope for token in store.tokens(context.container)}
+    with Store.open(settings.store, read_only=True) as store:
+        scopes = {token.scope for token in store.tokens(container)}
         if not any(needed(store, scope) for scope in scopes):
             return None
     return Helper.start(
-        store=str(settings["store"]),
-        routes=str(settings["routes"]),
-        key_files=[str(path) for path in settings["key_files"]],
-        directory=str(settings["refresh"]),
+        store=settings.store,
+        routes=settings.routes,
+        key_files=list(settings.key_files),
+        directory=settings.refresh,
     )
 
 
-def open_books(reactor: Reactor, context: Context) -> Books:
+def open_books(reactor: Reactor, context: Context, settings: Settings) -> Books:
     """The books, with their files open: no file is opened by its path once the process is confined."""
-    settings = context.settings
-    counts = Counts(Ledger(str(settings["usage"])), context.container)
-    journal = Journal(str(settings["audit"]))
-    required = bool(settings.get("audit_required", True))
-    return Books(reactor, context.container, context.audit, journal, counts, required=required)
+    counts = Counts(Ledger(settings.usage), context.container)
+    journal = Journal(settings.audit)
+    return Books(reactor, context.container, context.audit, journal, counts, required=settings.audit_required)
 
 
-def confine_vault(keeper: Keeper, routes: str, key_files: list[str]) -> int:
+def confine_vault(keeper: Keeper, settings: Settings) -> int:
     """Give up everything but the vault's own files, the resolver's, the authorities' and the ports of the routes.
 
     Nothing can be written or executed, and no file opened but these; what was opened before stays open. Returns the
@@ -141,7 +134,12 @@ def confine_vault(keeper: Keeper, routes: str, key_files: list[str]) -> int:
     """
     warm()
     return confine(
-        read=[*RESOLVER_FILES, os.path.dirname(routes), *map(os.path.dirname, key_files), *trust_paths(keeper)],
+        read=[
+            *RESOLVER_FILES,
+            os.path.dirname(settings.routes),
+            *map(os.path.dirname, settings.key_files),
+            *trust_paths(keeper),
+        ],
         connect_ports=[DNS_PORT, *keeper.reach().ports],
     )
 

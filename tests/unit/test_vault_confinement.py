@@ -13,6 +13,7 @@ from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
 from terok_host.sidecars.vault import main as vault_main
 from terok_host.sidecars.vault.keeper import Keeper
+from terok_host.sidecars.vault.settings import read_settings, settings_for
 from terok_host.supervisor.ground import kernel, process
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault
@@ -44,7 +45,8 @@ def confined(make_vault: Make, tmp_path: Path) -> Iterator[Callable[[Callable[[]
             store = Store.open(vault.layout.vault_db, read_only=True)
             keeper = Keeper(store, vault.layout.vault_routes, vault.layout.vault_gates, files, "box")
             keeper.look()
-            assert vault_main.confine_vault(keeper, vault.layout.vault_routes, files) == kernel.landlock_abi()
+            settings = read_settings(settings_for(vault.layout))
+            assert vault_main.confine_vault(keeper, settings) == kernel.landlock_abi()
             try:
                 work()
                 os.write(write, b"done")
