@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
 from tests.lab.waiting import until
 from tests.standins.dns import Resolver
@@ -201,3 +202,21 @@ def test_a_question_from_the_learning_modes_stays_here_too(
         asked = resolver.log()
         house.podman("exec", name, "sh", "-c", QUESTIONS.replace("curl", ": curl"))
         assert resolver.log() == asked, mode
+
+
+def test_the_network_that_nothing_names(house: House, name: str) -> None:
+    """The airlock, which without the hook is no network at all; without the shield Podman's own."""
+
+    def network(*words: str) -> str:
+        flags: list[str] = json.loads(house.terok("prepare", name, *words, "--json").stdout)
+        return flags[flags.index("--network") + 1]
+
+    assert network() == network("--network", "airlock") == "none"
+    assert json.loads(Path(house.bundle(name).meta).read_text())["network"] == "airlock"
+    assert network("--no-shield").partition(":")[0] in ("slirp4netns", "pasta")
+    assert network("--network", "auto").partition(":")[0] in ("slirp4netns", "pasta")
+    refused = house.terok("prepare", name, "--no-shield", "--network", "airlock", check=False)
+    assert refused.returncode == Exit.USAGE and "part of the shield" in refused.stderr
+    for words in (("--network", "slirp4netns"), ("--net=bridge",)):
+        refused = house.terok("run", name, "--", *words, house.image, "true", check=False)
+        assert refused.returncode == Exit.REFUSED and "terok's own --network before the '--'" in refused.stderr
