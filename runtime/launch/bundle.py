@@ -42,6 +42,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         request.agents or cfg.agents.default,
         cfg=cfg,
         bundle=bundle,
+        gate_ssh=request.gate_ssh,
         names_lead_here=plan.shield and network.mode == podman.AIRLOCK,
         allow_missing=request.allow_missing or request.agents is None,
     )

@@ -34,6 +34,12 @@ WIRING: tuple[Argument | OneOf, ...] = (
     switch("--no-vault", "without the vault"),
     switch("--no-ssh", "without the SSH signer"),
     one_of(switch("--no-gate", "without the git gate"), switch("--gate", "with the git gate (the default)")),
+    argument(
+        "--gate-ssh",
+        choices=("on", "off"),
+        default="on",
+        help="whether git takes SSH URLs of the gate's repository to the gate, too (default: on)",
+    ),
     switch("--allow-missing", "start although the scope or an agent's credential does not exist yet"),
     switch("--allow-engine-socket", "mount a socket of Podman or Docker: the container can then do all that you can"),
 )
@@ -56,6 +62,7 @@ def _request(args: argparse.Namespace, env: Env, words: Words, *, once: bool) ->
         args.name,
         shield=not args.no_shield and env.config.shield.enabled,
         gate=not args.no_gate,
+        gate_ssh=args.gate_ssh == "on",
         broker=not args.no_vault,
         ssh=not args.no_ssh,
         scope=args.scope,

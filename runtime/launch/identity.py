@@ -49,6 +49,7 @@ def make(
     cfg: Config,
     bundle: Bundle,
     names_lead_here: bool = False,
+    gate_ssh: bool = True,
     allow_missing: bool = True,
 ) -> Identity:
     """Mint (or find again) the container's tokens and point its agents at the vault.
@@ -59,6 +60,7 @@ def make(
         cfg: where the store and the roster are.
         bundle: where tokens are kept.
         names_lead_here: the container's network brings connections to brokered hosts to the vault.
+        gate_ssh: git takes SSH URLs of the gate's repository to the gate.
         allow_missing: leave an agent without a credential out, with a note, instead of refusing.
 
     Raises:
@@ -91,7 +93,7 @@ def make(
         holdings = Holdings(catalogue, held, terminated.providers)
         _point_agents(wanted, holdings, plan.scope, found, pairs, allow_missing=allow_missing)
     if plan.gate:
-        pairs += gate_config.git_config(cfg.layout, plan.scope, found.tokens[tokens.GATE])
+        pairs += gate_config.git_config(cfg.layout, plan.scope, found.tokens[tokens.GATE], ssh=gate_ssh)
     found.env.update(agents.git_env(pairs))
     return found
 

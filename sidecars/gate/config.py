@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ...supervisor.ground import durable
 from ...supervisor.ground.errors import Exit, TerokError
+from .forge.address import spellings
 from .policy import Policy
 
 TYPE_CHECKING = False
@@ -202,7 +203,9 @@ def settings_for(layout: Layout, scope: str) -> dict[str, object]:
     return {"root": layout.gate, "store": layout.vault_db, "key_files": [layout.unlocked_key, layout.vault_key]}
 
 
-def git_config(layout: Layout, scope: str, token: str, base: str = "http://127.0.0.1:9418") -> list[tuple[str, str]]:
+def git_config(
+    layout: Layout, scope: str, token: str, base: str = "http://127.0.0.1:9418", *, ssh: bool = True
+) -> list[tuple[str, str]]:
     """Git configuration with which plain `git` in a container uses the gate: for GIT_CONFIG_COUNT (git-config(1)).
 
     The token goes with every request to the gate, and `git clone` of the upstream's own URL goes to the gate.
@@ -210,6 +213,7 @@ def git_config(layout: Layout, scope: str, token: str, base: str = "http://127.0
     Args:
         token: the container's phantom token for the provider `gate`.
         base: where the container reaches the gate.
+        ssh: `git@forge:me/project` goes to the gate too.
 
     Raises:
         TerokError: gate.json is wrong.
@@ -217,6 +221,6 @@ def git_config(layout: Layout, scope: str, token: str, base: str = "http://127.0
     pairs = [(f"http.{base}/.extraHeader", f"Authorization: Bearer {token}")]
     home = layout.gate_home(scope)
     if os.path.exists(home.config):
-        plain = load(home).url.removesuffix("/").removesuffix(".git")
-        pairs += [(f"url.{base}/{scope}.git.insteadOf", each) for each in (f"{plain}.git", plain)]
+        written = spellings(load(home).url, ssh=ssh)
+        pairs += [(f"url.{base}/{scope}.git.insteadOf", spelling) for spelling in written]
     return pairs

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from terok_host.runtime.gate import hostkeys
 from terok_host.sidecars.gate.forge import remote
-from terok_host.sidecars.gate.forge.address import parse_url
+from terok_host.sidecars.gate.forge.address import parse_url, spellings
+from terok_host.sidecars.roster.agents import git_env
 from terok_host.supervisor.ground.errors import Exit, TerokError
 
 
@@ -75,3 +78,27 @@ def test_upstreams_report_is_understood() -> None:
         "refs/heads/no": "upstream: protected branch (by a rule)",
         "refs/heads/stale": "upstream: stale info",
     }
+
+
+@pytest.mark.parametrize("upstream", ["https://forge.test/me/project.git", "git@forge.test:me/project"])
+@pytest.mark.parametrize("ssh", [True, False])
+def test_git_takes_every_spelling_to_the_gate(upstream: str, ssh: bool) -> None:
+    gate = "http://127.0.0.1:9418/work.git"
+    environ = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+    environ |= git_env([(f"url.{gate}.insteadOf", spelling) for spelling in spellings(upstream, ssh=ssh)])
+
+    def leads_to(url: str) -> str:
+        words = ["git", "ls-remote", "--get-url", url]
+        return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+    assert leads_to("https://forge.test/me/project") == leads_to("https://forge.test/me/project.git") == gate
+    for url in ("git@forge.test:me/project.git", "ssh://git@forge.test/me/project"):
+        own = upstream.startswith("git@") and url.startswith("git@")
+        assert leads_to(url) == (gate if ssh or own else url)
+    assert leads_to("https://forge.test/you/project") == "https://forge.test/you/project"
+    # what begins alike is taken too, unless it is named: docs/gate.md
+    other = "https://forge.test/me/project-docs"
+    assert leads_to(other) == f"{gate}-docs"
+    named = ["git", "-c", f"url.{other}.insteadOf={other}", "ls-remote", "--get-url", other]
+    done = subprocess.run(named, env=environ, capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.strip() == other

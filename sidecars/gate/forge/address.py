@@ -33,6 +33,22 @@ class Address(NamedTuple):
         return f"{self.kind}://{self.host}{f':{self.port}' if self.port else ''}"
 
 
+def spellings(url: str, *, ssh: bool) -> list[str]:
+    """How git's users write a repository's URL: as given, over https, and over SSH, with and without `.git`.
+
+    Args:
+        url: the upstream's.
+        ssh: also what leads to the forge over SSH, when the URL itself does not.
+    """
+    found = parse_url(url)
+    plain = [url.removesuffix("/").removesuffix(".git")]
+    if found.kind in ("https", "ssh") and not found.port and found.repository:
+        plain.append(f"https://{found.host}/{found.repository}")
+        if ssh:
+            plain += [f"git@{found.host}:{found.repository}", f"ssh://git@{found.host}/{found.repository}"]
+    return [spelling for base in dict.fromkeys(plain) for spelling in (f"{base}.git", base)]
+
+
 def parse_url(url: str) -> Address:
     """Check an upstream URL and take it apart.
 
