@@ -16,7 +16,7 @@ from pathlib import Path
 
 from demo.places import DENIED, Places
 from tests.lab import leaks, scope
-from tests.lab.house import House
+from tests.lab.house import House, in_lab
 from tests.standins.upstream import Upstream
 
 NAME, SCOPE, PROFILE = "demo", "demo", "demo"
@@ -117,7 +117,7 @@ def show(house: House, demo: Demo, stack: contextlib.ExitStack) -> None:
     inside = Inside(house, demo)
 
     look_for_secrets(house, demo, inside, secrets)
-    use_the_vault(demo, inside, provider)
+    use_the_vault(demo, inside, places, provider)
     use_the_network(demo, inside, places, allowed, denied)
     sign(house, demo, inside)
 
@@ -206,12 +206,16 @@ def readable(path: Path) -> bool:
     return True
 
 
-def use_the_vault(demo: Demo, inside: Inside, provider: Upstream) -> None:
-    """The provider's API at its own address, and through both other ways to the vault."""
+def use_the_vault(demo: Demo, inside: Inside, places: Places, provider: Upstream) -> None:
+    """The provider's API at its own address, and through both other ways to the vault.
+
+    Without the lab the container is not in the airlock, where alone the provider's own address leads to the vault.
+    """
     demo.part("the vault swaps the phantom token for the real credential")
     ask = '-H "x-api-key: $ANTHROPIC_API_KEY" -H "content-type: application/json" -d \'{"hello": "world"}\''
+    own = places.provider_url
     for way, address in (
-        ("https://upstream.test, with no configuration", "https://upstream.test/v1/messages"),
+        *([(f"{own}, with no configuration", f"{own}/v1/messages")] if in_lab() else []),
         ("http://127.0.0.1:9419", '"$TEROK_URL_ANTHROPIC/v1/messages"'),
         ("/run/terok/vault.sock", "--unix-socket /run/terok/vault.sock http://vault/v1/messages"),
     ):
