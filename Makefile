@@ -11,6 +11,8 @@ LAB := bash tests/lab/lab.sh --
 SUITE := bash tests/lab/suite.sh
 # Measurements to run, for example: make bench BENCH="start signer"
 BENCH ?=
+# Scenarios of make chaos, for example: make chaos CHAOS="storm matrix"
+CHAOS ?=
 # Tests to run, for example: make test TESTS=tests/podman/test_life.py; JOBS=1 runs them one after the other
 TESTS ?= tests
 
@@ -66,12 +68,16 @@ test-debian13: dev ## The built wheel and the tests inside Debian 13 (podman 5, 
 	bash tests/lab/debian13.sh $(TESTS)
 
 bench: dev bytecode ## Measure against the budgets of the design, write results and docs/performance.md: 15 minutes (BENCH=part)
-	@bash tests/lab/packages.sh bench
-	@new=$$(mktemp) && chmod 666 $$new && $(LAB) $(CURDIR)/$(BIN)/python -m bench.run --output $$new $(BENCH) \
+	@bash bench/install.sh
+	@new=$$(mktemp) && chmod 666 $$new && $(LAB) bash -c 'PATH+=:$(CURDIR)/build/bench-bin; exec "$$@"' bench $(CURDIR)/$(BIN)/python -m bench.run --output $$new $(BENCH) \
 	  && $(BIN)/python -m bench.page $$new; code=$$?; rm -f $$new; exit $$code
 
 bench-page: dev ## Draw docs/performance.md again from the committed results
 	@$(BIN)/python -m bench.page
+
+chaos: dev packages bytecode ## Kill, stop, starve and storm real containers, write docs/reliability.md: 10 minutes (CHAOS=scenario)
+	@new=$$(mktemp) && chmod 666 $$new && { $(LAB) $(CURDIR)/$(BIN)/python -m tests.chaos.run --output $$new $(CHAOS); code=$$?; \
+	  $(BIN)/python -m tests.chaos.page $$new; rm -f $$new; exit $$code; }
 
 docs: dev ## Build the documents as a site in build/site; a warning is an error
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.5'
@@ -81,4 +87,4 @@ clean: ## Remove what `make` built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(FLOORS) tests bench demo -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo dev packages bytecode check lint types house test-unit test test-wheel test-debian13 test-selinux bench bench-page docs clean
+.PHONY: help demo dev packages bytecode check lint types house test-unit test test-wheel test-debian13 test-selinux bench bench-page chaos docs clean

@@ -85,6 +85,12 @@ BUDGETS = (
         "nginx is written in C and writes no audit line for a request.",
     ),
     Budget(
+        "HTTPS at a brokered host: requests a second at 32 connections, to mitmproxy",
+        ("TLS: requests a second, 32 kept conn., to mitmproxy",),
+        "tls",
+        "Both write each record through OpenSSL twice, in and out.",
+    ),
+    Budget(
         "signer: signatures a second on a kept connection and on new ones, to ssh-agent",
         (
             "signer: signatures/s, 1 client, kept, to ssh-agent",

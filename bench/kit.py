@@ -101,6 +101,14 @@ def memory(what: str, *pids: int, detail: str = "") -> Figure:
         return Figure(f"{what} (RSS, shared pages whole)", sum(map(_rss, pids)), "MB", None, detail=detail)
 
 
+def held(pid: int) -> float:
+    """Megabytes of a process: its PSS, or its resident size where that may not be read."""
+    try:
+        return pss(pid)
+    except PermissionError:
+        return _rss(pid)
+
+
 def _rss(pid: int) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))

@@ -4,7 +4,7 @@ The client verifies nothing and keeps its connections, or makes a new one for ea
 the event stream, the tests' stand-in). All verify its certificate and keep connections to it. The vault gets its
 connections handed over, as from the airlock's relay, and checks tokens, routes and answers, counts and audits.
 
-mitmproxy is measured where `mitmdump` is on PATH: `pipx install mitmproxy`.
+mitmproxy is measured where `mitmdump` is on PATH: `make bench` installs it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import trustme
 
-from bench.kit import Figure, family, interleaved, pss, spread
+from bench.kit import Figure, family, held, interleaved, memory, spread
 from bench.vault import BODY, PROXIES, ROUNDS, free_port, nginx, stream_gaps, wait_port, wrk
 from tests.lab.house import House
 from tests.standins.tls import Broker
@@ -195,12 +195,12 @@ def _memory(subjects: Subjects) -> Iterator[Figure]:
     for name, port in subjects.ports.items():
         pids = [subjects.vault.pid] if name == "vault" else family(subjects.pids[name])
         with _idle(port, context, IDLE // 10):
-            before = sum(map(pss, pids))
+            before = sum(map(held, pids))
             with _idle(port, context, IDLE):
-                each[name] = (sum(map(pss, pids)) - before) * 1024 / IDLE
+                each[name] = (sum(map(held, pids)) - before) * 1024 / IDLE
     detail = ", ".join(f"{name} {value:.1f} KB" for name, value in each.items())
     yield Figure("TLS: memory of an idle connection", each["vault"], "KB", None, detail=detail)
-    yield Figure("TLS: vault in use, memory (PSS)", pss(subjects.vault.pid), "MB", None)
+    yield memory("TLS: vault in use, memory", subjects.vault.pid)
 
 
 @contextmanager
