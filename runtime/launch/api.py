@@ -32,6 +32,7 @@ def compose(
     scope: str | None,
     profiles: Sequence[str] | None = None,
     publish: Sequence[str] = (),
+    allow_missing: bool = False,
 ) -> tuple[list[str], WiringPlan]:
     """Write the wiring of one container and return podman's flags for it, and what is active.
 
@@ -48,10 +49,13 @@ def compose(
         profiles: shield profiles; None: those of the configuration, and the one named like the scope.
         publish: values of podman's --publish, which terok carries out in the airlock; in the other network modes give
             them to podman instead.
+        allow_missing: prepare although nothing is stored for the scope yet: its services then give errors until
+            something is.
 
     Raises:
         SystemExit: the hooks are not installed; its message names `terok setup`.
-        TerokError: the name, a profile, a port or the configuration is wrong, or the container is running.
+        TerokError: the name, a profile, a port or the configuration is wrong, there is no such scope (NOT_FOUND), or
+            the container is running.
     """
     if publish and cfg.network.mode != podman.AIRLOCK:
         raise TerokError(
@@ -67,7 +71,7 @@ def compose(
         scope=scope,
         profiles=None if profiles is None else tuple(profiles),
         published=parse_ports(publish),
-        allow_missing=True,  # an orchestrator may add credentials to a scope after its containers
+        allow_missing=allow_missing,
     )
     prepared = prepare(request, cfg, os.environ)
     for note in prepared.notes:

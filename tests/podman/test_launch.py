@@ -332,6 +332,9 @@ def test_an_orchestrator_uses_the_python_api(house: House, name: str) -> None:
     assert "the vault" in without.stderr
     meta = json.loads(Path(house.bundle(name).meta).read_text())
     assert WiringPlan.from_dict(meta).broker is False
+    absent = api(house, f"{name}-other", "no-such-scope")
+    assert absent.returncode and "There is no scope no-such-scope" in absent.stderr
+    assert not os.path.exists(house.bundle(f"{name}-other").root)
 
 
 KNOCK = """

@@ -215,6 +215,26 @@ def test_other_names_of_the_program(tmp_path: Path, program: str, words: tuple[s
     assert says in done.stdout
 
 
+@pytest.mark.parametrize("always", [False, True])
+@pytest.mark.parametrize("verb", ["run", "prepare"])
+def test_the_executor_has_no_restricted_container_without_the_shield(tmp_path: Path, verb: str, always: bool) -> None:
+    executor = PROGRAM.with_name("terok-executor")
+    if always:
+        assert terok("config", "set", "restricted.always", "true", home=tmp_path).returncode == Exit.OK
+    words = [verb, "box", "--no-shield", *([] if always else ["--restricted"]), "--", "image"]
+    refused = terok(*words, home=tmp_path, program=executor)
+    assert refused.returncode == Exit.REFUSED and "no per-run opt-out" in refused.stderr
+    # the same by another name goes on to what this home lacks
+    assert "terok setup" in terok(*words, home=tmp_path).stderr
+
+
+@pytest.mark.parametrize("program", ["terok-executor", "terok"])
+def test_with_and_without_the_gate_at_once_is_refused(tmp_path: Path, program: str) -> None:
+    for words in (("--gate", "--no-gate"), ("--no-gate", "--gate")):
+        done = terok("run", "box", *words, "--", "image", home=tmp_path, program=PROGRAM.with_name(program))
+        assert done.returncode == Exit.USAGE and "not allowed with" in done.stderr
+
+
 def test_a_reader_that_leaves_causes_no_traceback(tmp_path: Path) -> None:
     command = f"{PROGRAM} config show --defaults | head -1"
     done = subprocess.run(

@@ -49,7 +49,7 @@ def test_constants_are_what_orchestrators_rely_on() -> None:
         (launch.allocate_per_container_resources, "cfg container"),
         (launch.run_state_dir, "cfg container"),
         (launch.bridges_resource_dir, ""),
-        (launch.compose, "container *cfg *shield *gate *broker *scope *profiles *publish"),
+        (launch.compose, "container *cfg *shield *gate *broker *scope *profiles *publish *allow_missing"),
         (launch.exec_podman, "sandbox_args podman_args"),
         (launch.reject_managed_flags, "podman_args"),
         (launch.cleanup, "container *cfg"),
