@@ -5,6 +5,7 @@ The text names no path and no reason of the host's: it is written into the conta
 
 from __future__ import annotations
 
+from .ground import paste
 from .ground.quick import dumps
 
 AGENT_FAILURE = b"\x00\x00\x00\x01\x05"
@@ -20,7 +21,7 @@ def answer(service: str, container: str, why: str) -> bytes:
     """
     sentence = (
         f"The {service} of this container cannot start ({why}) and is tried again later. "
-        f"On the host: terok status {container}"
+        f"On the host: terok status {paste.quoted(container)}"
     )
     if service == "ssh":
         return AGENT_FAILURE

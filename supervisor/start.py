@@ -183,9 +183,11 @@ def _take_lock(wiring: Wiring, container: Container) -> int | None:
             )
 
     def give_up(*_: object) -> None:
+        from .ground import paste
+
         raise TerokError(
             f"The previous supervisor of {wiring.container} still holds {wiring.bundle.lock}.",
-            fix=f"terok cleanup {wiring.container}",
+            fix=paste.command("terok", "cleanup", wiring.container),
         )
 
     signal.signal(signal.SIGALRM, give_up)

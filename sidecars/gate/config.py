@@ -6,7 +6,7 @@ import json
 import os
 from typing import NamedTuple
 
-from ...supervisor.ground import durable
+from ...supervisor.ground import durable, paste
 from ...supervisor.ground.errors import Exit, TerokError
 from .forge.address import spellings
 from .policy import Policy
@@ -112,7 +112,9 @@ def load(home: GateHome) -> GateConfig:
             data = json.load(file)
     except FileNotFoundError:
         raise TerokError(
-            f"The scope {home.scope} has no gate.", fix=f"terok gate add {home.scope} URL", code=Exit.NOT_FOUND
+            f"The scope {home.scope} has no gate.",
+            fix=f"terok gate add {paste.quoted(home.scope)} URL",
+            code=Exit.NOT_FOUND,
         ) from None
     except (OSError, ValueError) as error:
         raise TerokError(f"Could not read {home.config}: {error}.", code=Exit.USAGE) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from ...supervisor.ground import process
+from ...supervisor.ground import paste, process
 from ...supervisor.ground.errors import Exit, TerokError
 from . import config, git, refs
 from .site import remove_tree
@@ -30,7 +30,7 @@ def create(home: GateHome, settings: GateConfig) -> None:
     if os.path.exists(home.config):
         raise TerokError(
             f"The scope {home.scope} has a gate already.",
-            fix=f"terok gate remove {home.scope}, or terok gate set {home.scope} ...",
+            fix=f"terok gate remove {paste.quoted(home.scope)}, or terok gate set {paste.quoted(home.scope)} ...",
             code=Exit.REFUSED,
         )
     remove_tree(home.repo)

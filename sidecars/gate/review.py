@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from . import git, refs, state
 from .forge import remote
@@ -26,7 +27,7 @@ def find(kept: state.State, scope: str, number: int) -> Proposal:
     if number not in kept.proposals:
         raise TerokError(
             f"The gate of {scope} has no open proposal {number}; a newer push replaces one under another number.",
-            fix=f"terok gate list {scope}",
+            fix=f"terok gate list {paste.quoted(scope)}",
             code=Exit.NOT_FOUND,
         )
     return kept.proposals[number]
@@ -48,7 +49,7 @@ def number_of(kept: state.State, scope: str, wanted: str) -> int:
         several = "several proposals: " + ", ".join(str(number) for number in sorted(numbers))
         raise TerokError(
             f"{refs.shown(wanted)[:100]} is {several if numbers else 'no open proposal'} of {scope}.",
-            fix="give its number" if numbers else f"terok gate list {scope}",
+            fix="give its number" if numbers else f"terok gate list {paste.quoted(scope)}",
             code=Exit.USAGE if numbers else Exit.NOT_FOUND,
         )
     return numbers[0]
@@ -72,7 +73,8 @@ def approve(site: Site, config: GateConfig, number: int, say: Callable[[str], No
             state.log(site.home, "approve", number=number, ref=proposal.ref, verdict="refused", reason=reason)
             raise TerokError(
                 f"Proposal {number} ({proposal.kind} {proposal.ref}) was not taken: {reason}.",
-                fix=f"terok gate sync {site.scope}, and have the branch brought up to date when upstream has moved",
+                fix=f"terok gate sync {paste.quoted(site.scope)}, and have the branch brought up to date when upstream "
+                "has moved",
                 code=Exit.REFUSED,
             )
     with state.State(site.home) as kept:
@@ -101,7 +103,7 @@ def _follow(home: GateHome, kept: state.State, proposal: Proposal) -> None:
     if problem:
         raise TerokError(
             f"Upstream took proposal {proposal.number}, but the mirror could not follow: {problem}.",
-            fix=f"terok gate sync {home.scope}",
+            fix=f"terok gate sync {paste.quoted(home.scope)}",
         )
 
 
@@ -143,7 +145,9 @@ def choose(kept: list[Kept], scope: str, wanted: str) -> Kept:
     found = [each for each in kept if each.identity == wanted or each.ref in names]
     if not found:
         raise TerokError(
-            f"The gate of {scope} has no lost tip of {wanted}.", fix=f"terok gate restore {scope}", code=Exit.NOT_FOUND
+            f"The gate of {scope} has no lost tip of {wanted}.",
+            fix=f"terok gate restore {paste.quoted(scope)}",
+            code=Exit.NOT_FOUND,
         )
     return found[-1]
 

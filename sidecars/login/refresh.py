@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..store.credential import KIND, Credential, check_secret, parse
 
@@ -338,8 +339,6 @@ def login_command(entry: Entry | Item) -> str:
     """The command that brings a new login, after logging in with the vendor's own program on this machine."""
     agent = {"anthropic": "claude", "openai": "codex"}.get(entry.name)
     scope = entry.scope
-    return (
-        f"terok auth {agent} --scope {scope} --import --replace"
-        if agent
-        else f"terok vault rotate {scope} {entry.name}"
-    )
+    if agent:
+        return paste.command("terok", "auth", agent, "--scope", scope, "--import", "--replace")
+    return paste.command("terok", "vault", "rotate", scope, entry.name)

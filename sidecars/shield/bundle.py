@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...supervisor.ground import audit, durable
+from ...supervisor.ground import audit, durable, paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.schema import Shield
@@ -406,4 +406,6 @@ def read_state(bundle: Bundle) -> State:
         )
         return state if any(map(os.path.exists, beside)) else at_start(state)
     except FileNotFoundError:
-        raise TerokError(f"Container {bundle.name} has no shield.", fix=f"terok run {bundle.name} ...") from None
+        raise TerokError(
+            f"Container {bundle.name} has no shield.", fix=f"terok run {paste.quoted(bundle.name)} ..."
+        ) from None

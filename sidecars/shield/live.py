@@ -64,7 +64,7 @@ class Running:
         if known.supervisor is None or supervisor is None:
             raise TerokError(
                 f"The supervisor of {bundle.name} has died; its firewall stays in force, but cannot be changed.",
-                fix=f"terok heal {bundle.name}",
+                fix=paste.command("terok", "heal", bundle.name),
             )
 
         def restart() -> None:

@@ -6,6 +6,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from typing import NamedTuple
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import TerokError
 from ..store.keys import LockedError, ensure_unlocked
 from ..store.light import sqlite3
@@ -74,7 +75,9 @@ class Keyring:
         """
         store = self._store
         if store is None:
-            raise Unavailable("there is no vault", f"terok ssh generate NAME --scope {self._scope}")
+            raise Unavailable(
+                "there is no vault", f"terok ssh generate NAME --scope {paste.quoted(self._scope or 'SCOPE')}"
+            )
         try:
             changes = store.changes()
             if changes != self._seen or store.locked:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import TerokError
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def parse(item: Item) -> Credential:
     """
     auth = item.meta.get("auth", "api-key")
     wrong = TerokError(
-        f"The credential {item.scope}/{item.name} is damaged.", fix=f"terok vault add {item.scope} {item.name}"
+        f"The credential {item.scope}/{item.name} is damaged.",
+        fix=paste.command("terok", "vault", "add", item.scope, item.name),
     )
     try:
         text = item.secret.decode()

@@ -110,10 +110,12 @@ class Origin:
     def require_name(self, container: str) -> None:
         """Raises TerokError when Podman does not call the container by this name."""
         if container not in self.names:
+            from ..ground import paste
+
             called = self.names[0] if self.names else "nothing"
             raise TerokError(
                 f"The wiring belongs to a container named {container}; Podman calls this one {called}.",
-                fix=f"terok prepare {called}, or name the container {container}",
+                fix=f"terok prepare {paste.quoted(called)}, or name the container {container}",
             )
 
 

@@ -307,6 +307,50 @@ def test_spawning_is_seen(code: str) -> None:
     assert spawns(ast.parse(code))
 
 
+def unquoted_hints(tree: ast.Module) -> list[int]:
+    """Lines of f-strings in which a word of a `terok` command is not quoted for the shell people paste it into."""
+    lines = []
+    for text in (node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)):
+        inside = False
+        for part in text.values:
+            if isinstance(part, ast.Constant):
+                # a command goes on over its words, and ends where a sentence does
+                last = str(part.value) if not inside else "terok x" + str(part.value)
+                inside = (
+                    re.search(r"(?<!this )terok(?:-[a-z]+)?(?: [a-z-]+)+ (?:[A-Za-z0-9=.|-]+ )*(?:--[a-z-]+=)?$", last)
+                    is not None
+                )
+            elif inside and isinstance(part, ast.FormattedValue):
+                call = part.value.func if isinstance(part.value, ast.Call) else None
+                if not (
+                    isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name) and call.value.id == "paste"
+                ):
+                    lines.append(text.lineno)
+    return lines
+
+
+def test_commands_that_people_paste_are_quoted() -> None:
+    """What the container, the image, the forge or the upstream chose may stand in what these floors print."""
+    floors = [name for name in MODULES if name.split(".")[0] in ("supervisor", "sidecars", "hookbin")]
+    assert {name: found for name in floors if (found := unquoted_hints(parse(name)))} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "seen"),
+    [
+        ('f"terok gate list {scope}"', True),
+        ('f"run `terok shield allow {name} {target}` again"', True),
+        ('f"terok vault add {paste.quoted(scope)} {name}"', True),
+        ('f"terok ssh link --scope {scope}"', True),
+        ('f"terok gate list {paste.quoted(scope)} --json"', False),
+        ('f"terok vault: {error}"', False),
+        ('paste.command("terok", "heal", name)', False),
+    ],
+)
+def test_unquoted_hints_are_seen(code: str, seen: bool) -> None:
+    assert bool(unquoted_hints(ast.parse(code))) is seen
+
+
 def test_one_module_speaks_ctypes() -> None:
     users = {
         module for module in MODULES if {"ctypes", "_ctypes", "cffi"} & {i.split(".")[0] for i in imports_of(module)}

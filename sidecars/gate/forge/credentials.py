@@ -12,7 +12,7 @@ import shlex
 import signal
 import socket
 
-from ....supervisor.ground import process
+from ....supervisor.ground import paste, process
 from ....supervisor.ground.errors import Exit, TerokError
 
 TYPE_CHECKING = False
@@ -126,7 +126,7 @@ def _login(config: GateConfig, scope: str, store_path: str, key_files: Sequence[
     if item is None:
         raise TerokError(
             f"The scope {scope} has no credential {config.credential}.",
-            fix=f"terok vault add {scope} {config.credential}",
+            fix=paste.command("terok", "vault", "add", scope, config.credential),
             code=Exit.NOT_FOUND,
         )
     found = credential.parse(item)
@@ -143,7 +143,8 @@ def _ssh_key(config: GateConfig, scope: str, store_path: str, key_files: Sequenc
             shown = f"has several ({', '.join(names)})" if names and not wanted else "has no such one"
             raise TerokError(
                 f"The gate of {scope} needs an SSH key for upstream, and the scope {shown}.",
-                fix=f"terok ssh generate NAME --scope {scope}, or terok gate set {scope} --ssh-key NAME",
+                fix=f"terok ssh generate NAME --scope {paste.quoted(scope)}, "
+                f"or terok gate set {paste.quoted(scope)} --ssh-key NAME",
                 code=Exit.NOT_FOUND,
             )
         item = store.get("ssh-key", "", wanted)

@@ -6,6 +6,7 @@ import os
 import re
 from typing import NamedTuple
 
+from ....supervisor.ground import paste
 from ....supervisor.ground.errors import TerokError
 from .. import config, objects, refs, state
 from ..pktline import Command, is_oid, valid_ref
@@ -85,7 +86,8 @@ class Landing:
         if size > most:
             raise TerokError(
                 f"The mirror has {size} bytes; its limit is {most}.",
-                fix=f"terok gate sync {self.site.scope}, or terok gate set {self.site.scope} --limit mirror_bytes=N",
+                fix=f"terok gate sync {paste.quoted(self.site.scope)}, "
+                f"or terok gate set {paste.quoted(self.site.scope)} --limit mirror_bytes=N",
             )
 
     def _judge(self, commands: list[Command]) -> list[Wish]:
@@ -162,7 +164,7 @@ class Landing:
             return f"{ref} is as upstream has it; nothing is left to approve"
         kind = kind_between(self.home, theirs, new)
         proposal = kept.propose(state.CONTAINER, self.site.container, ref, kind, theirs, new, change)
-        approve = f"terok gate approve {self.site.scope} {proposal.number}"
+        approve = paste.command("terok", "gate", "approve", self.site.scope, str(proposal.number))
         return f"proposal {proposal.number}: {kind} {ref} waits for '{approve}'"
 
     # -- online --

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from json import dumps
 from typing import TYPE_CHECKING
 
+from ....supervisor.ground import paste
 from ...kit.codec import UNTIL_CLOSE, Answer, Request
 from ...kit.refusal import Refusal
 from .. import limits
@@ -100,7 +101,7 @@ class Books:
                 why = (
                     f"The scope {plan.grant.scope} has used what it may in this {limit.period}; it is reset at {reset}."
                 )
-                allow = f"wait, or raise it with `terok vault limit {plan.grant.scope}`"
+                allow = f"wait, or raise it with `terok vault limit {paste.quoted(plan.grant.scope)}`"
                 left = max(1, int(until - time.time()) + 1)
                 return Refusal(429, "usage-limit", why, allow, plan.route.name, plan.grant.scope, left)
         return self._rates.take(plan, self._reactor.now)
