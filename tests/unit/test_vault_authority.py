@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.records import Authority, LockedError
 from terok_host.sidecars.store.store import Store
 from terok_host.sidecars.vault.tls.authority import issue_leaf, make_authority
+from terok_host.sidecars.vault.tls.leaves import HANDSHAKES_MAX, Leaves
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.ground.layout import Layout
 from tests.standins.stores import unlocked
@@ -105,6 +107,17 @@ def test_authorities_are_for_exact_names(host: str) -> None:
 def test_no_host_no_authority() -> None:
     with pytest.raises(TerokError):
         make_authority("box", [])
+
+
+def test_sessions_of_tls_1_2_are_kept_for_some_handshakes_only() -> None:
+    """OpenSSL keeps them in the context, a kilobyte each; so the context goes, and a new one has the same leaf."""
+    made = make_authority("box", ["a.example", "b.example"])
+    given = Leaves(lambda: made, b"")
+    first = given.context("a.example")
+    assert isinstance(first, ssl.SSLContext)
+    assert all(given.context("a.example") is first for _ in range(HANDSHAKES_MAX - 1))
+    assert given.context("a.example") is not first
+    assert given.context("b.example") is not given.context("a.example")
 
 
 # --- the store ---

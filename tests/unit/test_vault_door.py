@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from terok_host.sidecars.kit.tls.layer import server_context
 from terok_host.sidecars.vault.tls import arrival
 from terok_host.sidecars.vault.tls.authority import issue_leaf, make_authority
-from terok_host.sidecars.vault.tls.leaves import HANDSHAKES_MAX, Leaves
 from terok_host.supervisor.ground import sockets
 from terok_host.supervisor.ground.layout import TLS_PORT
 from tests.lab.waiting import until
@@ -103,17 +103,6 @@ def test_sessions_of_tls_1_3_are_not_resumed(place: Place) -> None:
         assert not second.session_reused
 
 
-def test_sessions_of_tls_1_2_are_kept_for_some_handshakes_only() -> None:
-    """OpenSSL keeps them in the context, a kilobyte each; so the context goes, and a new one has the same leaf."""
-    made = make_authority("box", ["a.example", "b.example"])
-    given = Leaves(lambda: made, b"")
-    first = given.context("a.example")
-    assert isinstance(first, ssl.SSLContext)
-    assert all(given.context("a.example") is first for _ in range(HANDSHAKES_MAX - 1))
-    assert given.context("a.example") is not first
-    assert given.context("b.example") is not given.context("a.example")
-
-
 @pytest.mark.parametrize(
     ("name", "reason"),
     [("other.example", "other-name"), ("x.localhost", "other-name"), ("xlocalhost", "other-name"), (None, "no-name")],
@@ -125,6 +114,17 @@ def test_other_names_are_turned_away(place: Place, name: str | None, reason: str
     line = place.reason(reason)
     assert (line["host"], line["status"], line["verdict"]) == ("localhost", 421, "refused")
     place.works()
+
+
+@pytest.mark.parametrize("name", ["b.example", None])
+def test_openssl_itself_refuses_another_name(name: str | None) -> None:
+    """The hello that was looked at is the first one; a second one (RFC 8446, section 4.1.4) only OpenSSL sees."""
+    context = server_context(issue_leaf(make_authority("box", ["a.example"]), "a.example").pem, "a.example")
+    incoming = ssl.MemoryBIO()
+    incoming.write(hello(name))
+    with pytest.raises(ssl.SSLError) as raised:
+        context.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True).do_handshake()
+    assert not isinstance(raised.value, ssl.SSLWantReadError)
 
 
 def test_a_client_that_speaks_http2_alone_is_told_so(place: Place) -> None:
