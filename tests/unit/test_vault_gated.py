@@ -23,6 +23,8 @@ from terok_host.sidecars.vault.decide import Plan, decide
 from terok_host.sidecars.vault.gated import commands, graphql
 from terok_host.sidecars.vault.gated.gates import UNKNOWN, Gate
 from terok_host.sidecars.vault.routes import Route
+from terok_host.sidecars.vault.tls.asked import decide_at
+from terok_host.sidecars.vault.tls.site import Site
 from terok_host.sidecars.vault.tokens import Grant, Places
 from tests.lab.waiting import until
 from tests.standins.tls import Broker
@@ -168,6 +170,35 @@ def test_a_self_managed_gitlab_is_known_by_its_host(ask: Ask) -> None:
     line, meta = "PUT /api/v4/projects/1/x", {"variables": {"host": "git.example.com:8443"}}
     assert refused(ask(line, "gitlab", Gate("git.example.com", "a/b"), meta))
     assert not refused(ask(line, "gitlab", LAB, meta))
+
+
+@pytest.mark.parametrize("provider", ["github", "copilot"])
+@pytest.mark.parametrize("credential", ["good", "theirs", ""])
+@pytest.mark.parametrize(
+    ("host", "line"),
+    [
+        ("github.com", "POST /me/project.git/git-receive-pack"),
+        ("github.com", "GET /me/project.git/info/refs?service=git-receive-pack"),
+        ("api.github.com", "PUT /repos/me/project/contents/a"),
+        ("api.github.com", "PUT /repos/me/project/pulls/1/merge"),
+        ("api.github.com", "POST /graphql"),
+    ],
+)
+def test_at_the_forges_own_hosts_it_is_the_same(
+    providers: Mapping[str, Provider], provider: str, credential: str, host: str, line: str
+) -> None:
+    """Whatever credential goes along, the container's own among them: it may be one for the repository."""
+    if provider == "copilot" and (host == "github.com" or credential == "good"):
+        return  # copilot's token is not for these paths
+    grant, effective = Grant("work", provider), catalog.effective(providers[provider], {})
+    route = Route(provider, effective, "api-key", HUB, foreign_allowed=True)
+    fields = [f"Host: {host}", "Content-Type: application/json", "Content-Length: 9"]
+    fields += [f"Authorization: Bearer {credential}"] if credential else []
+    request = parse_request("\r\n".join([f"{line} HTTP/1.1", *fields, "", ""]).encode())
+    lookup = {sha256(b"good").digest(): grant}.get
+    places = Places(headers.CLIENT_AUTH - headers.COOKIES, frozenset())
+    decision = decide_at(Site(host, 443), request, places, lookup, lambda _: route, [(grant, route)])
+    assert refused(decision) or (isinstance(decision, Plan) and decision.judge is not None)
 
 
 def test_another_route_to_the_same_host_is_only_read(ask: Ask) -> None:
