@@ -154,3 +154,12 @@ def test_explained_and_shown(house: House, name: str, vendor: Upstream) -> None:
     assert f"{name}: usable at http://127.0.0.1:9419 now" in added.stderr
     house.terok("vault", "remove", scope.SCOPE, "mistral")
     house.terok("vault", "remove", "other", "anthropic")
+
+
+def test_a_container_with_annotations_alone(house: House, vendor: Upstream) -> None:
+    words = [f"--annotation=terok.scope={scope.SCOPE}", "--annotation=terok.network=airlock"]
+    read = 'while IFS= read -r line; do export "$line"; done </run/terok/env'
+    ask = f'curl -sS -m 20 {CODE} -H "x-api-key: $ANTHROPIC_API_KEY" {URL}'
+    done = house.podman("run", "--rm", *words, house.image, "sh", "-c", f"{read}; {ask}")
+    assert done.stdout == "200", done.stderr
+    assert vendor.seen[-1].header("x-api-key") == scope.SECRET
