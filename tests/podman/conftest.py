@@ -15,6 +15,7 @@ from tests.standins.dns import Resolver
 RECORDS = {
     "allowed.test": ["192.88.99.10", "2001:2::10"],
     "denied.test": ["192.88.99.66", "2001:2::66"],
+    "files.example.org": ["192.88.99.66"],
     "upstream.test": ["198.51.100.20"],
     "own.test": ["192.0.2.2"],
     "one.wild.test": ["192.88.99.30"],

@@ -1,4 +1,4 @@
-"""A newcomer who follows only the README: its own commands, in its order, in a home where nothing was done before.
+"""A newcomer who follows only the pages: their own commands, in their order, in a home where nothing was done before.
 
 Two things are not as on the page: the image's name stands for one that the test made, and the provider is a stand-in.
 """
@@ -17,17 +17,20 @@ from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
-README = Path(__file__).parents[2] / "README.md"
-SAME = ("terok vault add", "terok ssh generate", "terok run", "podman exec box ssh-add", "podman exec box nslookup")
+ROOT = Path(__file__).parents[2]
+README, TUTORIAL = ROOT / "README.md", ROOT / "docs/tutorial.md"
+SAME = (
+    "terok vault add", "terok ssh generate", "terok run", "terok shield allow",
+    "podman exec box ssh-add", "podman exec box nslookup", "podman exec box curl",
+)  # fmt: skip
 """Commands whose output must look as on the page; `terok cleanup` and `podman rm` too, the others vary by nature."""
-FAILS = ("podman exec box curl", "podman exec box nslookup")
-"""Commands that show a refusal and say so by their exit code."""
+REFUSED = ("curl: (", "** server can't find")
+"""What a command prints that shows a refusal; its exit code says so too."""
 
 
-def commands() -> list[tuple[str, str]]:
-    """(command, output) of every `$ ` line of the section for every day, in its order."""
-    section = README.read_text().split("## Every day")[1].split("\n## ")[0]
-    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+def commands(page: Path) -> list[tuple[str, str]]:
+    """(command, output) of every `$ ` line of a page's blocks, in its order."""
+    blocks = re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL)
     found: list[tuple[str, str]] = []
     for line in "".join(blocks).splitlines():
         if line.startswith("$ "):
@@ -53,16 +56,23 @@ def newcomer(resolver: Resolver) -> Iterator[House]:
     made.destroy()
 
 
-def test_the_readmes_commands_work_and_print_what_it_shows(newcomer: House, resolver: Resolver) -> None:
+@pytest.mark.parametrize("page", [README, TUTORIAL], ids=lambda page: page.name)
+def test_the_commands_of_a_page_work_and_print_what_it_shows(newcomer: House, resolver: Resolver, page: Path) -> None:
     assert "terok setup " in README.read_text()
     newcomer.run(["terok", "setup"])
     authority = Authority(newcomer.base / "authority.pem", "upstream.test")
     stand_in = f"--upstream https://upstream.test --allow-private --ca-bundle {authority.file}"
-    with Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider:
-        for command, printed in commands():
-            words = command.replace(" < key", f" {stand_in} < key")
+    add = f"terok vault add work anthropic {stand_in} < key"
+    if page == README:  # its section begins where a credential is there
+        newcomer.run(["sh", "-c", add])
+    with (
+        Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider,
+        Upstream(None, resolver.records["files.example.org"][0], 80),
+    ):
+        for command, printed in commands(page):
+            words = add if command == "terok vault add work anthropic < key" else command
             done = newcomer.run(["sh", "-c", f"exec 2>&1; {words}"], check=False)
-            assert (done.returncode == 0) is not command.startswith(FAILS), (command, done.stdout)
+            assert (done.returncode == 0) is not any(word in printed for word in REFUSED), (command, done.stdout)
             if command.startswith((*SAME, "terok cleanup", "podman rm")):
                 assert shape(done.stdout) == shape(printed), command
             if command.startswith("terok run"):

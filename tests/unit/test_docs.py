@@ -14,7 +14,7 @@ from terok_host.runtime.verbs import BY_PATH
 from terok_host.supervisor.ground.errors import TerokError
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COLUMNS = 120
 PROGRAMS = ("terok", "terok-shield", "terok-sandbox", "terok-executor")
 
@@ -88,6 +88,10 @@ def test_prose_wraps(page: Path) -> None:
     text = re.sub(r"^```[^\n]*\n.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     long = [line for line in text.splitlines() if len(line) > COLUMNS and not line.startswith(("|", "    "))]
     assert long == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
 def test_every_group_of_verbs_is_explained_somewhere() -> None:
