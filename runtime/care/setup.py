@@ -64,7 +64,7 @@ def install(env: Env) -> list[str]:
     others, _ = hooks.effective_hook_dirs(env.environ, without=(dropin, old))
     os.makedirs(os.path.dirname(dropin), exist_ok=True)
     _put(dropin, hooks.dropin_text(env.layout, others), done)
-    if _unlink(old):
+    if files.remove_file(old):
         done.append(f"Removed {old}, which {os.path.basename(dropin)} replaces")
     return done or ["The hooks are installed already; nothing was changed."]
 
@@ -106,7 +106,7 @@ def uninstall(args: argparse.Namespace, env: Env) -> int:
             env.layout.hook_modules,
             *(hooks.descriptor_path(env.layout, stage) for stage in hooks.STAGES),
         ]
-        if _unlink(path)
+        if files.remove_file(path)
     ]
     for folder in (env.layout.presence, env.layout.hooks, env.layout.data, os.path.dirname(dropin)):
         if _rmdir(folder):
@@ -118,14 +118,6 @@ def uninstall(args: argparse.Namespace, env: Env) -> int:
         env.note(f"The state of containers remains in {env.layout.containers}; `terok cleanup NAME` removes it.")
     env.out.emit({"done": done}, "\n".join(done) or "The hooks were not installed.")
     return Exit.OK
-
-
-def _unlink(path: str) -> bool:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _rmdir(path: str) -> bool:

@@ -40,6 +40,15 @@ def write(path: str, content: str | bytes, *, mode: int = 0o600, sync: bool = Fa
         raise TerokError(f"Could not write {path}: {error.strerror}.") from error
 
 
+def remove_file(path: str) -> bool:
+    """Remove a file; False when there is none."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def write_json(path: str, data: object) -> None:
     """`write` a JSON document, 0600, readable by people."""
     write(path, json.dumps(data, indent=2) + "\n")

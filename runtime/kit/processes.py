@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
-
-import psutil
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...supervisor.record import Process
 
+if TYPE_CHECKING:
+    import psutil
 
-@dataclass(frozen=True)
-class Seen:
-    """One live process. `memory` is its PSS in bytes, or its RSS where the kernel does not show the PSS.
 
+class Seen(NamedTuple):
+    """One live process.
+
+    memory: bytes; `proportional` says whether they are its PSS, or its RSS where the kernel does not show the PSS.
     suspended: SIGSTOP holds it (state T, proc_pid_stat(5)): it does nothing until SIGCONT.
     """
 
@@ -25,7 +26,7 @@ class Seen:
 
     def to_dict(self) -> dict[str, object]:
         """As plain data for JSON."""
-        return asdict(self)
+        return self._asdict()
 
 
 def look(recorded: Process | None, *, now: float) -> Seen | None:
@@ -36,6 +37,8 @@ def look(recorded: Process | None, *, now: float) -> Seen | None:
     fd = recorded.open() if recorded else None
     if recorded is None or fd is None:
         return None
+    import psutil  # a third of the time of `terok status`, and not needed while nothing runs
+
     try:
         return _measure(psutil.Process(recorded.pid), now)
     except psutil.NoSuchProcess:
@@ -45,6 +48,8 @@ def look(recorded: Process | None, *, now: float) -> Seen | None:
 
 
 def _measure(seen: psutil.Process, now: float) -> Seen | None:
+    import psutil
+
     status = seen.status()
     if status == psutil.STATUS_ZOMBIE:
         return None

@@ -15,6 +15,7 @@ from ...sidecars.store.recovery import RECOVERY_TIER, recovery_kek
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import outer_uid
 from ..kit import opening, secret_input
+from ..kit.files import remove_file
 from ..kit.verb import argument, switch, verb
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def lock(args: argparse.Namespace, env: Env) -> int:
     with opening.closed(env) as store:
         store.hold()
         key_file = keys.KEY_FILE_TIER in store.tiers() and os.path.exists(env.layout.vault_key)
-    removed = _unlink(env.layout.unlocked_key)
+    removed = remove_file(env.layout.unlocked_key)
     env.out.emit({"locked": True, "removed": removed, "key_file": key_file}, "Locked.")
     if key_file:
         env.note(
@@ -183,11 +184,3 @@ def lock(args: argparse.Namespace, env: Env) -> int:
             " reads your files can read the secrets. A passphrase instead: terok vault passphrase set"
         )
     return Exit.OK
-
-
-def _unlink(path: str) -> bool:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
