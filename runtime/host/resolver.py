@@ -10,7 +10,7 @@ import ipaddress
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +69,7 @@ def _is_bridge(path: str) -> bool:
     return path.endswith(ROOTLESS_BRIDGE)
 
 
-def _serving(programs: Sequence[Sequence[str]], serves: Any) -> str | None:
+def _serving(programs: Sequence[Sequence[str]], serves: Callable[[str], bool]) -> str | None:
     """The DNS address of the network program whose arguments name a namespace that `serves` accepts."""
     for argv in programs:
         if not any(serves(word) for word in argv):

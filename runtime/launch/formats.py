@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 from ...supervisor.ground.errors import Exit, TerokError
 from ..host.flags import Flag, Words, is_on
@@ -67,16 +66,20 @@ def _into(key: str) -> Callable[[dict[str, object], str], None]:
 
 
 def _append(key: str) -> Callable[[dict[str, object], str], None]:
-    def put(service: dict[str, Any], value: str) -> None:
-        service.setdefault(key, []).append(value)
+    def put(service: dict[str, object], value: str) -> None:
+        values = service.setdefault(key, [])
+        assert isinstance(values, list)
+        values.append(value)
 
     return put
 
 
 def _pair(key: str) -> Callable[[dict[str, object], str], None]:
-    def put(service: dict[str, Any], value: str) -> None:
+    def put(service: dict[str, object], value: str) -> None:
         name, _, content = value.partition("=")
-        service.setdefault(key, {})[name] = content
+        pairs = service.setdefault(key, {})
+        assert isinstance(pairs, dict)
+        pairs[name] = content
 
     return put
 

@@ -6,7 +6,7 @@ The file comes with the project's files, so another person may have written it, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,8 @@ def _network(old: object, new: object) -> bool:
     return new in (old, "none") or (new == "airlock" and old != "none")
 
 
-def _subset(old: Any, new: Any) -> bool:
-    return old is None or set(new) <= set(old)
+def _subset(old: object, new: object) -> bool:
+    return old is None or (isinstance(old, Collection) and isinstance(new, Collection) and set(new) <= set(old))
 
 
 def _not_more(old: object, new: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...sidecars.kit import addresses
 from ...sidecars.shield import bundle as files
@@ -18,6 +18,10 @@ from ...supervisor.ground.layout import Bundle
 from ...supervisor.wall import firewall
 from ..kit.audit_lines import read as read_log
 from ..kit.table import table
+
+if TYPE_CHECKING:
+    from ...supervisor.wall.firewall import Set
+    from ..kit.env import Output
 
 ADDRESSES_SHOWN = 2
 HEADER = ("DESTINATION", "PORTS", "WHY", "ADDRESSES", "PACKETS")
@@ -76,7 +80,7 @@ class Row(NamedTuple):
     packets: int
 
 
-def rows(state: State, sets: Mapping[str, object], packets: Mapping[str, int], now: float) -> list[Row]:
+def rows(state: State, sets: Mapping[str, Set], packets: Mapping[str, int], now: float) -> list[Row]:
     """The table of rules; pure.
 
     Args:
@@ -105,7 +109,7 @@ def _denied(target: Target, packets: Mapping[str, int]) -> Row:
     return Row(name, ports, "deny", (), packets.get(target.value, 0))
 
 
-def _addresses(state: State, target: Target, sets: Mapping[str, Any]) -> tuple[str, ...]:
+def _addresses(state: State, target: Target, sets: Mapping[str, Set]) -> tuple[str, ...]:
     if not target.is_name:
         return (target.value,)
     if state.addresses is not None:
@@ -113,7 +117,7 @@ def _addresses(state: State, target: Target, sets: Mapping[str, Any]) -> tuple[s
     if not state.has_dnsmasq:
         return tuple(state.hosts.get(target.value, ()))
     line = line_of(target.value, state.lines)
-    learned = (sets.get(taught_set(line, family), {}).get("elem") or [] for family in (4, 6))
+    learned = (sets[name]["elem"] for name in (taught_set(line, 4), taught_set(line, 6)) if name in sets)
     return tuple(str(address) for part in learned for address in part)
 
 
@@ -135,7 +139,7 @@ def rules_of(bundle: Bundle, running: Running | None) -> list[Row]:
     return rows(state, sets, counted(read_log(bundle.audit)), time.time())
 
 
-def rules_text(found: Sequence[Row], out: Any = None) -> str:
+def rules_text(found: Sequence[Row], out: Output | None = None) -> str:
     """The table for people."""
     cells = [(row.destination, row.ports, row.why, _some(row.addresses) or "-", str(row.packets)) for row in found]
     return table([HEADER, *cells], out) if cells else "Nothing is allowed."

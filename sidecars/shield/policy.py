@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from . import dnsmasq
-from .model import ASK, BYPASS, OPEN_MODES, QUARANTINE, UP, taught_set, unique
+from .model import ASK, BYPASS, OPEN_MODES, QUARANTINE, UP, Model, taught_set, unique
 from .ruleset import FAMILIES, LEARNED_MAX, learned_set
 from .state import State
 from .targets import WEB, Target
+
+T = TypeVar("T")
 
 _ELEMENTS_MAX = 2000
 """Elements of one transaction: a netlink message has to fit into net.core.wmem_max, 208 KiB by default."""
@@ -146,7 +148,7 @@ def reset(state: State) -> Step:
     return Step(_settled(after, True), restrictive=True, restart=True, forget=gone, forget_all=True)
 
 
-def _with_model(state: State, model: Any) -> State:
+def _with_model(state: State, model: Model) -> State:
     """The state with another policy; lines that exist stay, so that their sets do."""
     wanted = dnsmasq.lines(model)
     lines = dict(state.lines)
@@ -159,7 +161,7 @@ def _with_model(state: State, model: Any) -> State:
     return replace(state, model=replace(model, taught=tuple(lines)), lines=lines, fresh=tuple(sorted(fresh)))
 
 
-def unique_ports(ports: Iterable[object]) -> tuple[Any, ...]:
+def unique_ports(ports: Iterable[T]) -> tuple[T, ...]:
     """Without doubles, in order."""
     return tuple(dict.fromkeys(ports))
 

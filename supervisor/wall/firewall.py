@@ -21,11 +21,33 @@ from . import loopback, nft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypedDict
 
     from ..ground.process import Namespaces
     from ..schema import Shield
+
+    class Chain(TypedDict):
+        """`hook`: type, hook, priority, policy; None for a chain that others jump to."""
+
+        hook: list[object] | None
+        rules: list[list[object]]
+
+    class Set(TypedDict):
+        """`elem`: addresses as text; ranges and pairs as nft writes them."""
+
+        type: object
+        flags: list[str]
+        timeout: int | None
+        elem: list[Any]
+
+    class Structure(TypedDict):
+        """A table, reduced to what decides about packets; `other`: the kinds of other objects."""
+
+        chains: dict[str, Chain]
+        sets: dict[str, Set]
+        other: list[str]
+
 
 TABLE = "inet terok"
 REPLACE = f"add table {TABLE}\ndelete table {TABLE}\n"
@@ -152,7 +174,7 @@ def verify(namespaces: Namespaces, shield: Shield) -> None:
     _inside(namespaces, lambda: check(shield))
 
 
-def observe(namespaces: Namespaces) -> dict[str, Any]:
+def observe(namespaces: Namespaces) -> Structure:
     """The table as it is in the kernel now, in the form of `ruleset.json`.
 
     Raises:
@@ -215,15 +237,10 @@ def rotate(namespaces: Namespaces, shield: Shield, turn: int) -> None:
         load(namespaces, "".join(f"flush set {TABLE} {name}\n" for name in sets).encode())
 
 
-def structure(listing: list[dict[str, Any]]) -> dict[str, object]:
-    """Reduce nft's JSON (libnftables-json(5)) to what decides about packets: no handles, counters or order of sets.
-
-    Returns:
-        `chains`: name -> `hook` (type, hook, priority, policy; or None) and `rules`; `sets`: name -> `type`, `flags`,
-        `timeout`, `elem`; `other`: the kinds of other objects.
-    """
-    chains: dict[str, Any] = {}
-    sets: dict[str, object] = {}
+def structure(listing: list[dict[str, Any]]) -> Structure:
+    """Reduce nft's JSON (libnftables-json(5)) to what decides about packets: no handles, counters or order of sets."""
+    chains: dict[str, Chain] = {}
+    sets: dict[str, Set] = {}
     other: list[str] = []
     for entry in listing:
         ((kind, body),) = entry.items()
@@ -263,7 +280,7 @@ def _plain(value: object) -> Any:
     return {key: _plain(each) for key, each in value.items()}
 
 
-def difference(expected: dict[str, Any], observed: dict[str, Any]) -> str | None:
+def difference(expected: Mapping[str, Any], observed: Structure) -> str | None:
     """The first difference between two structures, in words; None when they agree.
 
     A set that `expected` gives with `"elem": null` is filled while the container runs: its elements are not compared.
@@ -272,11 +289,12 @@ def difference(expected: dict[str, Any], observed: dict[str, Any]) -> str | None
     # order of elements does not: the kernel lists a hash set in any order.
     if observed["other"]:
         return f"the table has a foreign {observed['other'][0]}"
-    for kind in ("chains", "sets"):
-        odd = expected[kind].keys() ^ observed[kind].keys()
-        if odd:
+    chains = "chain", expected["chains"].keys(), observed["chains"].keys()
+    sets = "set", expected["sets"].keys(), observed["sets"].keys()
+    for kind, wanted, present in (chains, sets):
+        if odd := wanted ^ present:
             name = min(odd)
-            return f"the {kind[:-1]} {name} {'is missing' if name in expected[kind] else 'is foreign'}"
+            return f"the {kind} {name} {'is missing' if name in wanted else 'is foreign'}"
     for name, chain in expected["chains"].items():
         seen = observed["chains"][name]
         if chain["hook"] != seen["hook"]:
@@ -287,11 +305,11 @@ def difference(expected: dict[str, Any], observed: dict[str, Any]) -> str | None
             if _plain(rule) != seen_rule:
                 return f"rule {number} of the chain {name} is {dumps(seen_rule)[:200]}"
     for name, each in expected["sets"].items():
-        seen = observed["sets"][name]
-        for key in ("type", "flags", "timeout"):
-            if each[key] != seen[key]:
-                return f"the set {name} has {key} {seen[key]}, not {each[key]}"
-        if each["elem"] is not None and sorted((_plain(e) for e in each["elem"]), key=dumps) != seen["elem"]:
+        there: dict[str, object] = {**observed["sets"][name]}
+        for key, value in each.items():
+            if key != "elem" and value != there[key]:
+                return f"the set {name} has {key} {there[key]}, not {value}"
+        if each["elem"] is not None and sorted((_plain(e) for e in each["elem"]), key=dumps) != there["elem"]:
             return f"the set {name} has other elements"
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -178,11 +178,10 @@ def test_features() -> None:
 
 def test_every_difference_is_noticed() -> None:
     expected = ruleset.structure(ruleset.build(model("one.test", "198.51.100.0/24")))
-    same = {
-        "chains": copy.deepcopy(expected["chains"]),
-        "sets": {name: {**each, "elem": each["elem"] or []} for name, each in copy.deepcopy(expected["sets"]).items()},
-        "other": [],
-    }
+    same = cast("firewall.Structure", copy.deepcopy(expected))
+    same["other"] = []
+    for listed in same["sets"].values():
+        listed["elem"] = listed["elem"] or []
     for chain in same["chains"].values():
         chain["rules"] = [[firewall._plain(each) for each in rule] for rule in chain["rules"]]
     for each in same["sets"].values():

@@ -16,6 +16,7 @@ from terok_host.sidecars.shield.model import Forwarder, Model
 from terok_host.sidecars.shield.state import State
 from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.ground.errors import TerokError
+from terok_host.supervisor.wall import firewall
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,10 @@ def test_the_table_says_what_why_where_and_how_often() -> None:
     model = Model(allowed=(web, ssh, host), denied=(parse("bad.example"),), forwarder=Forwarder("10.0.2.3"))
     features = Features((2, 90), nftset=True, conntrack=True)
     state = State(("p",), (web,), model, {"a.example": (), "b.example": ()}, features, passing=((host, 130.0),))
-    sets = {"name4_a.example": {"elem": ["203.0.113.1", "203.0.113.2", "203.0.113.3"]}}
+    elements = ["203.0.113.1", "203.0.113.2", "203.0.113.3"]
+    sets: dict[str, firewall.Set] = {
+        "name4_a.example": {"type": "ipv4_addr", "flags": ["timeout"], "timeout": None, "elem": elements}
+    }
     log = [{"event": "packet", "name": "a.example", "address": "203.0.113.1", "count": 4}, {"event": "dns", "count": 9}]
     text = show.rules_text(show.rows(state, sets, show.counted(log), 100.0))
     cells = [[cell for cell in line.split("  ") if cell] for line in text.splitlines()]
