@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from ...sidecars.vault.books.ledger import FIELDS, Ledger
 from ...supervisor.ground.errors import Exit, TerokError
@@ -207,7 +206,7 @@ def answer(client: socket.socket, env: Env) -> None:
 
 def respond(line: bytes, env: Env) -> tuple[str, bytes]:
     """Status and body for a request line."""
-    words: list[Any] = line.split(b" ")
+    words = line.split(b" ")
     if len(words) != 3 or words[0] != b"GET":
         return "405 Method Not Allowed", b"GET /metrics\n"
     if words[1].split(b"?", 1)[0] not in (b"/metrics", b"/"):

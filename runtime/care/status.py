@@ -6,8 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TypedDict
 
 from ...sidecars.airlock.published.settings import Published
 from ...supervisor import record, services
@@ -26,6 +25,59 @@ from . import landlock, unprotected
 
 ERROR_TAIL = 4096
 UNPROTECTED = "UNPROTECTED"
+
+
+class Numbers(TypedDict):
+    """A process; uptime in seconds, memory in bytes; None when it does not run."""
+
+    pid: int | None
+    state: str
+    uptime: float | None
+    memory: int | None
+
+
+class Supervisor(Numbers):
+    """The pair of supervisor and standby."""
+
+    processes: int
+
+
+class Sidecar(Numbers):
+    """One service."""
+
+    name: str
+    restarts: int
+    last_exit: str | None
+
+
+class Port(TypedDict):
+    """A published port: where it is on the host, and in the container."""
+
+    host: str
+    host_port: int
+    port: int
+    protocol: str
+
+
+class Status(TypedDict):
+    """One container, as `--json` shows it."""
+
+    container: str
+    passing: bool
+    state: str
+    scope: str | None
+    mode: str
+    network: str | None
+    profiles: list[str]
+    ports: object
+    published: list[Port]
+    container_pid: int | None
+    supervisor: Supervisor
+    sidecars: list[Sidecar]
+    memory: int
+    sockets: list[str]
+    troubles: list[str]
+    error: str | None
 
 
 @verb(
@@ -62,7 +114,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def container_status(bundle: Bundle, *, now: float) -> dict[str, Any]:
+def container_status(bundle: Bundle, *, now: float) -> Status:
     """Everything about one container, as plain data.
 
     Args:
@@ -86,7 +138,10 @@ def container_status(bundle: Bundle, *, now: float) -> dict[str, Any]:
         "network": meta.get("network"),
         "profiles": meta.get("profiles", []),
         "ports": meta.get("ports"),
-        "published": [{**asdict(port), "protocol": "tcp"} for port in published_before(bundle)],
+        "published": [
+            {"host": port.host, "host_port": port.host_port, "port": port.port, "protocol": "tcp"}
+            for port in published_before(bundle)
+        ],
         "container_pid": known.container.pid if alive and known and known.container else None,
         "supervisor": _supervisor(known, supervisor, running),
         "sidecars": sidecars,
@@ -128,7 +183,7 @@ def _troubles(known: Record | None, supervisor: processes.Seen | None) -> list[s
     return lines
 
 
-def _supervisor(known: Record | None, seen: processes.Seen | None, running: list[processes.Seen]) -> dict[str, object]:
+def _supervisor(known: Record | None, seen: processes.Seen | None, running: list[processes.Seen]) -> Supervisor:
     return {
         "pid": seen.pid if seen else None,
         "state": "suspended" if seen and seen.suspended else known.phase if known and seen else "ended",
@@ -138,7 +193,7 @@ def _supervisor(known: Record | None, seen: processes.Seen | None, running: list
     }
 
 
-def _sidecar(name: str, row: Row, now: float) -> dict[str, Any]:
+def _sidecar(name: str, row: Row, now: float) -> Sidecar:
     seen = processes.look(row.process, now=now)
     return {
         "name": name,
@@ -171,7 +226,7 @@ def _last_line(path: str) -> tuple[str | None, float]:
     return (lines[-1] if lines else None), info.st_mtime
 
 
-def render(found: Sequence[dict[str, Any]], out: Output, *, details: bool) -> str:
+def render(found: Sequence[Status], out: Output, *, details: bool) -> str:
     """The tables for people: a line a process, errors and sockets below."""
     if not found:
         return "No container was prepared. `terok run NAME -- IMAGE` starts one."
@@ -189,7 +244,7 @@ def render(found: Sequence[dict[str, Any]], out: Output, *, details: bool) -> st
     return text
 
 
-def _rows(each: dict[str, Any]) -> list[tuple[str, ...]]:
+def _rows(each: Status) -> list[tuple[str, ...]]:
     scope = f" ({each['scope']})" if each["scope"] else ""
     mode = "" if each["mode"] == "standard" else f" [{each['mode']}]"
     supervisor = each["supervisor"]
@@ -203,11 +258,11 @@ def _rows(each: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _numbers(each: dict[str, Any], restarts: str) -> tuple[str, str, str, str]:
+def _numbers(each: Numbers, restarts: str) -> tuple[str, str, str, str]:
     return (_text(each["pid"]), restarts, duration(each["uptime"]), size(each["memory"]))
 
 
-def _details(each: dict[str, Any]) -> list[str]:
+def _details(each: Status) -> list[str]:
     lines = [f"{each['container']}: network {each['network']}, profiles {' '.join(each['profiles']) or 'none'}"]
     lines += [f"  publishes {Published(row['host'], row['host_port'], row['port'])}" for row in each["published"]]
     lines += [f"  listens on {path}" for path in each["sockets"]]
@@ -244,4 +299,4 @@ def size(count: int | None) -> str:
 
 def status_of(cfg: Config, container: str) -> dict[str, object]:
     """The status of one container, for orchestrators; raises TerokError (NOT_FOUND) when it was never prepared."""
-    return container_status(require_bundle(cfg, container), now=time.time())
+    return {**container_status(require_bundle(cfg, container), now=time.time())}

@@ -239,7 +239,7 @@ def remove(args: argparse.Namespace, env: Env) -> int:
 # -- looking --
 
 
-def _summary(env: Env, scope: str) -> dict[str, object]:
+def _summary(env: Env, scope: str) -> gate_text.Summary:
     home = env.layout.gate_home(scope)
     settings, kept = gate_config.load(home), state.State.peek(home)
     return {
@@ -331,7 +331,7 @@ def synchronise(args: argparse.Namespace, env: Env) -> int:
     steps = sync.synchronise(site, settings)
     mirror.tidy(site.home)
     rows = [step._asdict() for step in steps]
-    env.out.emit(rows, gate_text.steps(rows, env.out) or f"{args.scope}: already up to date.")
+    env.out.emit(rows, gate_text.steps(steps, env.out) or f"{args.scope}: already up to date.")
     return Exit.OK
 
 
@@ -365,7 +365,7 @@ def restore(args: argparse.Namespace, env: Env) -> int:
     if args.tip is None:
         lost = refs.kept(refs.read(site.home))
         rows = [tip._asdict() for tip in lost]
-        env.out.emit(rows, gate_text.lost(rows, env.out) or "No tip was overwritten or deleted in the last 30 days.")
+        env.out.emit(rows, gate_text.lost(lost, env.out) or "No tip was overwritten or deleted in the last 30 days.")
         return Exit.OK
     done = review.restore(site, settings, args.tip, _say(env))
     env.out.emit(

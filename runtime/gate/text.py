@@ -9,11 +9,24 @@ from ..kit.table import plain, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping, Sequence
+    from typing import TypedDict
 
     from ...sidecars.gate.config import GateConfig
+    from ...sidecars.gate.forge.sync import Step
+    from ...sidecars.gate.refs import Kept
     from ...sidecars.gate.state import Proposal
     from ..kit.env import Output
+
+    class Summary(TypedDict):
+        """One scope's gate; `synced` is a Unix time."""
+
+        scope: str
+        url: str
+        mode: str
+        proposals: int
+        synced: float | None
+        error: str | None
 
 
 def plain_lines(text: str) -> str:
@@ -32,7 +45,7 @@ def ago(moment: float | None, now: float) -> str:
     return f"{seconds} s ago"
 
 
-def summaries(rows: list[dict[str, Any]], out: Output, now: float) -> str:
+def summaries(rows: Sequence[Summary], out: Output, now: float) -> str:
     """Every scope with a gate."""
     if not rows:
         return ""
@@ -41,9 +54,7 @@ def summaries(rows: list[dict[str, Any]], out: Output, now: float) -> str:
     return table([head, *body], out)
 
 
-def scope(
-    summary: dict[str, Any], everything: dict[str, str], proposals: list[Proposal], out: Output, now: float
-) -> str:
+def scope(summary: Summary, everything: dict[str, str], proposals: list[Proposal], out: Output, now: float) -> str:
     """One scope: its refs and what waits."""
     lines = [f"{summary['scope']}: {plain(summary['url'])}, {summary['mode']}, synced {ago(summary['synced'], now)}"]
     if summary["error"]:
@@ -87,28 +98,28 @@ def proposal(out: Output, found: Proposal, commits: str, patch: str) -> str:
     return "\n".join([*lines, "", *body])
 
 
-def steps(rows: list[dict[str, Any]], out: Output) -> str:
+def steps(taken: Sequence[Step], out: Output) -> str:
     """What a synchronisation did."""
     return table(
         (
             (
-                row["kind"],
-                row["ref"],
-                f"{row['old'][:12]} -> {row['new'][:12]}",
-                "waits for approval" if row["waits"] else "done",
+                step.kind,
+                step.ref,
+                f"{step.old[:12]} -> {step.new[:12]}",
+                "waits for approval" if step.waits else "done",
             )
-            for row in rows
+            for step in taken
         ),
         out,
         header=False,
     )
 
 
-def lost(rows: list[dict[str, Any]], out: Output) -> str:
+def lost(tips: Sequence[Kept], out: Output) -> str:
     """Tips that can be restored."""
-    if not rows:
+    if not tips:
         return ""
-    body = ((row["identity"], row["ref"], row["tip"][:12], _stamp(row["lost"])) for row in rows)
+    body = ((tip.identity, tip.ref, tip.tip[:12], _stamp(tip.lost)) for tip in tips)
     return table([("TIP", "REF", "COMMIT", "LOST"), *body], out)
 
 
@@ -116,7 +127,7 @@ def _stamp(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
-def log(entries: list[dict[str, Any]], out: Output) -> str:
+def log(entries: Sequence[Mapping[str, object]], out: Output) -> str:
     """Log entries, one line each."""
     rows = []
     for entry in entries:
@@ -124,5 +135,7 @@ def log(entries: list[dict[str, Any]], out: Output) -> str:
         tip = str(entry.get("new", ""))[:12]
         reason = f": {entry['reason']}" if entry.get("reason") else ""
         who = entry.get("container", "operator" if entry["event"] != "sync" else "upstream")
-        rows.append((entry["time"][:19], entry["event"], str(who), f"{what} {tip} {entry.get('verdict', '')}{reason}"))
+        rows.append(
+            (str(entry["time"])[:19], str(entry["event"]), str(who), f"{what} {tip} {entry.get('verdict', '')}{reason}")
+        )
     return table(rows, out, header=False)
