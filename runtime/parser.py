@@ -134,7 +134,7 @@ def _no_option(word: str, known: list[str], prog: str) -> TerokError:
 
 
 def _forgotten_dashes(container: str, own: list[str], extra: list[str], prog: str) -> TerokError:
-    """What terok does not know stands after `--` in the corrected line, everything else before it."""
+    """The corrected line has unknown words after `--` and everything else before it."""
     import shlex
 
     kept, pending = [], list(extra)

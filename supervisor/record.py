@@ -42,7 +42,7 @@ class Record:
     phase: `starting`, `ready`, `ending`, `ended` or `failed`.
     started: when the supervisor was started, in Unix time.
     error: the last thing that went wrong. troubles: what is wrong now and is tried again.
-    asked: the container's annotations of ours. sockets: where services listen. services: each service by its name.
+    asked: the container's `terok.*` annotations. sockets: where services listen. services: each service by its name.
     """
 
     name: str

@@ -18,7 +18,7 @@ REMOVAL_SECONDS = 2.0
 
 
 def main() -> int:
-    """Wait, and delete what is nobody's any more. Little is imported before it is known that there is work."""
+    """Wait, and delete what no container uses any more. Imports are few until it is known that there is work."""
     package = types.ModuleType("terok_host")
     package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
     sys.modules["terok_host"] = package

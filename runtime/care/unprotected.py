@@ -23,7 +23,7 @@ class Known:
 
     bundle: what its state bundle is called: its name, or with annotations alone its short id.
     mounts_presence: it mounts the directory that `terok uninstall` removes, so it does not start without the hooks.
-    annotated: it has annotations of ours. `podman container clone` drops them and keeps the mounts.
+    annotated: it has `terok.*` annotations. `podman container clone` drops them and keeps the mounts.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Known:
 
 
 def ours(env: Env, *, running: bool = False) -> list[Known]:
-    """Podman's containers that have annotations of ours, and clones of such; empty without Podman.
+    """Podman's containers with `terok.*` annotations, and clones of such; empty without Podman.
 
     Args:
         env: whose Podman.

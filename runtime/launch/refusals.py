@@ -88,7 +88,7 @@ def reject_managed_flags(podman_args: Sequence[str]) -> None:
     """Refuse the user's podman words when they hold a flag that terok manages, or one that weakens the sandbox.
 
     Args:
-        podman_args: what stands after `--`: podman's flags, the image, its command (which may hold anything).
+        podman_args: the words after `--`: podman's flags, the image, its command (which may hold anything).
 
     Raises:
         TerokError: REFUSED, naming the flag and the reason; USAGE for a flag that podman's parser could read
@@ -135,7 +135,7 @@ def reject_managed_volumes(podman_args: Sequence[str], *, also: Iterable[str] = 
     """Refuse a -v, --volume, --mount, --tmpfs or --secret whose target overlaps a mount of terok.
 
     Args:
-        podman_args: what stands after `--`.
+        podman_args: the words after `--`.
         also: further managed targets (an agent's configuration files).
 
     Raises:

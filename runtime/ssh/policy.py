@@ -1,4 +1,4 @@
-"""`terok ssh trust|untrust|policy|confirm|agent`: what a key may sign, and for whom."""
+"""`terok ssh trust|untrust|policy|confirm|agent`: what a key may sign, for which hosts and users."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Keeper:
     """Runs the front's jobs until the front ends.
 
     Args:
-        site: whom the gate serves.
+        site: the container and the scope.
         audit: the container's audit log.
         link: our end of the channel.
         front: the front's pid.

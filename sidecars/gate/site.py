@@ -1,4 +1,4 @@
-"""What both halves of a gate know about whom they serve."""
+"""What both halves of a gate know about the container and the scope they serve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Site(NamedTuple):
     """One container's gate.
 
-    container, scope: whom it serves.
+    container, scope: the two it serves.
     home: the scope's mirror.
     incoming: the only directory that the front may write.
     store: path of the vault's database.

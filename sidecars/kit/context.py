@@ -19,7 +19,7 @@ class Context:
 
     Attributes:
         name: which sidecar this is.
-        container, scope: whom it serves.
+        container, scope: the two it serves.
         bundle: the container's state bundle.
         settings: the sidecar's own part of the sidecar JSON.
         idle_seconds: leave with exit code 0 after this long without a connection; 0: stay.

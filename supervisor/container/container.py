@@ -33,7 +33,7 @@ class Container:
         capabilities: names (`CAP_...`) that a process in it can get.
         home: the home directory of its user, as its environment says.
         owner: uid and gid of its user, as this process's user namespace counts them.
-        asked: its annotations of ours.
+        asked: its `terok.*` annotations.
         joined: the path of another process's network namespace that it joins (/proc/PID/ns/net); "" for one of its own.
         foreign: the path of a network namespace that Podman did not make (--network=ns:PATH); "" otherwise.
     """

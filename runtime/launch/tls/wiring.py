@@ -91,7 +91,7 @@ def ensure_authority(store: Store, bundle: Bundle, hosts: Sequence[str], notes: 
             authority = make_authority(bundle.name, names)
             store.put_authority(bundle.name, authority)
     except LockedError:
-        # what the bundle has was written here while the vault was open; only for whom it is was asked just now
+        # what the bundle has was written here while the vault was open; only the brokered hosts were read just now
         if _hosts(store, bundle.name) == names and os.path.exists(bundle.authority):
             return True
         notes.append(LOCKED)

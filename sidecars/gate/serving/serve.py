@@ -49,7 +49,7 @@ class Front:
     """Serves connections for one container.
 
     Args:
-        site: whom.
+        site: the container and the scope.
         keeper: the channel to the keeper.
         tokens: the tokens that are good here.
     """

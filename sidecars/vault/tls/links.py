@@ -51,7 +51,7 @@ class Link:
         sock: the link.
 
     Attributes:
-        cut: ends the connection; set by whoever serves it.
+        cut: ends the connection; set by what serves it.
     """
 
     __slots__ = ("_taker", "_sock", "_watched", "_timer", "_taken", "cut")
