@@ -11,7 +11,7 @@ from ..kit.verb import argument, comma_separated, scope_option, switch, verb
 from . import containers
 from .login import WAYS
 
-_AGENTS = "claude, codex, gemini, opencode, copilot, vibe or shell"
+_AGENTS = "claude, codex, gemini, opencode, copilot, vibe, aider or shell"
 AGENT = argument("agent", metavar="AGENT", help=_AGENTS, values="recipes")
 NAMES = argument("names", metavar="NAME", nargs="+", help="containers", values="containers")
 

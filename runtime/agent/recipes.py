@@ -68,6 +68,13 @@ RECIPES: dict[str, Recipe] = {
         # Copilot needs Node 22, which npm's own package `node` has; Debian 13 has 20
         Recipe("copilot", ("copilot",), ("--allow-all-tools",), npm=("node@22", "@github/copilot")),
         Recipe("vibe", ("vibe",), ("--auto-approve",), pypi=("mistral-vibe",)),
+        Recipe(
+            "aider",
+            ("aider", "--no-check-update", "--no-analytics", "--no-show-release-notes", "--no-gitignore"),
+            ("--yes-always",),
+            pypi=("aider-chat",),
+            base="debian:12",  # aider has no release for Python 3.13
+        ),
         Recipe("shell", ("bash",)),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_every_recipe_makes_a_whole_containerfile(recipe: recipes.Recipe) -> Non
     assert set(instructions) <= {"FROM", "ENV", "RUN", "USER", "WORKDIR", "CMD"}
     # the last user is not root, whatever comes before
     assert [line for line in text.splitlines() if line.startswith("USER")] == ["USER 1000:1000"]
-    assert f'CMD ["{recipe.command[0]}"]' in text
+    assert f"CMD {json.dumps(list(recipe.command))}" in text
     for package in (*recipe.npm, *recipe.pypi):
         assert package in text
 
