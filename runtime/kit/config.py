@@ -131,6 +131,15 @@ class AgentsConfig:
 
 
 @dataclass(frozen=True)
+class NotifyConfig:
+    """What tells you that something waits for you."""
+
+    command: tuple[str, ...] | None = key(
+        None, "words?", "Program and arguments, run for each held connection (docs/airlock.md); no shell reads it."
+    )
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How containers are started."""
 
@@ -162,6 +171,7 @@ class Config:
     ssh: SshConfig = SshConfig()
     gate: GateConfig = GateConfig()
     agents: AgentsConfig = AgentsConfig()
+    notify: NotifyConfig = NotifyConfig()
     run: RunConfig = RunConfig()
     restricted: RestrictedConfig = RestrictedConfig()
 
@@ -175,6 +185,7 @@ SECTIONS: dict[str, type[Any]] = {
     "ssh": SshConfig,
     "gate": GateConfig,
     "agents": AgentsConfig,
+    "notify": NotifyConfig,
     "run": RunConfig,
     "restricted": RestrictedConfig,
 }

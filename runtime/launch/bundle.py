@@ -88,7 +88,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         published=ports,
         settings=services.settings(
             plan,
-            cfg.layout,
+            cfg,
             network,
             runtime_dir=resources.container_runtime_dir,
             tls_hosts=who.tls_hosts,

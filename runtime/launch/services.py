@@ -38,7 +38,7 @@ def open_store(layout: Layout, *, create: bool = False) -> Store | None:
 
 
 def settings(
-    plan: WiringPlan, layout: Layout, network: NetworkPlan, *, runtime_dir: str, tls_hosts: Sequence[str]
+    plan: WiringPlan, cfg: Config, network: NetworkPlan, *, runtime_dir: str, tls_hosts: Sequence[str]
 ) -> dict[str, dict[str, object]]:
     """The settings of every sidecar that the plan activates, by the sidecar's name.
 
@@ -47,6 +47,7 @@ def settings(
         tls_hosts: its brokered hosts, each as `host:port`.
     """
     found: dict[str, dict[str, object]] = {}
+    layout = cfg.layout
     if plan.broker:
         gates.publish(layout)
         found["vault"] = vault_settings.settings_for(layout, tls_hosts=tls_hosts)
@@ -57,7 +58,8 @@ def settings(
     if plan.shield:
         found["audit"] = audit_settings.settings_for()
         if network.mode == AIRLOCK:
-            found["airlock"] = airlock_settings.settings_for(runtime_dir, tls_hosts)
+            told = cfg.notify.command or ()
+            found["airlock"] = airlock_settings.settings_for(runtime_dir, tls_hosts, told, os.environ)
     return found
 
 

@@ -20,6 +20,7 @@ from .questions import Question
 
 if TYPE_CHECKING:
     from ..kit.reactor import Reactor, Timer
+    from .notify import Notifier
 
 HOLD_SECONDS = 60.0
 """How long a connection waits for a decision."""
@@ -63,6 +64,7 @@ class Asking:
         decisions: where the answer is read, `decisions.json`.
         clock: seconds since the epoch.
         note: writes an audit line: event, and its fields.
+        notifier: tells the operator about each question; None: `notify.command` is not set.
     """
 
     def __init__(
@@ -72,9 +74,10 @@ class Asking:
         decisions: str,
         clock: Callable[[], float],
         note: Callable[..., None],
+        notifier: Notifier | None = None,
     ) -> None:
         self._reactor, self._pending, self._decisions = reactor, pending, decisions
-        self._clock, self._note = clock, note
+        self._clock, self._note, self._notifier = clock, note, notifier
         self._waiting: dict[tuple[str, int], _Waiting] = {}
         self._refused: dict[tuple[str, int], float] = {}
         self._asked: list[float] = []
@@ -105,6 +108,8 @@ class Asking:
             timer = self._reactor.later(HOLD_SECONDS, lambda: self._end(key, _UNDECIDED, "undecided"))
             waiting = self._waiting[key] = _Waiting(name, port, self._clock(), timer)
             self._note("ask", verdict="asked", name=name, port=port, proto="tcp", id=waiting.id)
+            if self._notifier is not None:
+                self._notifier.announce(waiting.id, name, port, waiting.until)
         waiting.holders.add(settle)
         self._show()
         return ""

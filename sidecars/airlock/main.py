@@ -6,13 +6,16 @@ import gc
 import os
 import signal
 import socket
+import sys
 
+from ...supervisor.ground.errors import TerokError
 from ..kit.audit import Audit
 from ..kit.confine import RESOLVER_FILES, confine
 from ..kit.context import Context
 from ..kit.reactor import Reactor
 from ..roster import brokered
 from .asking import directory
+from .notify import Notifier
 from .service import Service
 
 
@@ -34,6 +37,7 @@ def main(context: Context) -> int:
         handover=str(context.settings.get("handover", "")),
         pending=pending,
         decisions=context.bundle.airlock_decisions,
+        notifier=start_notifier(context),
     )
     warm()
     # the ports that may be connected to change with the policy, and Landlock cannot be loosened: none is named here
@@ -58,6 +62,18 @@ def open_told(path: str) -> int:
         return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return -1
+
+
+def start_notifier(context: Context) -> Notifier | None:
+    """The process that runs `notify.command`; None without one, or when it cannot be started: questions still wait."""
+    command = context.settings.get("notify")
+    if not command:
+        return None
+    try:
+        return Notifier(command, context.settings.get("notify_environment", {}), context.container)
+    except (OSError, TerokError) as error:
+        print(f"airlock: notify.command cannot be run: {error}", file=sys.stderr)
+        return None
 
 
 def warm() -> None:

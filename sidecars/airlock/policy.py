@@ -16,6 +16,7 @@ from ..shield import hints
 from ..shield.model import ASK, BYPASS, DOWN_ALL, LEARN, OPEN_MODES, QUARANTINE
 from ..shield.special import SYNTHETIC, UNKNOWN
 from ..shield.targets import BELOW, NAME, WEB, WEB_PORTS, Address, Network, Ports, Target, parse
+from .questions import target_of
 
 TLS_PORT, HTTP_PORT = 443, 80
 NEVER = "never reachable from a container"
@@ -134,8 +135,8 @@ class Policy:
             return Verdict(True, "brokered")
         if self.is_open(now):
             return Verdict(True, self.mode, word="learn" if self.mode == LEARN else "bypassed")
-        hint = hints.name_target(name, _ports(port))
-        return Verdict(False, "not allowed", self._allow(hint), ask=self.asks(now) and hint is not None)
+        asks = self.asks(now) and target_of(name, port) is not None
+        return Verdict(False, "not allowed", self._allow(hints.name_target(name, _ports(port))), ask=asks)
 
     def asks(self, now: float) -> bool:
         """Whether the operator is asked about names that nothing allows."""

@@ -56,8 +56,15 @@ class Decision(NamedTuple):
     allowed: bool
 
 
+_NOT_ASKED = ("localhost", "local", "internal", "arpa", "invalid", "onion", "home", "lan")
+"""Names below these lead to this host (`host.containers.internal`), to metadata services or into a local network. They
+are allowed by `terok shield allow` alone: a yes to a question that a container puts must not open them."""
+
+
 def target_of(name: str, port: int) -> Target | None:
-    """What `terok shield allow` would take for a name and port; None: nothing, so there is nothing to ask."""
+    """What a yes would allow, as `terok shield allow` takes it; None: nothing is asked about this name."""
+    if "." not in name or name.rpartition(".")[2] in _NOT_ASKED:
+        return None
     return hints.name_target(name, WEB if port in WEB_PORTS else Ports("tcp", port, port))
 
 

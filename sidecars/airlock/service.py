@@ -19,6 +19,7 @@ from .asking import Asking
 from .descriptors import connections_max
 from .flow import Flow
 from .handover import Handover
+from .notify import Notifier
 from .pipes import Pipes
 from .policy import Policy, Proof, Route, Verdict, decode
 
@@ -58,10 +59,11 @@ class Service:
         handover: str = "",
         pending: str = "",
         decisions: str = "",
+        notifier: Notifier | None = None,
     ) -> None:
         self.reactor, self.dialer, self.pipes = reactor, dialer or Dialer(reactor), Pipes(reactor)
         self.handover = Handover(reactor, handover)
-        self.asking = Asking(reactor, pending, decisions, self.clock, self._write)
+        self.asking = Asking(reactor, pending, decisions, self.clock, self._write, notifier)
         self._brokered = brokered
         self.policy = Policy(container)  # nothing is allowed until a policy has been read
         self._acceptor = Acceptor(reactor, listeners, self._accepted)

@@ -8,6 +8,7 @@ import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trustme
@@ -137,3 +138,29 @@ def test_asking_survives_a_restart_and_is_refused_elsewhere(house: House, box: s
     house.terok("prepare", name, "--network", "none")
     refused = house.terok("shield", "ask", name, check=False)
     assert refused.returncode != 0 and "airlock" in refused.stderr
+
+
+def test_the_host_is_not_asked_about(house: House, box: str) -> None:
+    words = ("--connect-to", "host.containers.internal:80:198.18.0.3:80", "-H", "Host: host.containers.internal")
+    for more in (words, ("-H", "Host: metadata.google.internal")):
+        house.podman("exec", box, "curl", "-sS", "--max-time", "5", *more, "http://denied.test/", check=False)
+    house.podman("exec", box, "curl", "-sS", "--max-time", "5", "http://198.18.0.3/", check=False)
+    asked = [line for line in Path(house.bundle(box).audit).read_text().splitlines() if '"asked"' in line]
+    assert json.loads(house.terok("shield", "pending", box, "--json").stdout) == [] and asked == []
+
+
+def test_the_configured_command_is_told(house: House, name: str, web: None) -> None:
+    told, script = Path(house.home) / "told", Path(house.home) / "tell"
+    script.write_text(f'#!/bin/sh\necho "$# $TEROK_CONTAINER $TEROK_NAME $TEROK_PORT" >> {told}\n')
+    script.chmod(0o755)
+    house.terok("config", "set", "notify.command", f"[{script}]")
+    try:
+        house.terok("run", name, "--network", "airlock", "--", "--detach", house.image, "sh", "-c", PATIENT)
+    finally:
+        house.terok("config", "set", "notify.command", "null")
+    house.terok("shield", "ask", name)
+    client = curl(house, name, "https://denied.test/")
+    waiting = question(house, name)
+    assert until(lambda: told.exists() and told.read_text(), 10) == f"0 {name} denied.test 443\n"
+    house.terok("shield", "decide", str(waiting["id"]), "allow")
+    assert client.communicate(timeout=30)[0] == "200"

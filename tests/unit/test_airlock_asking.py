@@ -178,3 +178,14 @@ def test_denials_and_ended_asking_are_final() -> None:
     assert Policy("box", mode=ASK).judge_name("new.example", 443, 0.0).ask
     assert not Policy("box", mode=ASK, until=5.0).judge_name("new.example", 443, 6.0).ask
     assert not Policy("box", mode=UP).judge_name("new.example", 443, 0.0).ask
+
+
+@pytest.mark.parametrize("port", [80, 443, 8080])
+@pytest.mark.parametrize(
+    "name",
+    ["host.containers.internal", "metadata.google.internal", "x.localhost", "x.local", "metadata", "a.arpa"],
+)
+def test_a_yes_cannot_open_this_host_or_its_network(name: str, port: int) -> None:
+    verdict = Policy("box", mode=ASK).judge_name(name, port, 0)
+    assert not verdict.allowed and not verdict.ask
+    assert verdict.allow == "" or verdict.allow.startswith("terok shield allow box ")
