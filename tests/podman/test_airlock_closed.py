@@ -113,8 +113,8 @@ def remote_service(house: House, name: str) -> str:
 
 
 def other_runtime(house: House, name: str) -> str:
-    path = house.home / "other" / "crun"  # Podman knows by the name what a runtime can do
-    path.parent.mkdir()
+    path = house.home / "no-hooks" / "crun"  # Podman knows by the name what a runtime can do
+    path.parent.mkdir(exist_ok=True)
     path.write_text(INTERCEPTOR)
     path.chmod(0o755)
     return house.podman("--runtime", str(path), "run", *prepared(house, name), house.image, "sh", "-c", TRIES).stdout
