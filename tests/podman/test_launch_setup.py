@@ -162,7 +162,8 @@ def test_setup_never_needs_root_and_says_nothing_on_stderr(house: House) -> None
     assert os.getuid() != 0
     assert done.stderr == ""
     blocks = [line for line in done.stdout.splitlines() if line and not line.startswith((" ", "Wrote"))]
-    assert blocks == ["podman:", "hooks:", "shield:", "kernel:"]
+    assert blocks[:-1] == ["podman:", "hooks:", "shield:", "kernel:"]
+    assert blocks[-1].startswith("Next, in a project's directory: terok start claude")
 
 
 def test_a_container_without_our_annotations_is_not_touched(house: House) -> None:
