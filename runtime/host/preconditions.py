@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 
 from ...supervisor.ground import process
 from ...supervisor.ground.errors import Exit, TerokError
-from ...supervisor.ground.layout import Bundle
 from . import podman
 from .flags import Words, is_on
 
@@ -36,21 +34,29 @@ def refuse_remote(environ: Mapping[str, str]) -> None:
             )
 
 
-def refuse_existing(bundle: Bundle, words: Words, environ: Mapping[str, str]) -> None:
-    """Raise TerokError (REFUSED) when Podman has a container of this name: its wiring would change under it.
+class NameAsked:
+    """A question whether Podman has a container of a name, under way.
 
-    Without a bundle there is nothing to change, and Podman itself refuses the name.
+    Args:
+        name: the container that is to be made.
+        words: podman's words; with `--replace` nothing is asked.
+        environ: the operator's environment.
     """
-    if not os.path.exists(bundle.sidecar):
-        return
-    if any(flag.name == "replace" and is_on(flag.value) for flag in words.flags):
-        return
-    if podman.call(["container", "exists", bundle.name], environ).code == 0:
-        raise TerokError(
-            f"The container {bundle.name} exists already.",
-            fix=f"podman start {bundle.name}, or podman rm {bundle.name} first for a new one",
-            code=Exit.REFUSED,
-        )
+
+    def __init__(self, name: str, words: Words, environ: Mapping[str, str]) -> None:
+        self._name = name
+        replaced = any(flag.name == "replace" and is_on(flag.value) for flag in words.flags)
+        look = ["container", "exists", "--", name]
+        self._job = None if replaced else process.begin([podman.find(environ), *look], timeout=30, env=environ)
+
+    def refuse_existing(self) -> None:
+        """Wait for the answer; raises TerokError (REFUSED) when there is one: its wiring would change under it."""
+        if self._job is not None and self._job.finish().code == 0:
+            raise TerokError(
+                f"The container {self._name} exists already.",
+                fix=f"podman start {self._name}, or podman rm {self._name} first for a new one",
+                code=Exit.REFUSED,
+            )
 
 
 class ImageAsked:

@@ -88,11 +88,14 @@ def _prepare(args: argparse.Namespace, env: Env, words: Words, *, once: bool = F
         once: the container goes with its end.
         now: it starts at once.
     """
+    from ...supervisor.ground.layout import check_name
     from ..host import podman, preconditions
     from .refusals import refuse
 
     preconditions.refuse_remote(env.environ)
     refuse(words, env.layout, allow_engine_socket=args.allow_engine_socket)
+    check_name(args.name)
+    name = preconditions.NameAsked(args.name, words, env.environ) if now else None
     image = preconditions.ImageAsked(words, env.environ)
     asked = podman.ask_version(env.environ)  # podman answers while the rest is imported
     from . import prepare as steps
@@ -101,6 +104,8 @@ def _prepare(args: argparse.Namespace, env: Env, words: Words, *, once: bool = F
     request = _request(args, env, words, once=once)
     if now:
         refuse_taken(request.published)
+    if name is not None:
+        name.refuse_existing()
     image.refuse_checkpoint(asked.answer())
     prepared = steps.prepare(request, env.config, env.environ, asked=asked)
     for note in prepared.notes:
@@ -136,12 +141,10 @@ def run(args: argparse.Namespace, env: Env) -> int:
     """
     from ..host import podman
     from ..host.flags import parse
-    from ..host.preconditions import refuse_existing
 
     words = parse(args.rest or [])
     if not words.rest:
         raise _no_image(args, env)
-    refuse_existing(env.layout.bundle(args.name), words, env.environ)
     prepared = _prepare(args, env, words, once=_removes_itself(words), now=True)
     process.replace(podman.run_argv(env.environ, prepared.flags, prepared.podmans(args.rest)), env.environ)
 

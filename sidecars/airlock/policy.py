@@ -15,7 +15,7 @@ from ..kit import addresses
 from ..shield import hints
 from ..shield.model import ASK, BYPASS, DOWN_ALL, LEARN, OPEN_MODES, QUARANTINE
 from ..shield.special import SYNTHETIC, UNKNOWN
-from ..shield.targets import BELOW, NAME, WEB, WEB_PORTS, Address, Network, Ports, Target, parse
+from ..shield.targets import BELOW, NAME, WEB, WEB_PORTS, Address, Network, Ports, Target, TargetError, parse
 from .questions import target_of
 
 TLS_PORT, HTTP_PORT = 443, 80
@@ -271,7 +271,7 @@ def decode(text: bytes, brokered: frozenset[tuple[str, int]] = frozenset()) -> P
             passing={parse(each): float(until) for each, until in data["passing"].items()},
             brokered=brokered,
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, TargetError) as error:
         raise ValueError(f"the policy is damaged: {error!r}") from error
 
 

@@ -71,7 +71,9 @@ def _unknown(
 ) -> Refusal | None:
     """The refusal of a request without a token for a host that is none of the routes', by its name."""
     name = host.decode("ascii", "replace")
-    if b"." not in host or not host.rpartition(b".")[2].isalpha() or known(name):
+    last = host.rpartition(b".")[2]
+    # `host.containers.internal` is this host: the vault itself, where it has a port there
+    if b"." not in host or not last.isalpha() or last == b"internal" or known(name):
         return None
     seen = look(request, request.target.partition(b"?")[2], places, lookup)
     if isinstance(seen, Refusal) or seen.grant is not None or seen.foreign:

@@ -59,6 +59,14 @@ def test_a_failed_run_changes_nothing_of_a_container_that_exists(house: House, n
     house.terok("run", name, "--", "--replace", "--rm", house.image, "true")
 
 
+def test_a_container_that_is_none_of_terok_keeps_its_name_and_gets_no_bundle(house: House, name: str) -> None:
+    house.podman("run", "--detach", "--name", name, house.image, "true")
+    done = house.terok("run", name, "--", "--detach", house.image, "true", check=False)
+    assert done.returncode == Exit.REFUSED
+    assert f"podman start {name}" in done.stderr
+    assert not Path(house.bundle(name).root).exists()
+
+
 def test_a_scope_that_does_not_exist_and_an_agent_without_a_login_refuse_the_start(house: House, name: str) -> None:
     for words in (("--scope", "wrok"), ("--scope", scope.SCOPE, "--agent", "gh")):
         done = house.terok("run", name, *words, "--", "--rm", house.image, "true", check=False)

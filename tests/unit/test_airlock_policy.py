@@ -173,7 +173,11 @@ def test_a_pattern_covers_what_is_below_it() -> None:
     assert not covers("*.x.example", "ax.example")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"container": 1}', "null", '{"names": 3}'])
+WRONG_TARGET = """{"container": "box", "generation": 1, "mode": "up", "until": null, "names": {}, "allowed": ["*.*"],
+"denied": [], "passing": {}}"""
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"container": 1}', "null", '{"names": 3}', WRONG_TARGET])
 def test_a_damaged_policy(text: str) -> None:
     with pytest.raises(ValueError):
         decode(text.encode())
