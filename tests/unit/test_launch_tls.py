@@ -109,3 +109,10 @@ def test_java_reads_the_trust_store(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     listed = set(java.certificates(done.stdout.encode()))
     assert listed == set(ders), base64.b64encode(next(iter(listed)))
+
+
+def test_a_host_that_the_shield_cannot_name_stays_at_the_vaults_address(catalogue: Catalog) -> None:
+    """`localhost`, a short name of an intranet, a loopback address: the container starts, and is told the vault's."""
+    for host in ("localhost:8443", "ollama", "127.0.0.1:8443"):
+        held: dict[str, dict[str, object]] = {"openai": {"auth": "api-key", "upstream": f"https://{host}"}}
+        assert wiring.decide(VaultConfig(), "work", catalogue, held) == wiring.Brokered()

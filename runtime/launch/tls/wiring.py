@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from ....sidecars.roster import brokered, catalog
 from ....sidecars.roster.model import Catalog
+from ....sidecars.shield.special import check_allowed
+from ....sidecars.shield.targets import TargetError, parse
 from ....sidecars.store.records import LockedError
 from ....sidecars.store.store import AUTHORITY, Store
 from ....supervisor.ground import layout as places
@@ -46,9 +48,18 @@ def decide(cfg: VaultConfig, scope: str, catalogue: Catalog, held: Mapping[str, 
     without = {
         entry.rpartition("/")[2] for entry in cfg.tls_except if "/" not in entry or entry.startswith(f"{scope}/")
     }
-    hosts = brokered.of_scope(catalogue, held, without=without)
+    hosts = tuple(host for host in brokered.of_scope(catalogue, held, without=without) if _has_a_name_inside(host))
     whole = tuple(name for name, meta in held.items() if _covers(hosts, catalogue, name, meta))
     return Brokered(hosts, whole)
+
+
+def _has_a_name_inside(host: str) -> bool:
+    """Whether the shield can name `host:port`; not `localhost` or an intranet's short name, which the vault serves."""
+    try:
+        check_allowed(parse(host))
+    except TargetError:
+        return False
+    return True
 
 
 def _covers(hosts: Sequence[str], catalogue: Catalog, name: str, meta: dict[str, object]) -> bool:
