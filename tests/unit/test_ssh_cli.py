@@ -254,7 +254,8 @@ def test_more_than_one_scope_has_to_be_chosen(operator: Operator, tmp_path: Path
     assert operator.json("ssh", "trust", "host.example", "--key", key, "--scope", "b")["names"] == ["two"]
 
 
-def test_agent_for_the_operators_shell(operator: Operator) -> None:
+def test_agent_for_the_operators_shell(short_dir: Path) -> None:
+    operator = Operator(short_dir / "operator")
     public = operator.terok("ssh", "generate", "work", "--scope", "work")
     assert operator.terok("ssh", "agent", "--scope", "work", "--", "ssh-add", "-L") == public
     audit = operator.data / "agents/work/audit.jsonl"
@@ -264,7 +265,8 @@ def test_agent_for_the_operators_shell(operator: Operator) -> None:
     assert [path.name for path in (operator.data / "agents/work").iterdir() if "sidecar" in path.name] == []
 
 
-def test_agent_serves_until_it_is_stopped(operator: Operator) -> None:
+def test_agent_serves_until_it_is_stopped(short_dir: Path) -> None:
+    operator = Operator(short_dir / "operator")
     public = operator.terok("ssh", "generate", "work", "--scope", "work")
     words = [operator.program, "ssh", "agent", "--scope", "work"]
     with subprocess.Popen(words, env=operator.env, stdout=subprocess.PIPE, text=True) as serving:
