@@ -132,6 +132,12 @@ def _signatures(env: Env, words: Sequence[str]) -> Iterable[str]:
     return [question.id for question in waiting(env.layout)]
 
 
+def _waiting(env: Env, words: Sequence[str]) -> Iterable[str]:
+    from .queue.items import waiting
+
+    return [item.id for item in waiting(env.layout)[0]]
+
+
 KINDS: dict[str, Callable[[Env, Sequence[str]], Iterable[str]]] = {
     "agents": _agents,
     "config-keys": _config_keys,
@@ -148,4 +154,5 @@ KINDS: dict[str, Callable[[Env, Sequence[str]], Iterable[str]]] = {
     "ssh-keys": _ssh_keys,
     "ssh-types": _ssh_types,
     "tips": _tips,
+    "waiting": _waiting,
 }

@@ -72,6 +72,8 @@ SEE = (
     Verb("explain", "vault.explain:run_explain", "say what would happen to a request of a container"),
 )
 ALLOW = (
+    Verb("pending", "queue.cli:pending", "show everything that waits for your decision"),
+    Verb("decide", "queue.cli:decide", "answer what waits: a connection, a proposal, a signature"),
     Verb(
         "shield",
         "",

@@ -102,9 +102,7 @@ def _home(args: argparse.Namespace, env: Env) -> GateHome:
 
 
 def _site(args: argparse.Namespace, env: Env) -> Site:
-    home = _home(args, env)
-    key_files = (env.layout.unlocked_key, env.layout.vault_key)
-    return Site("", args.scope, home, "", env.layout.vault_db, key_files)
+    return gates.site(env.layout, args.scope)
 
 
 def _number(args: argparse.Namespace, home: GateHome) -> int:
@@ -256,8 +254,7 @@ def _summary(env: Env, scope: str) -> gate_text.Summary:
 def list_gates(args: argparse.Namespace, env: Env) -> int:
     """List gates, or one scope's branches and open proposals."""
     if args.scope is None:
-        found = sorted(os.listdir(env.layout.gate)) if os.path.isdir(env.layout.gate) else []
-        rows = [_summary(env, name) for name in found if os.path.exists(env.layout.gate_home(name).config)]
+        rows = [_summary(env, name) for name in gates.scopes(env.layout)]
         env.out.emit(
             rows,
             gate_text.summaries(rows, env.out, time.time())

@@ -7,6 +7,7 @@ from fcntl import LOCK_EX, flock
 
 from ...sidecars.gate import config
 from ...sidecars.gate.forge.address import parse_url
+from ...sidecars.gate.site import Site
 from ...sidecars.vault.gated import gates
 from ...supervisor.ground import durable
 from ...supervisor.ground.errors import TerokError
@@ -22,17 +23,35 @@ def publish(layout: Layout) -> None:
     A gate whose file cannot be read counts as one before every repository: the vault then writes to no forge for that
     scope, until the file is right again.
     """
-    scopes = sorted(os.listdir(layout.gate)) if os.path.isdir(layout.gate) else []
+    names = sorted(os.listdir(layout.gate)) if os.path.isdir(layout.gate) else []
     os.makedirs(layout.vault, mode=0o700, exist_ok=True)
     lock = os.open(layout.vault_gates + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         flock(lock, LOCK_EX)
-        guarded = {scope: gate for scope in scopes if (gate := _gate(layout, scope)) is not None}
+        guarded = {scope: gate for scope in names if (gate := _gate(layout, scope)) is not None}
         content = gates.dump(guarded)
         if _read(layout.vault_gates) != content:
             durable.replace(layout.vault_gates, content, only_writer=True)
     finally:
         os.close(lock)
+
+
+def scopes(layout: Layout) -> list[str]:
+    """The scopes that have a gate, sorted."""
+    names = sorted(os.listdir(layout.gate)) if os.path.isdir(layout.gate) else []
+    return [name for name in names if _is_gate(layout, name)]
+
+
+def _is_gate(layout: Layout, scope: str) -> bool:
+    try:
+        return os.path.exists(layout.gate_home(scope).config)
+    except TerokError:  # no name of a scope
+        return False
+
+
+def site(layout: Layout, scope: str) -> Site:
+    """A scope's gate as the operator's verbs see it: without a container."""
+    return Site("", scope, layout.gate_home(scope), "", layout.vault_db, (layout.unlocked_key, layout.vault_key))
 
 
 def _gate(layout: Layout, scope: str) -> gates.Gate | None:

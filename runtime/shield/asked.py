@@ -59,10 +59,16 @@ def read(bundle: Bundle) -> list[Question]:
 
 
 def find(layout: Layout, identifier: str) -> Held:
-    """The question of an id; raises TerokError when none waits under it."""
-    for held in pending(layout):
-        if held.question.id == identifier:
-            return held
+    """The question of an id; raises TerokError when none waits under it, or several: a relay may copy one."""
+    matching = [held for held in pending(layout) if held.question.id == identifier]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise TerokError(
+            f"Several containers ask under the ID {identifier[:20]!r}, so it decides none of their questions.",
+            fix="terok shield allow NAME HOST, or terok shield deny NAME HOST",
+            code=Exit.REFUSED,
+        )
     raise TerokError(
         f"No question {identifier[:20]!r} waits; it may have ended.", fix="terok shield pending", code=Exit.NOT_FOUND
     )

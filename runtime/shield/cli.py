@@ -61,7 +61,7 @@ def allow(args: argparse.Namespace, env: Env) -> int:
 
     targets = _targets(args)
     notes = [note for each in targets for note in check_allowed(each)]
-    seconds = _seconds(args.duration) if args.duration else None
+    seconds = seconds_of(args.duration) if args.duration else None
     bundle, running = _open(args, env)
     if seconds is not None:
         _must_run(args.name, running)
@@ -140,7 +140,7 @@ def up(args: argparse.Namespace, env: Env) -> int:
 @verb(CONTAINER, FOR, examples=("terok shield bypass box --for 5m",))
 def bypass(args: argparse.Namespace, env: Env) -> int:
     """Open the firewall as `down` does, for a limited time. The kernel ends it."""
-    seconds = _seconds(args.duration)
+    seconds = seconds_of(args.duration)
     code = _mode(args, env, "bypass", f"{args.name} is open for {args.duration}", time.time() + seconds)
     from ...sidecars.shield.later import later
 
@@ -158,7 +158,7 @@ def ask(args: argparse.Namespace, env: Env) -> int:
 
     What is undecided is refused. Nothing of the question leaves this machine before. Only in the airlock.
     """
-    seconds = _seconds(args.duration) if args.duration else None
+    seconds = seconds_of(args.duration) if args.duration else None
     until = None if seconds is None else time.time() + seconds
     code = _mode(args, env, "ask", f"{args.name} asks before it reaches a new name: terok shield pending", until)
     if seconds is not None:
@@ -200,7 +200,7 @@ def decide(args: argparse.Namespace, env: Env) -> int:
 
     if args.duration and args.answer == asked.DENY:
         raise TerokError("--for goes with allow only.", fix=f"terok shield decide {args.id} deny", code=Exit.USAGE)
-    seconds = _seconds(args.duration) if args.duration else None
+    seconds = seconds_of(args.duration) if args.duration else None
     held = asked.find(env.layout, args.id)
     once = not args.always and seconds is None
     asked.decide(env.layout.bundle(held.container), held.question, args.answer, once=once, seconds=seconds)
@@ -210,7 +210,8 @@ def decide(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _seconds(duration: str) -> int:
+def seconds_of(duration: str) -> int:
+    """The seconds of `30s`, `5m` or `2h`; raises TerokError (USAGE) beyond 24 hours or for anything else."""
     found = _DURATION.fullmatch(duration)
     seconds = int(found[1]) * _UNITS[found[2]] if found else 0
     if not 0 < seconds <= TIME_MAX:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SIZE_MAX = 16 << 10
 TEXT_MAX = 512
+TIME_MAX = 1e11
+"""Seconds since the epoch; an infinite number, or none, is no time."""
 
 
 class Waiting(NamedTuple):
@@ -29,13 +31,15 @@ class Waiting(NamedTuple):
     def text(self, now: float) -> str:
         """A line for people."""
         shown = self.shown
-        what = (
-            f"log in to {shown['host'] or 'an unknown host'} as {shown['user']}"
-            if shown["user"]
-            else (f"sign in the namespace {shown['namespace']}")
-        )
         left = max(0, round(shown["expires"] - now))
-        return f"{self.id}  {shown['container']} wants to {what} with {shown['key']} ({left} s left)"
+        return f"{self.id}  {shown['container']} wants to {self.purpose} with {shown['key']} ({left} s left)"
+
+    @property
+    def purpose(self) -> str:
+        """What the signature is for."""
+        if self.shown["user"]:
+            return f"log in to {self.shown['host'] or 'an unknown host'} as {self.shown['user']}"
+        return f"sign in the namespace {self.shown['namespace']}"
 
 
 def waiting(layout: Layout) -> list[Waiting]:
@@ -82,7 +86,7 @@ def _checked(document: object) -> dict[str, object]:
             raise ValueError(field)
         shown[field] = value
     for field in ("asked", "expires"):
-        if not isinstance(document.get(field), int | float):
+        if not (isinstance(document.get(field), int | float) and 0 <= document[field] < TIME_MAX):
             raise ValueError(field)
         shown[field] = float(document[field])
     return shown

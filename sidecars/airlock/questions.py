@@ -18,6 +18,8 @@ from ..shield.targets import WEB, WEB_PORTS, Ports, Target
 
 FILE_MAX = 64 << 10
 """Bytes of a file that are read."""
+TIME_MAX = 1e11
+"""Seconds since the epoch; an infinite number, or none, is no time."""
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -101,7 +103,7 @@ def _question(row: dict[str, object]) -> Question | None:
         and type(question.port) is int
         and 0 < question.port < 65536
         and type(question.held) is int
-        and all(type(moment) in (int, float) for moment in times)
+        and all(type(moment) in (int, float) and 0 <= moment < TIME_MAX for moment in times)
     )
     return question if sound and target_of(question.name, question.port) is not None else None
 

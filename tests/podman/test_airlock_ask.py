@@ -78,6 +78,18 @@ def test_once_lets_the_connection_that_waits_go_on(house: House, box: str, resol
     assert house.terok("shield", "decide", str(again["id"]), "allow", check=False).returncode != 0
 
 
+def test_the_queue_decides_it_too(house: House, box: str, resolver: Resolver) -> None:
+    client = curl(house, box, "https://denied.test/x")
+    asked = question(house, box)
+    (row,) = json.loads(house.terok("pending", box, "--json").stdout)
+    assert (row["id"], row["kind"]) == (asked["id"], "connection")
+    assert row["allow"] in house.terok("pending").stdout
+    house.terok("decide", str(row["id"]), "allow", "--for", "10m")
+    assert client.communicate(timeout=30)[0] == "200"
+    assert curl(house, box, "https://denied.test/x").communicate(timeout=30)[0] == "200", "allowed for ten minutes"
+    assert json.loads(house.terok("pending", box, "--json").stdout) == []
+
+
 def test_an_entry_answers_too(house: House, box: str) -> None:
     for answer, code in (("--for=5m", "200"), ("--always", "200")):
         client = curl(house, box, "https://denied.test/")

@@ -152,7 +152,8 @@ def test_a_hostile_file_is_no_question(text: bytes) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"name": "*.com"}, {"name": "$(x).example"}, {"name": "\x1b[2Jx.example"}, {"name": "203.0.113.7"}, {"port": 0},
-     {"port": True}, {"id": "../../x"}, {"held": "9"}, {"until": "soon"}],
+     {"port": True}, {"id": "../../x"}, {"held": "9"}, {"until": "soon"},
+     {"until": float("inf")}, {"since": float("nan")}, {"until": 10**400}],
 )  # fmt: skip
 def test_only_plain_host_names_are_shown(change: dict[str, object]) -> None:
     row = {**Question("0" * 12, "new.example", 443, 1.0, 2.0, 1)._asdict(), **change}

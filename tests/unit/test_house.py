@@ -90,6 +90,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "runtime.ssh": ("runtime.kit", "runtime.host"),
     "runtime.gate": ("runtime.kit", "runtime.host"),
     "runtime.shield": ("runtime.kit", "runtime.host"),
+    "runtime.queue": ("runtime.kit", "runtime.shield", "runtime.gate", "runtime.ssh"),
 }
 """What each room may import of its own floor besides itself. Rooms that are not here may import all of their floor."""
 
