@@ -21,7 +21,8 @@ build() {
   for key in /usr/share/keyrings/debian-archive-*.gpg; do keys+=(--keyring="$key"); done
   rm -rf "$root.new"
   echo "debian13: making $root (once; about a minute)" >&2
-  mmdebstrap -q --variant=minbase --mode=root "${keys[@]}" --aptopt='APT::Install-Recommends "false"' \
+  # Java's packages link their manual pages below a directory that the exclusion leaves out
+  mmdebstrap -q --variant=minbase --mode=root "${keys[@]}" --setup-hook='mkdir -p "$1/usr/share/man/man1"' --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --include="$wanted,dnsutils" trixie "$root.new" "deb $mirror trixie main"
   echo "$wanted" >"$root.new/.packages"

@@ -4,7 +4,7 @@
 set -euo pipefail
 demo=(podman crun nftables dnsmasq-base slirp4netns passt uidmap netavark aardvark-dns iptables catatonit busybox-static
   openssh-client curl git iproute2 procps make ca-certificates python3 python3-venv)
-tests=("${demo[@]}" openssh-server conntrack strace nginx-light gh wrk zsh fish gnutls-bin wget)
+tests=("${demo[@]}" openssh-server conntrack strace nginx-light gh wrk zsh fish gnutls-bin wget nodejs default-jdk-headless)
 programs=(podman crun nft dnsmasq slirp4netns newuidmap catatonit busybox ssh-keygen curl git ip python3)
 
 case ${1-} in

@@ -24,7 +24,14 @@ SCOPE = "clients"
 GITHUB = "ghp_REALgithub0123456789abcdefghijklmnopq"
 OPENAI = "sk-REAL-openai-0123456789abcdefghijklmnopqrstuv"
 HOSTS = ("api.anthropic.com", "api.openai.com", "api.github.com", "github.com", "uploads.github.com")
-SHOWN = ("/usr/bin", "/usr/lib", "/usr/share", "/etc/ssl", "/etc/alternatives", "/etc/java-17-openjdk")
+SHOWN = (
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/share",
+    "/etc/ssl",
+    "/etc/alternatives",
+    *map(str, Path("/etc").glob("java-*-openjdk")),
+)
 SITE = Path(pytest.__file__).parents[1]
 KEY = "import os; key = os.environ['ANTHROPIC_API_KEY']; url = 'https://api.anthropic.com/v1/models'; "
 NODE = "const headers = {'x-api-key': process.env.ANTHROPIC_API_KEY}, url = 'https://api.anthropic.com/v1/models'; "
