@@ -13,6 +13,7 @@ from ...sidecars.gate.forge import remote, sync
 from ...sidecars.gate.forge.address import Address, parse_url
 from ...sidecars.gate.policy import KINDS
 from ...sidecars.gate.site import Site
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit import gates
 from ..kit.audit_lines import read
@@ -225,7 +226,7 @@ def remove(args: argparse.Namespace, env: Env) -> int:
     if waiting and not args.yes:
         raise TerokError(
             f"The gate of {args.scope} has {waiting} open proposals, which removing it would delete.",
-            fix=f"terok gate list {args.scope}, then terok gate remove {args.scope} --yes",
+            fix=f"terok gate list {paste.quoted(args.scope)}, then terok gate remove {paste.quoted(args.scope)} --yes",
             code=Exit.REFUSED,
         )
     mirror.remove(home)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...sidecars.ssh.settings import settings_for
 from ...supervisor import schema
-from ...supervisor.ground import process, sockets
+from ...supervisor.ground import paste, process, sockets
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name, check_socket_path, program
 from .shelf import Shelf
@@ -43,7 +43,7 @@ def serve(env: Env, scope: str, command: list[str], cwd: str) -> int:
     layout = env.layout
     with Shelf(env) as shelf:
         if not shelf.of_scope(check_name(scope)):
-            env.note(f"The scope {scope} has no SSH key yet: terok ssh generate --scope {scope}")
+            env.note(f"The scope {scope} has no SSH key yet: terok ssh generate --scope {paste.quoted(scope)}")
     bundle, directory = layout.agent(scope), layout.agent_runtime(scope)
     for path in (bundle.root, directory):
         os.makedirs(path, mode=0o700, exist_ok=True)

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.table import table
 from ..kit.verb import argument, scope_option, switch, verb
@@ -113,7 +114,7 @@ def _passphrase(path: str | None, of: str) -> str:
 def _stored(env: Env, key: Key) -> int:
     env.out.emit(key.document(), key.line)
     if not key.scopes:
-        env.note(f"No scope uses {key.name}: terok ssh link {key.name} --scope SCOPE")
+        env.note(f"No scope uses {key.name}: terok ssh link {paste.quoted(key.name)} --scope SCOPE")
     return Exit.OK
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.verb import Argument, argument, one_of, scope_option, switch, verb
 
@@ -45,7 +46,7 @@ def _select(shelf: Shelf, args: argparse.Namespace) -> tuple[str, list[Key]]:
     scope = args.scope or (scopes[0] if scopes else "")
     chosen = [key for key in keys if scope in key.scopes]
     if not chosen:
-        fix = f"terok ssh generate --scope {scope or 'SCOPE'}"
+        fix = paste.command("terok", "ssh", "generate", "--scope", scope or "SCOPE")
         raise TerokError(f"The scope {scope or '(none)'} has no such SSH key.", fix=fix, code=Exit.NOT_FOUND)
     return scope, chosen
 
@@ -116,7 +117,8 @@ def _host_keys(args: argparse.Namespace, env: Env, host: str) -> list[HostKey]:
         if not found:
             raise TerokError(
                 f"Your known_hosts files have no key for {host}.",
-                fix=f"terok ssh trust {args.host} --key FILE|LINE, or --scan and compare the fingerprints",
+                fix=f"terok ssh trust {paste.quoted(args.host)} --key FILE|LINE, "
+                "or --scan and compare the fingerprints",
                 code=Exit.NOT_FOUND,
             )
     if args.fingerprint:
@@ -245,7 +247,8 @@ def confirm(args: argparse.Namespace, env: Env) -> int:
         if not chosen:
             raise TerokError(f"No signature {args.id!r} is waiting.", fix="terok ssh confirm", code=Exit.NOT_FOUND)
         if not args.yes and not args.no:
-            raise TerokError("Specify --yes or --no.", fix=f"terok ssh confirm {args.id} --yes|--no", code=Exit.USAGE)
+            fix = f"terok ssh confirm {paste.quoted(args.id)} --yes|--no"
+            raise TerokError("Specify --yes or --no.", fix=fix, code=Exit.USAGE)
         questions.answer(chosen[0], yes=args.yes)
         env.out.emit({**chosen[0].shown, "answer": "yes" if args.yes else "no"}, "")
         return Exit.OK

@@ -11,6 +11,7 @@ from ...sidecars.ssh.keyring import public_of
 from ...sidecars.ssh.settings import KIND
 from ...sidecars.store.keys import ensure_unlocked, key_files
 from ...sidecars.store.store import Store
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
 from ..kit import opening
@@ -94,7 +95,7 @@ class Key:
             TerokError: the key is not linked to that scope.
         """
         if scope not in self.scopes:
-            fix = f"terok ssh link {self.name} --scope {scope}"
+            fix = paste.command("terok", "ssh", "link", self.name, "--scope", scope)
             raise TerokError(f"The key {self.name} is not linked to the scope {scope}.", fix=fix, code=Exit.NOT_FOUND)
         return self.policies.setdefault(scope, {})
 
@@ -166,10 +167,10 @@ class Shelf:
         public = public_line(blob)
         for other in self.all():
             if other.name == name:
-                fix = f"choose another name, or terok ssh remove {name}"
+                fix = f"choose another name, or terok ssh remove {paste.quoted(name)}"
                 raise TerokError(f"An SSH key named {name} already exists.", fix=fix, code=Exit.REFUSED)
             if other.public == public:
-                fix = f"terok ssh link {other.name} --scope SCOPE"
+                fix = paste.command("terok", "ssh", "link", other.name, "--scope", "SCOPE")
                 raise TerokError(f"This key is already stored as {other.name}.", fix=fix, code=Exit.REFUSED)
         key = Key(name, public, comment, list(dict.fromkeys(scopes)), created=round(time.time(), 3))
         if default:

@@ -14,7 +14,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from ...supervisor.ground import process
+from ...supervisor.ground import paste, process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
 from ..kit.verb import argument, one_of, scope_option, switch, verb
@@ -77,7 +77,9 @@ def _typed(args: argparse.Namespace, env: Env) -> list[str]:
         )
     if provider.custom:
         raise TerokError(
-            f"{name} needs an upstream.", fix=f"terok vault add {args.scope} {name} --upstream URL", code=Exit.USAGE
+            f"{name} needs an upstream.",
+            fix=paste.command("terok", "vault", "add", args.scope, name, "--upstream", "URL"),
+            code=Exit.USAGE,
         )
     if provider.site and sys.stdin.isatty():
         env.note(f"Create a key at {provider.site}")

@@ -11,6 +11,7 @@ from ...sidecars.roster import catalog
 from ...sidecars.roster.model import Check, Provider
 from ...sidecars.store.credential import KIND, Credential, parse
 from ...sidecars.vault.routes import Route
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit import opening
 from ..kit.verb import argument, verb
@@ -39,7 +40,7 @@ def run_check(args: argparse.Namespace, env: Env) -> int:
         if item is None:
             raise TerokError(
                 f"The scope {args.scope} has no credential for {args.provider}.",
-                fix=f"terok vault add {args.scope} {args.provider}",
+                fix=paste.command("terok", "vault", "add", args.scope, args.provider),
                 code=Exit.NOT_FOUND,
             )
         route = catalog.effective(provider, item.meta)

@@ -13,6 +13,7 @@ from ...sidecars.roster.model import Provider
 from ...sidecars.roster.providers import url_problem
 from ...sidecars.store import credential
 from ...sidecars.store.credential import KIND, Credential
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import check_name
 from ..kit import alive, opening, secret_input
@@ -129,7 +130,8 @@ def add(args: argparse.Namespace, env: Env) -> int:
     check_shape(env, args, args.provider, secret)
     with opening.unlocked(env, create=True) as store:
         put(store, args.scope, args.provider, secret, meta, replace=args.replace)
-    env.note(f"To see whether the provider accepts it: terok vault check {args.scope} {args.provider}")
+    check = paste.command("terok", "vault", "check", args.scope, args.provider)
+    env.note(f"To see whether the provider accepts it: {check}")
     if running := alive.running_in_scope(env.layout, args.scope):
         listed = ", ".join(running[:5]) + (" ..." if len(running) > 5 else "")
         env.note(
@@ -152,7 +154,7 @@ def check_shape(env: Env, args: argparse.Namespace, name: str, secret: Credentia
     titles = " or ".join(catalogue.providers[owner].title for owner in owners)
     raise TerokError(
         f"This secret begins like one of {titles}; it would be sent to {provider.title}. Nothing was stored.",
-        fix=f"terok vault add {args.scope} {owners[0]}, or --force when it is right",
+        fix=f"terok vault add {paste.quoted(args.scope)} {paste.quoted(owners[0])}, or --force when it is right",
         code=Exit.REFUSED,
     )
 
@@ -173,7 +175,7 @@ def put(store: Store, scope: str, name: str, found: Credential, meta: dict[str, 
     if not replace and any(entry.name == name for entry in store.describe(KIND, scope)):
         raise TerokError(
             f"The scope {scope} has a credential for {name}.",
-            fix=f"terok vault rotate {scope} {name}, or --replace",
+            fix=f"terok vault rotate {paste.quoted(scope)} {paste.quoted(name)}, or --replace",
             code=Exit.REFUSED,
         )
     credential.check_secret(found.secret)
@@ -359,7 +361,7 @@ def _entry(store: Store, scope: str, name: str) -> Entry:
     if found is None:
         raise TerokError(
             f"The scope {scope} has no credential for {name}.",
-            fix=f"terok vault add {scope} {name}",
+            fix=paste.command("terok", "vault", "add", scope, name),
             code=Exit.NOT_FOUND,
         )
     return found
