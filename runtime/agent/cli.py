@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.env import Env
 from ..kit.verb import argument, comma_separated, scope_option, switch, verb
@@ -102,7 +103,9 @@ def shell(args: argparse.Namespace, env: Env) -> int:
 
     container = containers.require(args.name, env.environ)
     if not container.running:
-        raise TerokError(f"{args.name} is not running.", fix=f"podman start {args.name}", code=Exit.REFUSED)
+        raise TerokError(
+            f"{args.name} is not running.", fix=paste.command("podman", "start", args.name), code=Exit.REFUSED
+        )
     words = args.words or ["sh", "-c", "exec $(command -v bash || command -v sh)"]
     terminal = ["--tty"] if sys.stdin.isatty() else []
     containers.become(["exec", "--interactive", *terminal, "--", args.name, *words], env.environ)
@@ -132,7 +135,9 @@ def rm(args: argparse.Namespace, env: Env) -> int:
     running = [name for name in args.names if (container := containers.look(name, env.environ)) and container.running]
     if running and not args.force:
         raise TerokError(
-            f"{', '.join(running)}: running.", fix=f"terok rm --force {' '.join(args.names)}", code=Exit.REFUSED
+            f"{', '.join(running)}: running.",
+            fix=paste.command("terok", "rm", "--force", *args.names),
+            code=Exit.REFUSED,
         )
     removed = {}
     for name in args.names:

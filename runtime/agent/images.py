@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from hashlib import sha256
 
-from ...supervisor.ground import process
+from ...supervisor.ground import paste, process
 from ...supervisor.ground.errors import TerokError
 from ..host import podman
 from .recipes import Recipe, containerfile, tag
@@ -52,7 +52,8 @@ def build(recipe: Recipe, base: str, environ: Mapping[str, str], *, fresh: bool 
     try:
         build_text(image, containerfile(recipe, base), environ, fresh=fresh)
     except TerokError as error:
-        shown = f"see podman's messages above; `terok agents image {recipe.agent} --print` shows the Containerfile"
+        look = paste.command("terok", "agents", "image", recipe.agent, "--print")
+        shown = f"see podman's messages above; `{look}` shows the Containerfile"
         raise TerokError(f"The image for {recipe.agent} could not be built. {error.what}", fix=shown) from error
     return image
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from ...sidecars.roster import agents as needs
 from ...sidecars.roster import files as roster
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.env import Env
 from ..launch import services
@@ -61,7 +62,8 @@ def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
     if not sys.stdin.isatty():
         raise TerokError(
             f"The scope {scope} has no credential for {agent}.",
-            fix=f"terok vault add {scope} {providers[0]}, or --login key (read from standard input), import, none",
+            fix=f"terok vault add {paste.quoted(scope)} {paste.quoted(providers[0])}, "
+            "or --login key (read from standard input), import, none",
             code=Exit.NOT_FOUND,
         )
     found = captures(env, agent)

@@ -58,7 +58,7 @@ def start(order: Order, env: Env) -> NoReturn:
     if not whole.agent:
         raise TerokError(
             f"{where.workspace} has no container yet.",
-            fix=f"terok start {' | '.join(RECIPES)}",
+            fix="terok start " + " | ".join(RECIPES),
             code=Exit.NOT_FOUND,
         )
     place = names.describe(
@@ -75,7 +75,7 @@ def _begin(order: Order, place: names.Place, found: project_file.Found | None, e
     if order.clone and not os.path.isdir(env.layout.gate_home(place.scope).root):
         raise TerokError(
             f"--clone needs the git gate, and the scope {place.scope} has no mirror.",
-            fix=f"terok gate add {place.scope} URL",
+            fix=paste.command("terok", "gate", "add", place.scope, "URL"),
             code=Exit.NOT_FOUND,
         )
 
@@ -197,13 +197,14 @@ def _continue(known: containers.Known, place: names.Place, order: Order, env: En
     if known.workspace != place.workspace:
         raise TerokError(
             f"The container {known.name} exists and has another workspace: {known.workspace or 'none'}.",
-            fix=f"terok start {order.agent} --name ANOTHER, or terok rm {known.name}",
+            fix=f"terok start {paste.quoted(order.agent)} --name ANOTHER, or terok rm {paste.quoted(known.name)}",
             code=Exit.REFUSED,
         )
     if fixed_at_creation(order):
         raise TerokError(
             f"The container {known.name} exists; its image, network, mounts and command stay as they are.",
-            fix=f"terok start {order.agent} without these options, or terok rm {known.name} first",
+            fix=f"terok start {paste.quoted(order.agent)} without these options, "
+            f"or terok rm {paste.quoted(known.name)} first",
             code=Exit.REFUSED,
         )
     _tell_of_changes(known, place, env)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
-from ...supervisor.ground import kernel, pids, process
+from ...supervisor.ground import kernel, paste, pids, process
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import SUN_PATH_MAX, outer_uid, socket_path
 from ..host import apparmor, hooks, podman
@@ -90,7 +90,7 @@ def _subids(env: Env) -> Iterator[Check]:
             yield Check("podman", os.path.basename(path), OK, f"{size} ids")
             continue
         kind = "subuids" if path.endswith("uid") else "subgids"
-        fix = f"sudo usermod --add-{kind} 100000-165535 {name} && podman system migrate"
+        fix = f"sudo usermod --add-{kind} 100000-165535 {paste.quoted(name)} && podman system migrate"
         state = FAIL if size == 0 else WARN
         yield Check("podman", os.path.basename(path), state, f"{size} ids for {name}; images use up to 65536", fix)
     for program in ("newuidmap", "newgidmap"):

@@ -14,7 +14,7 @@ import psutil
 from ...sidecars.login.refresh import login_command
 from ...sidecars.store import keys, tiers
 from ...supervisor import record
-from ...supervisor.ground import process
+from ...supervisor.ground import paste, process
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import Bundle, outer_uid, package_root, program
 from ..host import podman
@@ -67,7 +67,8 @@ def bundles(env: Env) -> Iterator[Check]:
     """Bundles of containers that do not exist, and running containers without a supervisor."""
     stale = stale_bundles(env)
     if stale:
-        fix = f"terok cleanup {' '.join(stale)}   (or terok doctor --fix)"
+        line = paste.command("terok", "cleanup", *stale)
+        fix = f"{line}   (or terok doctor --fix)" if line else "terok doctor --fix"
         yield Check("containers", "stale bundles", WARN, f"no container has the name {', '.join(stale)}", fix)
     else:
         yield Check("containers", "stale bundles", OK, "none")
@@ -78,7 +79,7 @@ def bundles(env: Env) -> Iterator[Check]:
         fd = supervisor_fd(bundle)
         if fd is None:
             detail = f"{name} runs without one: its firewall holds, its services are gone"
-            yield Check("containers", "supervisor", FAIL, detail, f"terok heal {name}")
+            yield Check("containers", "supervisor", FAIL, detail, paste.command("terok", "heal", name))
         else:
             os.close(fd)
             for trouble in container_status(bundle, now=time.time())["troubles"]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...supervisor import record, schema
-from ...supervisor.ground import layout, process
+from ...supervisor.ground import layout, paste, process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ..host import podman
@@ -63,7 +63,8 @@ def heal(bundle: Bundle, env: Env) -> None:
     state = inspect(bundle.name, env)
     if not state["State"]["Running"]:
         raise TerokError(
-            f"{bundle.name} is not running, so there is nothing to heal.", fix=f"podman start {bundle.name}"
+            f"{bundle.name} is not running, so there is nothing to heal.",
+            fix=paste.command("podman", "start", bundle.name),
         )
     oci_bundle = os.path.dirname(state["OCIConfigPath"])
     words = [bundle.sidecar, state["Id"], str(state["State"]["Pid"]), oci_bundle]

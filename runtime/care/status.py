@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from ...sidecars.airlock.published.settings import Published
 from ...supervisor import record, services
-from ...supervisor.ground import kernel
+from ...supervisor.ground import kernel, paste
 from ...supervisor.ground.errors import Exit
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.record import Record, Row
@@ -178,7 +178,7 @@ def _troubles(known: Record | None, supervisor: processes.Seen | None) -> list[s
     if supervisor.suspended:
         lines.append(f"the supervisor is stopped by a signal: kill -CONT {supervisor.pid}")
     if missing_sockets(known):
-        lines.append(f"the runtime directory was removed: terok heal {known.name}")
+        lines.append(f"the runtime directory was removed: terok heal {paste.quoted(known.name)}")
     lines += [f"{name} cannot start: {row.last_exit}" for name, row in known.services if row.state == services.FAILED]
     return lines
 

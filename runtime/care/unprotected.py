@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from ...supervisor import pod
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import ANNOTATION_SIDECAR, ANNOTATIONS
 from ..host import podman
@@ -88,10 +89,10 @@ def never_supervised(env: Env) -> list[Known]:
 def fix(known: Known, env: Env) -> str:
     """The command that gives such a container its protection."""
     if not known.annotated:
-        return f"podman rm --force {known.name}, and start a new one with terok run"
+        return f"podman rm --force {paste.quoted(known.name)}, and start a new one with terok run"
     if os.path.exists(env.layout.bundle(known.bundle).sidecar):
-        return f"terok heal {known.name}"
-    return f"terok setup, then podman restart {known.name}"
+        return paste.command("terok", "heal", known.name)
+    return f"terok setup, then podman restart {paste.quoted(known.name)}"
 
 
 def left_open(env: Env) -> list[Known]:

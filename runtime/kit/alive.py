@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ...supervisor import record
-from ...supervisor.ground import process
+from ...supervisor.ground import paste, process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, Layout
 from ...supervisor.record import Record
@@ -58,5 +58,7 @@ def refuse_if_running(bundle: Bundle) -> None:
     finally:
         os.close(fd)
     raise TerokError(
-        f"{bundle.name} is running; its wiring cannot be changed.", fix=f"podman stop {bundle.name}", code=Exit.REFUSED
+        f"{bundle.name} is running; its wiring cannot be changed.",
+        fix=paste.command("podman", "stop", bundle.name),
+        code=Exit.REFUSED,
     )

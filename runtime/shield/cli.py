@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.verb import CONTAINER, argument, comma_separated, one_of, switch, verb
 
@@ -80,7 +81,9 @@ def allow(args: argparse.Namespace, env: Env) -> int:
 
 def _must_run(name: str, running: object) -> None:
     if running is None:
-        raise TerokError(f"{name} does not run, and every start begins closed.", fix=f"podman start {name}")
+        raise TerokError(
+            f"{name} does not run, and every start begins closed.", fix=paste.command("podman", "start", name)
+        )
 
 
 @verb(CONTAINER, TARGETS, examples=("terok shield deny box example.com",))
@@ -199,7 +202,11 @@ def decide(args: argparse.Namespace, env: Env) -> int:
     from . import asked
 
     if args.duration and args.answer == asked.DENY:
-        raise TerokError("--for goes with allow only.", fix=f"terok shield decide {args.id} deny", code=Exit.USAGE)
+        raise TerokError(
+            "--for goes with allow only.",
+            fix=paste.command("terok", "shield", "decide", args.id, "deny"),
+            code=Exit.USAGE,
+        )
     seconds = seconds_of(args.duration) if args.duration else None
     held = asked.find(env.layout, args.id)
     once = not args.always and seconds is None
@@ -222,7 +229,8 @@ def seconds_of(duration: str) -> int:
 @verb(CONTAINER)
 def quarantine(args: argparse.Namespace, env: Env) -> int:
     """Isolate the container: no network, no loopback services. Survives restarts; undo with `up`."""
-    return _mode(args, env, "quarantine", f"{args.name} is cut off; `terok shield up {args.name}` ends it")
+    end = paste.command("terok", "shield", "up", args.name)
+    return _mode(args, env, "quarantine", f"{args.name} is cut off; `{end}` ends it")
 
 
 @verb(

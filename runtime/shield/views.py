@@ -14,7 +14,7 @@ from ...sidecars.shield.live import Running, refresh, settled
 from ...sidecars.shield.model import BYPASS, Forwarder, Model, taught_set
 from ...sidecars.shield.state import State
 from ...sidecars.shield.targets import NAME
-from ...supervisor.ground import process, sockets, within
+from ...supervisor.ground import paste, process, sockets, within
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.wall import firewall, resolver
@@ -25,7 +25,9 @@ from ..kit.table import table
 
 def _needs(running: Running | None, bundle: Bundle) -> Running:
     if running is None:
-        raise TerokError(f"{bundle.name} does not run.", fix=f"podman start {bundle.name}", code=Exit.NOT_FOUND)
+        raise TerokError(
+            f"{bundle.name} does not run.", fix=paste.command("podman", "start", bundle.name), code=Exit.NOT_FOUND
+        )
     return running
 
 
@@ -53,7 +55,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
             enforced, reason = False, str(error)
     mode = state.model.mode
     if mode == BYPASS and state.until is not None and state.until < time.time():
-        reason = reason or f"the bypass is over; run `terok shield up {bundle.name}`"
+        reason = reason or f"the bypass is over; run `terok shield up {paste.quoted(bundle.name)}`"
     names = "dnsmasq"
     if state.addresses is not None:
         names = "airlock" if state.has_dnsmasq else "airlock, in /etc/hosts: no wildcards without dnsmasq 2.86 or newer"

@@ -15,6 +15,7 @@ from ...sidecars.airlock import questions
 from ...sidecars.shield import hints, live
 from ...sidecars.shield.later import later
 from ...sidecars.shield.targets import Target
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.audit_lines import coming, line
 from ..kit.env import Env
@@ -109,7 +110,7 @@ def watch(name: str, env: Env) -> int:
     """Print entries as they come until `q` or the interrupt; without a terminal, only print."""
     bundle = env.layout.bundle(name)
     if live.Running.find(bundle) is None:
-        raise TerokError(f"{name} does not run.", fix=f"podman start {name}", code=Exit.NOT_FOUND)
+        raise TerokError(f"{name} does not run.", fix=paste.command("podman", "start", name), code=Exit.NOT_FOUND)
     interactive = sys.stdin.isatty() and not env.out.json_output
     with _Keys(interactive) as pressed:
         if interactive:
