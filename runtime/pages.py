@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 
+from ..supervisor.ground import paste
 from ..supervisor.ground.errors import TerokError
 from . import usage
 from .kit import files
@@ -84,7 +85,7 @@ def _names(kind: str) -> dict[str, str]:
     return {
         "bash": _function(kind),
         "zsh": _function(kind),
-        "fish": f"(terok completion values {kind} -- (commandline -opc) 2>/dev/null)",
+        "fish": f"(terok completion values {paste.quoted(kind)} -- (commandline -opc) 2>/dev/null)",
     }
 
 
@@ -92,7 +93,7 @@ def _bash(kind: str) -> str:
     # the names are of harmless letters (values.py): compgen -W would expand others
     return f"""
 {_function(kind)}() {{
-  compgen -W "$(terok completion values {kind} -- "${{COMP_WORDS[@]}}" 2>/dev/null)" -- "$1"
+  compgen -W "$(terok completion values {paste.quoted(kind)} -- "${{COMP_WORDS[@]}}" 2>/dev/null)" -- "$1"
 }}
 """
 
@@ -100,7 +101,7 @@ def _bash(kind: str) -> str:
 def _zsh(kind: str) -> str:
     return f"""
 {_function(kind)}() {{
-  local -a names=(${{(f)"$(terok completion values {kind} -- $words 2>/dev/null)"}})
+  local -a names=(${{(f)"$(terok completion values {paste.quoted(kind)} -- $words 2>/dev/null)"}})
   compadd -a names
 }}
 """

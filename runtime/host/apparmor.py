@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...supervisor.ground import process
+from ...supervisor.ground import paste, process
 from ...supervisor.ground.layout import Bundle, Layout, dnsmasq_profiles
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Confinement:
     @property
     def fix(self) -> str:
         """The command that writes the local addition and makes the kernel use it."""
-        lines = " ".join(f"'{line}'" for line in self.addition)
+        lines = " ".join(map(paste.quoted, self.addition))
         return f"printf '%s\\n' {lines} | sudo tee -a {self.local} && sudo apparmor_parser -r {self.profile}"
 
 

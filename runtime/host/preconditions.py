@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from ...supervisor.ground import process
+from ...supervisor.ground import paste, process
 from ...supervisor.ground.errors import Exit, TerokError
 from . import podman
 from .flags import Words, is_on
@@ -54,7 +54,8 @@ class NameAsked:
         if self._job is not None and self._job.finish().code == 0:
             raise TerokError(
                 f"The container {self._name} exists already.",
-                fix=f"podman start {self._name}, or podman rm {self._name} first for a new one",
+                fix=f"podman start {paste.quoted(self._name)}, "
+                f"or podman rm {paste.quoted(self._name)} first for a new one",
                 code=Exit.REFUSED,
             )
 

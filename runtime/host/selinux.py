@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ...supervisor.container.selinux import FS, SOCKET_LABEL, SOCKET_TYPE, current, enabled, known
-from ...supervisor.ground import process
+from ...supervisor.ground import paste, process
 from ...supervisor.ground.layout import policy_installer, policy_source
 
 if TYPE_CHECKING:
@@ -143,11 +143,11 @@ def decide(facts: Facts, *, config_file: str, installer: str = "") -> Block:
     """
     installer = installer or policy_installer()
     way = _way(facts)
-    install = ("install policy", f"sudo bash {installer}")
+    install = ("install policy", f"sudo bash {paste.quoted(installer)}")
     opt_out = ("or opt out", f"add `services: {{mode: tcp}}` to {config_file}")
     rows = [] if way == NONE else [_WAYS[way]]
     if facts.module == OTHER and facts.mode != "tcp":
-        update = ("update policy", f"sudo bash {installer}")
+        update = ("update policy", f"sudo bash {paste.quoted(installer)}")
         rows.append(
             Line(SOCKET_TYPE, WARN, "policy of another version installed", fixes=(update, ("or remove it", REMOVAL)))
         )

@@ -14,6 +14,7 @@ from ...sidecars.store import keys
 from ...sidecars.store import tokens as shapes
 from ...sidecars.store.records import LockedError
 from ...sidecars.store.store import Store
+from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ..kit.config import Config
@@ -113,7 +114,8 @@ def _held(store: Store, plan: WiringPlan, catalogue: Catalog, found: Identity) -
         return {}
     held = agents.credentials(store.describe("credential", plan.scope), plan.scope)
     if not held:
-        found.notes.append(f"Scope {plan.scope} has no credential: `terok vault add {plan.scope} PROVIDER` adds one.")
+        command = paste.command("terok", "vault", "add", plan.scope, "PROVIDER")
+        found.notes.append(f"Scope {plan.scope} has no credential: `{command}` adds one.")
     unknown = [name for name in held if catalogue.provider(name) is None]
     if unknown:
         found.notes.append(f"The roster does not know {', '.join(unknown)}: no token was made for it.")
@@ -170,7 +172,8 @@ def _point_agents(
         need = agents.wanted(catalogue, name, tokens=found.tokens, held=held, tls=holdings.tls)
         if need is None:
             missing = f"Agent {name} has no credential in scope {scope}"
-            fix = " or ".join(f"terok vault add {scope} {provider}" for provider in catalogue.agents[name].providers)
+            providers = catalogue.agents[name].providers
+            fix = " or ".join(paste.command("terok", "vault", "add", scope, provider) for provider in providers)
             if not allow_missing:
                 raise TerokError(f"{missing}.", fix=f"{fix}; or --allow-missing", code=Exit.NOT_FOUND)
             found.notes.append(f"{missing}: `{fix}`.")

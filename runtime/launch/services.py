@@ -17,7 +17,7 @@ from ...sidecars.ssh import policy as ssh_policy
 from ...sidecars.ssh import settings as ssh_settings
 from ...sidecars.store.store import Store
 from ...sidecars.vault import settings as vault_settings
-from ...supervisor.ground import process
+from ...supervisor.ground import paste, process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, Layout
 from ...supervisor.schema import Shield
@@ -153,7 +153,7 @@ def require_scope(layout: Layout, scope: str) -> None:
     if not scope_known(layout, scope):
         raise TerokError(
             f"There is no scope {scope}: no credential, SSH key, mirror or profile has that name.",
-            fix=f"terok vault add {scope} PROVIDER",
+            fix=paste.command("terok", "vault", "add", scope, "PROVIDER"),
             code=Exit.NOT_FOUND,
         )
 
