@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from terok_host.runtime.verbs import BY_PATH
+
 ROOT = Path(__file__).parents[2]
 FLOORS = ("supervisor", "sidecars", "hookbin", "runtime", "selinux")
 SHARED_SIDECARS = ("sidecars.kit", "sidecars.store", "sidecars.roster", "sidecars.login")
@@ -308,8 +310,16 @@ def test_spawning_is_seen(code: str) -> None:
     assert spawns(ast.parse(code))
 
 
+WORDS = "|".join(sorted({word for path in BY_PATH for word in path.split()}))
+HINT = re.compile(
+    rf"(?<!this )(?:terok(?:-[a-z]+)? (?:{WORDS}|x)|podman (?:start|stop|restart|rm))"
+    r"(?: [a-z-]+)* (?:[A-Za-z0-9=.|-]+ )*(?:--[a-z-]+=)?$"
+)
+"""A text that ends inside a command of terok, by its verb, or of Podman."""
+
+
 def unquoted_hints(tree: ast.Module) -> list[int]:
-    """Lines of f-strings in which a word of a `terok` command is not quoted for the shell people paste it into."""
+    """Lines of f-strings in which a word of a command is not quoted for the shell people paste it into."""
     lines = []
     for text in (node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)):
         inside = False
@@ -317,10 +327,7 @@ def unquoted_hints(tree: ast.Module) -> list[int]:
             if isinstance(part, ast.Constant):
                 # a command goes on over its words, and ends where a sentence does
                 last = str(part.value) if not inside else "terok x" + str(part.value)
-                inside = (
-                    re.search(r"(?<!this )terok(?:-[a-z]+)?(?: [a-z-]+)+ (?:[A-Za-z0-9=.|-]+ )*(?:--[a-z-]+=)?$", last)
-                    is not None
-                )
+                inside = HINT.search(last) is not None
             elif inside and isinstance(part, ast.FormattedValue):
                 call = part.value.func if isinstance(part.value, ast.Call) else None
                 if not (
@@ -332,8 +339,7 @@ def unquoted_hints(tree: ast.Module) -> list[int]:
 
 def test_commands_that_people_paste_are_quoted() -> None:
     """What the container, the image, the forge or the upstream chose may stand in what these floors print."""
-    floors = [name for name in MODULES if name.split(".")[0] in ("supervisor", "sidecars", "hookbin")]
-    assert {name: found for name in floors if (found := unquoted_hints(parse(name)))} == {}
+    assert {name: found for name in MODULES if (found := unquoted_hints(parse(name)))} == {}
 
 
 @pytest.mark.parametrize(
@@ -343,6 +349,12 @@ def test_commands_that_people_paste_are_quoted() -> None:
         ('f"run `terok shield allow {name} {target}` again"', True),
         ('f"terok vault add {paste.quoted(scope)} {name}"', True),
         ('f"terok ssh link --scope {scope}"', True),
+        ('f"podman start {name}"', True),
+        ('f"{name} runs; podman rm --force {name} ends it"', True),
+        ('f"terok ps {name}"', True),
+        ('f"terok cannot make {kind}"', False),
+        ('f"podman {verb} failed"', False),
+        ('f"podman stop {paste.quoted(name)}"', False),
         ('f"terok gate list {paste.quoted(scope)} --json"', False),
         ('f"terok vault: {error}"', False),
         ('paste.command("terok", "heal", name)', False),
