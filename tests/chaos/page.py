@@ -28,7 +28,7 @@ The last run had the seed {seed} and was on {date}. While the scenarios ran, {al
 """
 TAIL = """
 Not covered: jumps of the wall clock and read-only file systems (both need root outside of the container), an upgrade
-from an older release while containers run, and a killed `podman run`, which leaves containers of its own behind.
+from an older release while containers run, and a killed `podman run`.
 """
 BOUND = 10
 
