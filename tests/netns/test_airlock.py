@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from terok_host.sidecars.airlock.descriptors import CONNECTIONS_MAX
 from terok_host.supervisor.ground import netlink, process, sockets, within
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.ground.layout import AIRLOCK_PORT
@@ -217,7 +218,7 @@ def test_ten_thousand_hellos_of_a_byte_a_second(world: World, relay: Relay) -> N
     script = str(Path(__file__).with_name("slow.py"))
     address = next(address for address, name in relay.names().items() if name == "a.example")
     flood = process.begin(
-        [sys.executable, script, address, "443", "10000"], timeout=120, namespaces=world.box.namespaces
+        [sys.executable, script, address, "443", "10000", "40"], timeout=90, namespaces=world.box.namespaces
     )
 
     def served() -> int:
@@ -226,7 +227,7 @@ def test_ten_thousand_hellos_of_a_byte_a_second(world: World, relay: Relay) -> N
     until(served, 30)
     assert relay.memory() < 40
     assert world.reaches(ADDRESS, 5000, timeout=90)
-    assert int(flood.finish().out) == 10000
+    assert int(flood.finish().out) > CONNECTIONS_MAX  # more than it holds at a time have had their seconds
     assert all(line["port"] == 5000 for line in relay.log() if line.get("verdict") == "allowed")
     assert world.reaches(ADDRESS, 5000)
 
