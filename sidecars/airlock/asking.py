@@ -154,7 +154,7 @@ class Asking:
         self._note("answer", verdict=how, name=key[0], port=key[1], proto="tcp", id=waiting.id)
         for settle in waiting.holders:
             settle(why)
-        self._show()
+        self._show_now()  # who has answered must not see it again
 
     def _show(self) -> None:
         if self._writer is None and self._pending:

@@ -21,7 +21,7 @@ RECORDS = {
     "one.wild.test": ["192.88.99.30"],
     "two.wild.test": ["192.88.99.30"],
     "inside.wild.test": ["10.77.0.9"],
-    "many.test": [f"198.51.100.{number}" for number in range(56, 255)] + ["192.88.99.10"],
+    "many.test": [f"198.51.100.{number}" for number in range(231, 255)] + ["192.88.99.10"],
     "mixed.test": ["10.77.0.9", "192.88.99.10", "169.254.169.254", "127.0.0.1"],
     "private.test": ["10.77.0.9", "192.168.77.1"],
     "none.test": [],
