@@ -7,12 +7,14 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
+from typing import Any
 
 from terok_host.sidecars.store.records import Authority
 from terok_host.sidecars.vault.tls.authority import make_authority
 from terok_host.supervisor.ground import sockets
 from terok_host.supervisor.ground.layout import handover_socket
-from tests.standins.vault import Reply, Vault
+from tests.standins.upstream import Upstream
+from tests.standins.vault import Reply, Vault, wait_line
 
 
 class Broker:
@@ -113,6 +115,24 @@ class Broker:
             return Reply(answer.status, dict(answer.getheaders()), answer.read())
         finally:
             client.close()
+
+
+class Place:
+    """A vault that brokers the stand-in upstream."""
+
+    def __init__(self, vault: Vault, upstream: Upstream) -> None:
+        self.vault, self.upstream = vault, upstream
+        self.target = f"localhost:{upstream.port}"
+        self.token = vault.add("p")
+        self.broker = Broker(vault, [self.target])
+
+    def works(self) -> None:
+        """A client is served."""
+        assert self.broker.get(self.target, "/small", Authorization=f"Bearer {self.token}").body == b"ok"
+
+    def reason(self, wanted: str) -> dict[str, Any]:
+        """The audit line with this reason."""
+        return wait_line(self.vault, lambda line: line.get("reason") == wanted)
 
 
 class Client(http.client.HTTPConnection):

@@ -21,30 +21,12 @@ from terok_host.sidecars.vault.tls.authority import issue_leaf, make_authority
 from terok_host.supervisor.ground import sockets
 from terok_host.supervisor.ground.layout import TLS_PORT
 from tests.lab.waiting import until
-from tests.standins.tls import Broker
+from tests.standins.tls import Place
 from tests.standins.upstream import Upstream
-from tests.standins.vault import Vault, read_all, wait_line
+from tests.standins.vault import Vault, read_all
 
 Make = Callable[..., Vault]
 ALERT = b"\x15\x03\x03\x00\x02\x02"
-
-
-class Place:
-    """A vault that brokers the stand-in upstream."""
-
-    def __init__(self, vault: Vault, upstream: Upstream) -> None:
-        self.vault, self.upstream = vault, upstream
-        self.target = f"localhost:{upstream.port}"
-        self.token = vault.add("p")
-        self.broker = Broker(vault, [self.target])
-
-    def works(self) -> None:
-        """A client is served."""
-        assert self.broker.get(self.target, "/small", Authorization=f"Bearer {self.token}").body == b"ok"
-
-    def reason(self, wanted: str) -> dict[str, Any]:
-        """The audit line with this reason."""
-        return wait_line(self.vault, lambda line: line.get("reason") == wanted)
 
 
 @pytest.fixture

@@ -9,23 +9,9 @@ import struct
 
 import pytest
 
-from tests.standins.tls import Broker, tcp_pair
+from tests.standins.tls import Place, tcp_pair
 from tests.standins.upstream import Upstream
 from tests.standins.vault import Vault
-
-
-class Place:
-    """A vault that brokers the stand-in upstream."""
-
-    def __init__(self, vault: Vault, upstream: Upstream) -> None:
-        self.vault, self.upstream = vault, upstream
-        self.target = f"localhost:{upstream.port}"
-        self.token = vault.add("p")
-        self.broker = Broker(vault, [self.target])
-
-    def works(self) -> None:
-        """A client is served."""
-        assert self.broker.get(self.target, "/small", Authorization=f"Bearer {self.token}").body == b"ok"
 
 
 @pytest.fixture
