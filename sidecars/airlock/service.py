@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from ..kit.accept import Acceptor
+from ..kit.accept import Acceptor, Idle
 from ..kit.addresses import own_addresses
 from ..kit.audit import Audit
 from ..kit.dial import Dialer
@@ -67,13 +67,13 @@ class Service:
         self._brokered = brokered
         self.policy = Policy(container)  # nothing is allowed until a policy has been read
         self._acceptor = Acceptor(reactor, listeners, self._accepted)
-        self._path, self._audit, self._told, self._idle_seconds = policy_path, audit, told, idle_seconds
+        self._path, self._audit, self._told = policy_path, audit, told
         self._flows: set[Flow] = set()
         self._count = 0
         self._version: tuple[int, int] | None = None
         self._refusals: Window[tuple[str, str, int, Verdict]] = Window()
         self._ender: Timer | None = None
-        self._idle_since = reactor.now
+        self._idle = Idle(reactor, idle_seconds, lambda: bool(self._flows))
         self._complained = 0.0
         self._own: frozenset[str] = frozenset()
         self._own_until = 0.0
@@ -147,8 +147,7 @@ class Service:
         """Accept from now on."""
         self.look()
         self._acceptor.start()
-        if self._idle_seconds:
-            self.reactor.later(self._idle_seconds, self._idle)
+        self._idle.start()
 
     def _accepted(self, client: socket.socket) -> None:
         self.look()
@@ -173,18 +172,9 @@ class Service:
         """A connection is gone."""
         self._flows.discard(flow)
         if not self._flows:
-            self._idle_since = self.reactor.now
+            self._idle.begins()
         if len(self._flows) < self._max:
             self._acceptor.start()
-
-    def _idle(self) -> None:
-        left = self._idle_since + self._idle_seconds - self.reactor.now
-        if self._flows:
-            self.reactor.later(self._idle_seconds, self._idle)
-        elif left > 0:
-            self.reactor.later(left, self._idle)
-        else:
-            self.reactor.stop()
 
     # --- the log --------------------------------------------------------------------------------------------
 

@@ -1,4 +1,6 @@
-"""Takes connections from listening sockets, in the loop; the supervisor holds the sockets, so no client is refused."""
+"""Takes connections from listening sockets, in the loop, and ends an idle process; the supervisor holds the sockets,
+so no client is refused.
+"""
 
 from __future__ import annotations
 
@@ -91,3 +93,35 @@ class Acceptor:
     def _again(self) -> None:
         if self._wanted:
             self.start()
+
+
+class Idle:
+    """Ends the loop when nothing has been in hand for some time.
+
+    Args:
+        reactor: the loop.
+        seconds: how long; 0: the process stays.
+        busy: whether something is in hand now.
+    """
+
+    def __init__(self, reactor: Reactor, seconds: int, busy: Callable[[], bool]) -> None:
+        self._reactor, self._seconds, self._busy = reactor, seconds, busy
+        self._since = reactor.now
+
+    def start(self) -> None:
+        """Look from now on. One timer is set at a time, and none at each connection's end."""
+        if self._seconds:
+            self._reactor.later(self._seconds, self._look)
+
+    def begins(self) -> None:
+        """The last thing in hand is done."""
+        self._since = self._reactor.now
+
+    def _look(self) -> None:
+        left = self._since + self._seconds - self._reactor.now
+        if self._busy():
+            self._reactor.later(self._seconds, self._look)
+        elif left > 0:
+            self._reactor.later(left, self._look)
+        else:
+            self._reactor.stop()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..kit import limits as shared
-from ..kit.accept import Acceptor
+from ..kit.accept import Acceptor, Idle
 from ..kit.codec import Request, parse_request
 from ..kit.dial import Dialer
 from ..kit.reactor import Reactor
@@ -75,8 +75,7 @@ class Service:
         self._clients: set[Client] = set()
         self._clients_max = clients_max()
         self._queues = shared.QUEUE_HIGH, shared.QUEUE_LOW, shared.READ_MAX
-        self._idle_seconds = idle_seconds
-        self._idle_since = reactor.now
+        self._idle = Idle(reactor, idle_seconds, lambda: self._crowd() > 0)
 
     # --- connections ---
 
@@ -87,8 +86,7 @@ class Service:
     def start(self) -> None:
         """Accept from now on."""
         self._accept()
-        if self._idle_seconds:
-            self.reactor.later(self._idle_seconds, self._idle)
+        self._idle.start()
 
     def _accept(self) -> None:
         """Accept when there is room for another client, and not otherwise."""
@@ -136,19 +134,10 @@ class Service:
         """A client came or left, or one that is not served yet."""
         crowd = self._crowd()
         if not crowd:
-            self._idle_since = self.reactor.now
+            self._idle.begins()
             if self.stopping:
                 self.reactor.stop()
         self._accept()
-
-    def _idle(self) -> None:
-        left = self._idle_since + self._idle_seconds - self.reactor.now
-        if self._crowd():
-            self.reactor.later(self._idle_seconds, self._idle)
-        elif left > 0:
-            self.reactor.later(left, self._idle)
-        else:
-            self.reactor.stop()
 
     def stop(self) -> None:
         """Finish what runs, within `STOP_SECONDS`; then leave. New clients wait in the kernel's queue."""

@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from ...kit.accept import Acceptor
+from ...kit.accept import Acceptor, Idle
 from ...kit.audit import Audit
 from ...kit.reactor import WRITE, Reactor
 from ..descriptors import connections_max
@@ -34,20 +34,19 @@ class Service:
         self, reactor: Reactor, doors: Sequence[tuple[socket.socket, int]], audit: Audit, *, idle_seconds: int = 0
     ) -> None:
         self.reactor, self.pipes = reactor, Pipes(reactor)
-        self._audit, self._idle_seconds = audit, idle_seconds
+        self._audit = audit
         self._acceptors = [Acceptor(reactor, [door], self._beginner(port), everybody=True) for door, port in doors]
         self._open: set[Visit] = set()
         self._max = connections_max()
         self._count = 0
-        self._idle_since = reactor.now
+        self._idle = Idle(reactor, idle_seconds, lambda: bool(self._open))
         self._complained = 0.0
 
     def start(self) -> None:
         """Accept from now on."""
         for acceptor in self._acceptors:
             acceptor.start()
-        if self._idle_seconds:
-            self.reactor.later(self._idle_seconds, self._idle)
+        self._idle.start()
 
     def _beginner(self, port: int) -> Callable[[socket.socket], None]:
         def begin(client: socket.socket) -> None:
@@ -65,19 +64,10 @@ class Service:
         """A connection is gone."""
         self._open.discard(visit)
         if not self._open:
-            self._idle_since = self.reactor.now
+            self._idle.begins()
         if len(self._open) == self._max - 1:
             for acceptor in self._acceptors:
                 acceptor.start()
-
-    def _idle(self) -> None:
-        left = self._idle_since + self._idle_seconds - self.reactor.now
-        if self._open:
-            self.reactor.later(self._idle_seconds, self._idle)
-        elif left > 0:
-            self.reactor.later(left, self._idle)
-        else:
-            self.reactor.stop()
 
     def write(self, event: str, visit: Visit, **fields: object) -> None:
         """Write one line about a connection from outside."""
