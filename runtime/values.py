@@ -32,9 +32,9 @@ def offered(kind: str, env: Env, words: Sequence[str]) -> list[str]:
 
 
 def _containers(env: Env, words: Sequence[str]) -> Iterable[str]:
-    from .launch.resources import containers
+    from .kit.alive import containers
 
-    return containers(env.config)
+    return containers(env.layout)
 
 
 def _scopes(env: Env, words: Sequence[str]) -> Iterable[str]:

@@ -154,11 +154,11 @@ def rm(args: argparse.Namespace, env: Env) -> int:
 @verb(switch("--all", "stopped ones too"), examples=("terok ps --all",))
 def ps(args: argparse.Namespace, env: Env) -> int:
     """List the containers that terok prepared, as Podman sees them. `terok status` shows their services."""
+    from ..kit.alive import containers as prepared
     from ..kit.table import table
-    from ..launch.resources import containers as prepared
     from ..launch.resources import published_before
 
-    looked = [containers.look(name, env.environ) for name in prepared(env.config)]
+    looked = [containers.look(name, env.environ) for name in prepared(env.layout)]
     found = [container for container in looked if container and (args.all or container.running)]
     ports = {row.name: published_before(env.layout.bundle(row.name)) for row in found}
     lines = [("CONTAINER", "STATE", "IMAGE", "WORKSPACE", "PORTS")]

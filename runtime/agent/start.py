@@ -14,11 +14,11 @@ from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import GATE_PORT, check_name, outer_uid
 from ..host.flags import parse
+from ..kit.alive import containers as prepared
 from ..kit.env import Env
 from ..launch.prepare import prepare, with_ports
 from ..launch.refusals import refuse
 from ..launch.request import Request
-from ..launch.resources import containers as prepared
 from ..launch.resources import refuse_taken
 from ..project import file as project_file
 from ..project import names, rights, trust
@@ -117,7 +117,7 @@ def _further(order: Order, env: Env) -> list[str]:
 
 def _again(order: Order, where: names.Place, env: Env) -> None:
     """Without an agent's name: continue the container of this directory; return when there is none."""
-    looked = [containers.look(name, env.environ) for name in prepared(env.config)]
+    looked = [containers.look(name, env.environ) for name in prepared(env.layout)]
     here = [container for container in looked if container and container.workspace == where.workspace]
     if order.name is not None:
         here = [container for container in here if container.name == order.name]

@@ -20,11 +20,10 @@ from ...supervisor.ground.layout import Bundle, outer_uid, package_root, program
 from ..host import podman
 from ..host.podman import ANNOTATED
 from ..kit import files
-from ..kit.alive import container_alive, supervisor_fd
+from ..kit.alive import container_alive, containers, supervisor_fd
 from ..kit.check import FAIL, OK, WARN, Check
 from ..kit.env import Env
 from ..launch import services
-from ..launch.resources import containers
 from ..launch.teardown import tear_down
 from ..vault.locks import attention
 from . import unprotected
@@ -72,7 +71,7 @@ def bundles(env: Env) -> Iterator[Check]:
         yield Check("containers", "stale bundles", WARN, f"no container has the name {', '.join(stale)}", fix)
     else:
         yield Check("containers", "stale bundles", OK, "none")
-    for name in containers(env.config):
+    for name in containers(env.layout):
         bundle = env.layout.bundle(name)
         if not container_alive(bundle):
             continue
@@ -98,7 +97,7 @@ def stale_bundles(env: Env) -> list[str]:
 
     A bundle that was prepared and whose container was never started waits for its `podman run`, for however long.
     """
-    names = containers(env.config)
+    names = containers(env.layout)
     if not names:
         return []
     try:
@@ -142,7 +141,7 @@ class Orphan:
 
 def orphans(env: Env) -> list[Orphan]:
     """Processes of terok that belong to no container's record."""
-    records = [record.read(env.layout.bundle(name).record) for name in containers(env.config)]
+    records = [record.read(env.layout.bundle(name).record) for name in containers(env.layout)]
     known = {process for row in records if row for _, process in row.processes()}
     marks = [program("hookbin", "entry.py"), program("sidecars", "boot.py")]
     marks.append(env.layout.containers + "/")

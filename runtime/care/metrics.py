@@ -20,9 +20,9 @@ from ...sidecars.vault.books.ledger import FIELDS, Ledger
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import SUN_PATH_MAX, Bundle
 from ..kit import audit_lines, files
+from ..kit.alive import containers
 from ..kit.env import Env
 from ..kit.verb import argument, one_of, verb
-from ..launch.resources import containers
 from .status import container_status
 
 STATES = ("prepared", "starting", "running", "ending", "stopped", "failed", "unsupervised", "suspended")
@@ -68,7 +68,7 @@ def collect(env: Env, *, now: float) -> dict[str, tuple[str, str, list[Sample]]]
     troubles: list[Sample] = []
     memory: list[Sample] = []
     events: list[Sample] = []
-    for name in containers(env.config):
+    for name in containers(env.layout):
         bundle = env.layout.bundle(name)
         row = container_status(bundle, now=now)
         who = {"container": name}

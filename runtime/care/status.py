@@ -15,12 +15,12 @@ from ...supervisor.ground.errors import Exit
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.record import Record, Row
 from ..kit import check, files, processes
-from ..kit.alive import missing_sockets
+from ..kit.alive import containers, missing_sockets
 from ..kit.config import Config
 from ..kit.env import Env, Output
 from ..kit.table import table
 from ..kit.verb import argument, switch, verb
-from ..launch.resources import containers, published_before, require_bundle
+from ..launch.resources import published_before, require_bundle
 from . import landlock, unprotected
 
 ERROR_TAIL = 4096
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
 
     MEMORY is the proportional set size (PSS): pages that processes share are divided among them.
     """
-    names = args.names or containers(env.config)
+    names = args.names or containers(env.layout)
     found = [container_status(require_bundle(env.config, name), now=time.time()) for name in names]
     open_ = {known.bundle: known for known in unprotected.never_supervised(env)}
     for row in found:

@@ -1,4 +1,4 @@
-"""Whether a container's supervisor is alive, from the record that it writes; and its end."""
+"""The containers, and whether the supervisor of each is alive, from the record that it writes; and its end."""
 
 from __future__ import annotations
 
@@ -27,14 +27,19 @@ def container_alive(bundle: Bundle) -> bool:
     return known is not None and known.alive()
 
 
-def running_in_scope(layout: Layout, scope: str) -> list[str]:
-    """The names of the containers that run with the credentials of a scope."""
+def containers(layout: Layout) -> list[str]:
+    """Names of all containers that have a state bundle, in order."""
     try:
-        names = sorted(entry.name for entry in os.scandir(layout.containers) if entry.is_dir(follow_symlinks=False))
+        entries = [entry for entry in os.scandir(layout.containers) if entry.name[:1].isalnum()]
     except FileNotFoundError:
         return []
+    return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+
+def running_in_scope(layout: Layout, scope: str) -> list[str]:
+    """The names of the containers that run with the credentials of a scope."""
     running = []
-    for name in names:
+    for name in containers(layout):
         bundle = layout.bundle(name)
         meta = files.read_json(bundle.meta)
         if isinstance(meta, dict) and meta.get("scope") == scope and container_alive(bundle):

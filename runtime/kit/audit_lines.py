@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ...supervisor.ground.errors import Exit, TerokError
+from .alive import containers
 from .env import Env, Output
 from .table import plain
 
@@ -132,7 +133,7 @@ def _value(value: object) -> str:
 
 def show_logs(name: str | None, count: int, env: Env, *, follow: bool, since: str = "") -> int:
     """Print the last `count` entries since a time, of one container or of all, and with `follow` go on."""
-    names = [name] if name else _containers(env)
+    names = [name] if name else containers(env.layout)
     logs = {each: env.layout.bundle(each).audit for each in names}
     entries = [
         {"container": each, **entry}
@@ -173,11 +174,3 @@ def _print(entry: dict[str, object], name: str | None, env: Env) -> None:
 
 def _named(entry: dict[str, object], name: str | None) -> str:
     return line({key: value for key, value in entry.items() if name is None or key != "container"})
-
-
-def _containers(env: Env) -> list[str]:
-    try:
-        found = os.listdir(env.layout.containers)
-    except FileNotFoundError:
-        return []
-    return sorted(each for each in found if each[:1].isalnum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,6 +11,7 @@ from ...supervisor.ground import netlink, pids
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import SOCKETS, Bundle, bridges, check_socket_path, socket_path
 from ..kit import files
+from ..kit.alive import containers
 from ..kit.config import Config
 from .plan import PerContainerResources
 
@@ -112,21 +112,13 @@ def is_free(port: int) -> bool:
 
 def all_ports(cfg: Config) -> dict[str, list[int]]:
     """The ports of every prepared container, by name."""
-    return {name: kept_ports(cfg.layout.bundle(name)) or [] for name in containers(cfg)}
-
-
-def containers(cfg: Config) -> list[str]:
-    """Names of all containers that have a state bundle."""
-    try:
-        return sorted(entry.name for entry in os.scandir(cfg.layout.containers) if entry.is_dir(follow_symlinks=False))
-    except FileNotFoundError:
-        return []
+    return {name: kept_ports(cfg.layout.bundle(name)) or [] for name in containers(cfg.layout)}
 
 
 def require_bundle(cfg: Config, container: str) -> Bundle:
     """The bundle of a container that was prepared; raises TerokError (NOT_FOUND) when there is none."""
     bundle = cfg.layout.bundle(container)
-    if container not in containers(cfg):
+    if container not in containers(cfg.layout):
         raise TerokError(f"{container} is not a terok container.", fix="terok status lists them", code=Exit.NOT_FOUND)
     return bundle
 
@@ -151,7 +143,7 @@ def choose_host_ports(wanted: Sequence[Published], cfg: Config, bundle: Bundle) 
         TerokError: no port is free.
     """
     before = {(port.host, port.port): port.host_port for port in published_before(bundle)}
-    others = [cfg.layout.bundle(name) for name in containers(cfg) if name != bundle.name]
+    others = [cfg.layout.bundle(name) for name in containers(cfg.layout) if name != bundle.name]
     taken = {port.host_port for other in others for port in published_before(other)}
     taken |= {port.host_port for port in wanted}
     ports = []

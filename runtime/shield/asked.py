@@ -14,6 +14,7 @@ from ...supervisor import record
 from ...supervisor.ground import durable
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, Layout
+from ..kit.alive import containers
 
 ALLOW, DENY = "allow", "deny"
 
@@ -41,7 +42,7 @@ HEADER = ("ID", "CONTAINER", "ALLOWS", "PORT", "HELD", "LEFT")
 def pending(layout: Layout, name: str | None = None) -> list[Held]:
     """The questions that wait, of one container or of all, the oldest first."""
     found = []
-    for container in [name] if name else _containers(layout):
+    for container in [name] if name else containers(layout):
         found += [Held(container, question) for question in read(layout.bundle(container))]
     return sorted(found, key=lambda held: held.question.since)
 
@@ -114,10 +115,3 @@ def _relay(bundle: Bundle) -> int:
         return 0
     os.close(fd)
     return relay.pid
-
-
-def _containers(layout: Layout) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(layout.containers) if name[:1].isalnum())
-    except FileNotFoundError:
-        return []

@@ -18,6 +18,7 @@ from ...supervisor.ground import paste, process, sockets, within
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.wall import firewall, resolver
+from ..kit.alive import containers
 from ..kit.audit_lines import read as read_log
 from ..kit.env import Env
 from ..kit.table import table
@@ -88,15 +89,8 @@ def show_status(name: str | None, env: Env) -> int:
     if name is not None:
         chosen = [env.layout.bundle(name)]
     else:
-        try:
-            found = sorted(os.listdir(env.layout.containers))
-        except FileNotFoundError:
-            found = []
-        chosen = [
-            each
-            for each in map(env.layout.bundle, (n for n in found if n[:1].isalnum()))
-            if os.path.exists(each.shield)
-        ]
+        bundles = map(env.layout.bundle, containers(env.layout))
+        chosen = [bundle for bundle in bundles if os.path.exists(bundle.shield)]
     rows = [describe(each) for each in chosen]
     lines = []
     for row in rows:

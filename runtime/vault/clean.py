@@ -18,6 +18,7 @@ from ...sidecars.store.tokens import digest
 from ...supervisor.ground.errors import Exit, TerokError
 from ..host import podman
 from ..kit import opening
+from ..kit.alive import containers
 from ..kit.verb import argument, scope_option, switch, verb
 from . import capture
 from .leaks import Found, Scan, delete
@@ -65,12 +66,8 @@ def run_clean(args: argparse.Namespace, env: Env) -> int:
 def mounted(env: Env) -> list[str]:
     """Host directories that our containers mount, as podman knows them; without those that terok itself mounts."""
     own = [os.path.realpath(path) for path in (env.layout.data, env.layout.runtime)]
-    try:
-        names = sorted(os.listdir(env.layout.containers))
-    except FileNotFoundError:
-        return []
     found: dict[str, None] = {}
-    for name in names:
+    for name in containers(env.layout):
         words = ["inspect", "--type", "container", "--format", "{{json .Mounts}}", "--", name]
         result = podman.call(words, env.environ)
         if result.code != 0:
