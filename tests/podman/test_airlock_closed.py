@@ -151,7 +151,10 @@ def test_a_clone_is_named_as_unprotected(house: House, name: str) -> None:
     house.podman("create", *prepared(house, name), house.image, "sleep", "1000")
     house.podman("container", "clone", name, clone)
     try:
-        house.podman("start", clone)
+        if house.podman("start", clone, check=False).returncode != 0:
+            # Podman 5 hands the seccomp profile on in a form that crun refuses: such a clone never runs
+            assert house.podman("inspect", "--format", "{{.State.Running}}", clone).stdout.strip() == "false"
+            return
         links = house.podman("exec", clone, "ls", "/sys/class/net").stdout.split()
         report = json.loads(house.terok("status", "--json").stdout)
         assert links == ["lo"] or clone in report["unprotected"]

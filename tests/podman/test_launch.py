@@ -26,6 +26,7 @@ from terok_host.sidecars.store.tokens import digest
 from terok_host.supervisor import schema
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab.house import House
+from tests.lab.waiting import until
 from tests.standins.stores import unlocked
 
 SECRET = "sk-ant-api03-the-real-one-never-leaves"
@@ -415,6 +416,14 @@ def test_the_configuration_of_this_house_is_read(house: House, nothing_left: Non
     assert load(house.env, uid=os.getuid()).layout.data == house.layout.data
 
 
+def taken(port: int) -> socket.socket | None:
+    """A listener on a port of the host; None while another process has it."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError:
+        return None
+
+
 def test_a_port_that_was_taken_meanwhile_is_named_with_its_owner(house: House, name: str) -> None:
     config = Path(house.layout.config_file)
     config.write_text("services: {mode: tcp}\n")
@@ -423,7 +432,7 @@ def test_a_port_that_was_taken_meanwhile_is_named_with_its_owner(house: House, n
     finally:
         config.unlink()
     port = json.loads(Path(house.bundle(name).meta).read_text())["ports"][1]
-    with socket.create_server(("127.0.0.1", port)):
+    with until(lambda: taken(port)):  # `podman run` returns before its poststop hook has
         assert house.podman("start", "--attach", name, check=False).returncode != 0
         error = json.loads(house.terok("status", name, "--json").stdout)["containers"][0]["error"]
     assert f"127.0.0.1:{port}" in error
