@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime.host.flags import ALIASES, SHORT, SWITCHES, VALUED
 from terok_host.runtime.kit.config import load
 from terok_host.runtime.launch import LOOPBACK_VAULT_PORT, WiringPlan, bridges_resource_dir
+from terok_host.runtime.launch.resources import is_free
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
 from terok_host.sidecars.store.tokens import digest
@@ -397,31 +397,8 @@ def listening_ports(ports: list[int]) -> set[int]:
     return found & set(ports)
 
 
-def test_podmans_own_flags_are_all_known(house: House, nothing_left: None) -> None:
-    text = house.podman("run", "--help").stdout.partition("Options:")[2]
-    for line in text.splitlines():
-        words = line.split()
-        if not words or not words[0].startswith("-"):
-            continue
-        if words[0].endswith(","):
-            assert SHORT[words[0][1]] == words[1][2:], line
-            words = words[1:]
-        name = words[0][2:]
-        takes_value = not line[line.index(words[0]) + len(words[0]) :].startswith("   ")
-        assert name in (VALUED if takes_value else SWITCHES) or name in ("help",), line
-    assert "network" in ALIASES.values()
-
-
 def test_the_configuration_of_this_house_is_read(house: House, nothing_left: None) -> None:
     assert load(house.env, uid=os.getuid()).layout.data == house.layout.data
-
-
-def taken(port: int) -> socket.socket | None:
-    """A listener on a port of the host; None while another process has it."""
-    try:
-        return socket.create_server(("127.0.0.1", port))
-    except OSError:
-        return None
 
 
 def test_a_port_that_was_taken_meanwhile_is_named_with_its_owner(house: House, name: str) -> None:
@@ -432,7 +409,8 @@ def test_a_port_that_was_taken_meanwhile_is_named_with_its_owner(house: House, n
     finally:
         config.unlink()
     port = json.loads(Path(house.bundle(name).meta).read_text())["ports"][1]
-    with until(lambda: taken(port)):  # `podman run` returns before its poststop hook has
+    until(lambda: is_free(port))  # `podman run` returns before its poststop hook has
+    with socket.create_server(("127.0.0.1", port)):
         assert house.podman("start", "--attach", name, check=False).returncode != 0
         error = json.loads(house.terok("status", name, "--json").stdout)["containers"][0]["error"]
     assert f"127.0.0.1:{port}" in error

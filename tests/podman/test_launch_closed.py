@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from terok_host.runtime.host import podman, preconditions
+from terok_host.runtime.host.flags import ALIASES, SHORT, SWITCHES, VALUED
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab import scope
 from tests.lab.house import House
@@ -191,3 +192,18 @@ def test_a_name_does_not_open_the_hosts_own_address(house: House, name: str, res
         assert house.podman("exec", name, "sh", "-c", ask, check=False).stdout == "000000"
         house.terok("shield", "allow", name, "192.0.2.2")
         assert house.podman("exec", name, "sh", "-c", ask, check=False).stdout.endswith("200")
+
+
+def test_podmans_own_flags_are_all_known(house: House, nothing_left: None) -> None:
+    text = house.podman("run", "--help").stdout.partition("Options:")[2]
+    for line in text.splitlines():
+        words = line.split()
+        if not words or not words[0].startswith("-"):
+            continue
+        if words[0].endswith(","):
+            assert SHORT[words[0][1]] == words[1][2:], line
+            words = words[1:]
+        name = words[0][2:]
+        takes_value = not line[line.index(words[0]) + len(words[0]) :].startswith("   ")
+        assert name in (VALUED if takes_value else SWITCHES) or name in ("help",), line
+    assert "network" in ALIASES.values()
