@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING
 
 from ...supervisor.ground import paste
 from ..kit.dial import Endpoint
-from ..kit.reactor import ERROR, HANGUP, READ, READ_HANGUP, WRITE, Timer
+from ..kit.reactor import ERROR, HANGUP, READ, READ_HANGUP, Timer
 from ..kit.refusal import Refused
 from ..kit.tls import hello
 from ..kit.tls.peek import WAIT, Peek
 from ..shield.special import HOST_NAME
-from .duct import AGAIN, DONE, PIPE, READ_SIZE, Duct
-from .duct import READ as SOURCE
-from .duct import WRITE as TARGET
+from .duct import READ_SIZE
 from .heads import SWITCHED, forbidden
 from .policy import Proof, Route, Verdict
 from .shown import Shown
-from .spliced import ABORT
+from .spliced import ABORT, Spliced
 from .states import State
 
 if TYPE_CHECKING:
@@ -77,8 +75,8 @@ class Flow:
     """
 
     __slots__ = (
-        "_service", "_client", "_server", "_state", "_seen", "_timer", "_shown", "_masks", "_up", "_down",
-        "_began", "_again", "_number", "_peek", "_gift", "_once", "route", "address", "verdict", "_reply",
+        "_service", "_client", "_server", "_state", "_seen", "_timer", "_shown", "_mask", "_spliced",
+        "_began", "_number", "_peek", "_gift", "_once", "route", "address", "verdict", "_reply",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: socket.socket, route: Route) -> None:
@@ -88,11 +86,9 @@ class Flow:
         self._seen = b""
         self._timer: Timer | None = None
         self._shown = Shown(service, route)
-        self._masks: dict[int, int] = {}
-        self._up: Duct | None = None
-        self._down: Duct | None = None
+        self._mask = 0
+        self._spliced: Spliced | None = None
         self._began = service.reactor.now
-        self._again = False
         self._number = 0
         self._reply = b""
         self._peek = Peek(client) if route.unread else None
@@ -110,7 +106,7 @@ class Flow:
             self._dial()
             return
         self._timer = self._service.reactor.later(SHOW_SECONDS, self._late)
-        self._watch(self._client, READ if self._peek is None else WAIT)
+        self._watch(READ if self._peek is None else WAIT)
 
     # --- showing ---------------------------------------------------------------------------------------------
 
@@ -158,7 +154,7 @@ class Flow:
             return
         self.verdict = verdict
         self._stop_timer()
-        self._watch(self._client, 0)
+        self._watch(0)
         if (self.name, port) in service.policy.brokered:
             self._hand_over()
             return
@@ -175,7 +171,7 @@ class Flow:
     def _ask(self, verdict: Verdict) -> None:
         self._stop_timer()
         self._state = State.ASKING
-        self._watch(self._client, READ_HANGUP)  # a client that gives up is noticed; what it sends stays in the kernel
+        self._watch(READ_HANGUP)  # a client that gives up is noticed; what it sends stays in the kernel
         why = self._service.asking.hold(self.name, self.route.port, self._settled)
         if why:
             self._refuse(Verdict(False, why, verdict.allow))
@@ -247,82 +243,63 @@ class Flow:
     def _open(self, server: socket.socket) -> None:
         self._state = State.OPEN
         server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._up = Duct(self._client, server, self._service.pipes)
-        self._down = Duct(server, self._client, self._service.pipes)
+        service = self._service
+        spliced = Spliced(service.reactor, service.pipes, self._client, server, self._moved, self._stopped)
+        self._spliced = spliced
         seen, self._seen = self._seen, b""
-        self._up.push(seen)
+        spliced.up.push(seen)
         requests = self._shown.requests
         if requests is not None:
-            self._up.gate = requests.feed
+            spliced.up.gate = requests.feed
             if requests.switching:
-                self._down.gate = self._answered
+                spliced.down.gate = self._answered
         elif self.route.proof is Proof.TLS_IF_ANY:
-            self._up.gate = self._sniff
-        self._number = self._service.opened(self)
-        self._move()
+            spliced.up.gate = self._sniff
+        self._number = service.opened(self)
+        spliced.start()
 
     # --- open ------------------------------------------------------------------------------------------------
 
     def _sniff(self, data: bytes) -> bytes:
         """The first bytes of a connection to one exact name: a ClientHello has to name it, anything else passes."""
-        assert self._up is not None
+        assert self._spliced is not None
         self._seen += data
         if hello.looks_like_tls(self._seen):
             try:
                 self._shown.judge_hello(self._seen)
             except hello.Incomplete:
                 return b""
-        self._up.gate = None
+            except hello.Malformed as error:
+                raise Refused(403, "hello", error.why) from error
+        self._spliced.up.gate = None
         seen, self._seen = self._seen, b""
         return seen
 
     def _answered(self, data: bytes) -> bytes:
         """The beginning of the answer to a request to switch protocols."""
         requests = self._shown.requests
-        assert requests is not None and self._down is not None and self._up is not None
+        assert requests is not None and self._spliced is not None
+        up, down = self._spliced.up, self._spliced.down
         self._reply += data
         if len(self._reply) < len(SWITCHED) and SWITCHED.startswith(self._reply):
             return b""
-        self._down.gate = None
+        down.gate = None
         if self._reply.startswith(SWITCHED):
-            self._up.push(requests.switched())
-            self._up.gate = None
+            up.push(requests.switched())
+            up.gate = None
         else:
-            self._up.push(requests.stayed())
+            up.push(requests.stayed())
         reply, self._reply = self._reply, b""
-        self._service.reactor.soon(self._move)
+        self._service.reactor.soon(self._spliced.start)
         return reply
 
-    def _move(self) -> None:
-        """Let both directions do what they can, then wait for what they need."""
-        if self._state is not State.OPEN:
-            return
-        assert self._up is not None and self._down is not None and self._server is not None
-        self._again = False
-        try:
-            self._up.step()
-            self._down.step()
-        except hello.Malformed as error:
-            self._refuse(Verdict(False, error.why))
-            return
-        except Refused as refused:
-            self._refuse(Verdict(False, refused.refusal.why, refused.refusal.allow))
-            return
-        up, down = self._up, self._down
-        if up.waits == DONE and down.waits == DONE:
-            self._close(abort=up.broken or down.broken)
-            return
-        if up.broken and down.waits == SOURCE and not down.moved:
-            self._close(abort=True)  # nothing was ever answered, and nothing can be asked any more
-            return
-        for duct in (up, down):
-            if duct.waits == PIPE:
-                self._service.pipes.wait(self._move)
-            elif duct.waits == AGAIN and not self._again:
-                self._again = True
-                self._service.reactor.soon(self._move)
-        self._watch(self._client, (READ if up.waits == SOURCE else 0) | (WRITE if down.waits == TARGET else 0))
-        self._watch(self._server, (READ if down.waits == SOURCE else 0) | (WRITE if up.waits == TARGET else 0))
+    def _moved(self, abort: bool) -> None:
+        """Both directions are done."""
+        self._close(abort=abort)
+
+    def _stopped(self, refusal: Refusal) -> None:
+        """What the client sends may not pass."""
+        self._refuse(Verdict(False, refusal.why, refusal.allow))
 
     def judge_again(self) -> None:
         """After a change of policy: end the connection when it is not allowed any more."""
@@ -362,7 +339,7 @@ class Flow:
             return
         self._state = State.LINGERING
         self._timer = self._service.reactor.later(LINGER_SECONDS, self._close)
-        self._watch(self._client, READ)
+        self._watch(READ)
 
     def _linger(self) -> None:
         try:
@@ -383,12 +360,12 @@ class Flow:
         self._stop_timer()
         if self._state in (State.OPEN, State.HANDED):
             seconds = round(self._service.reactor.now - self._began, 3)
-            ducts = [duct for duct in (self._up, self._down) if duct is not None]
-            self._service.closed(self, self._number, [duct.moved for duct in ducts], seconds, why)
-            for duct in ducts:
-                duct.close()
+            moved = [self._spliced.up.moved, self._spliced.down.moved] if self._spliced is not None else []
+            self._service.closed(self, self._number, moved, seconds, why)
+        if self._spliced is not None:
+            self._spliced.stop()
+            self._spliced = None
         if self._server is not None:
-            self._watch(self._server, 0)
             self._server.close()
             self._server = None
 
@@ -405,9 +382,8 @@ class Flow:
         if self._state is State.ASKING:
             self._service.asking.withdraw(self.name, self.route.port, self._settled)
         self._state = State.CLOSED
-        self._watch(self._client, 0)
+        self._watch(0)
         self._client.close()
-        self._up = self._down = None
         self._service.left(self)
 
     def _stop_timer(self) -> None:
@@ -417,25 +393,21 @@ class Flow:
 
     # --- events ----------------------------------------------------------------------------------------------
 
-    def _watch(self, sock: socket.socket, mask: int) -> None:
-        """Wait for these events; a socket without any is not watched at all, or its hang-up would come for ever."""
-        fd, reactor = sock.fileno(), self._service.reactor
-        before = self._masks.get(fd, 0)
+    def _watch(self, mask: int) -> None:
+        """Wait for these events of the client; without any it is not watched, or its hang-up would come for ever."""
+        before, self._mask = self._mask, mask
+        fd, reactor = self._client.fileno(), self._service.reactor
         if before == mask:
             return
-        self._masks[fd] = mask
         if not before:
             reactor.watch(fd, mask, self._ready)
         elif mask:
             reactor.modify(fd, mask)
         else:
-            del self._masks[fd]
             reactor.forget(fd)
 
     def _ready(self, events: int) -> None:
-        if self._state is State.OPEN:
-            self._move()
-        elif self._state is State.SHOWING:
+        if self._state is State.SHOWING:
             self._show(events)
         elif self._state is State.LINGERING:
             self._linger()

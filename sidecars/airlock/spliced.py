@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 
 from ..kit.reactor import READ, WRITE, Reactor
+from ..kit.refusal import Refusal, Refused
 from .duct import AGAIN, DONE, PIPE, Duct
 from .duct import READ as SOURCE
 from .duct import WRITE as TARGET
@@ -17,39 +18,54 @@ ABORT = struct.pack("ii", 1, 0)
 
 
 class Spliced:
-    """Moves bytes between `one` and `other` from `start` on, and closes both.
+    """Moves bytes between `one` and `other` from `start` on; the owner closes them.
 
     Args:
         reactor: the loop.
         pipes: where the ducts get their pipes from.
         one, other: connected, non-blocking, and not watched.
-        ended: called once, when both are closed.
+        ended: called once, when there is nothing more to move: True when both sides should see a reset.
+        refused: called once, when a gate of `up` or `down` lets nothing pass any more.
 
     Attributes:
         up, down: from `one` to `other`, and back.
     """
 
-    __slots__ = ("_reactor", "_pipes", "_ends", "_masks", "_ended", "_again", "up", "down")
+    __slots__ = ("_reactor", "_pipes", "_ends", "_masks", "_ended", "_refused", "_again", "_over", "up", "down")
 
     def __init__(
-        self, reactor: Reactor, pipes: Pipes, one: socket.socket, other: socket.socket, ended: Callable[[], None]
+        self,
+        reactor: Reactor,
+        pipes: Pipes,
+        one: socket.socket,
+        other: socket.socket,
+        ended: Callable[[bool], None],
+        refused: Callable[[Refusal], None] | None = None,
     ) -> None:
-        self._reactor, self._pipes, self._ends, self._ended = reactor, pipes, (one, other), ended
+        self._reactor, self._pipes, self._ends = reactor, pipes, (one, other)
+        self._ended, self._refused = ended, refused
         self._masks = [0, 0]
-        self._again = False
+        self._again = self._over = False
         self.up, self.down = Duct(one, other, pipes), Duct(other, one, pipes)
 
     def start(self) -> None:
         """Let both directions do what they can, then wait for what they need."""
-        if self._ends[0].fileno() < 0:
+        if self._over:
             return
         self._again = False
         up, down = self.up, self.down
-        up.step()
-        down.step()
+        try:
+            up.step()
+            down.step()
+        except Refused as refused:
+            assert self._refused is not None  # gates are made by the owner
+            self.stop()
+            self._refused(refused.refusal)
+            return
         half = up.broken and down.waits == SOURCE and not down.moved  # nothing was answered, and nothing can be asked
         if half or (up.waits == DONE and down.waits == DONE):
-            self.close(abort=half or up.broken or down.broken)
+            self.stop()
+            self._ended(half or up.broken or down.broken)
             return
         for duct in (up, down):
             if duct.waits == PIPE:
@@ -60,16 +76,13 @@ class Spliced:
         self._watch(0, (READ if up.waits == SOURCE else 0) | (WRITE if down.waits == TARGET else 0))
         self._watch(1, (READ if down.waits == SOURCE else 0) | (WRITE if up.waits == TARGET else 0))
 
-    def close(self, *, abort: bool = False) -> None:
-        """End it; with `abort` both sides see a reset."""
+    def stop(self) -> None:
+        """Move nothing more; nothing is called afterwards. May be repeated."""
+        self._over = True
         self.up.close()
         self.down.close()
-        for number, end in enumerate(self._ends):
-            if abort:
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        for number in range(2):
             self._watch(number, 0)
-            end.close()
-        self._ended()
 
     def _watch(self, number: int, mask: int) -> None:
         """Wait for these events; a socket without any is not watched at all, or its hang-up would come for ever."""

@@ -142,8 +142,12 @@ class Visit:
         self._client.close()
         service.left(self)
 
-    def _ended(self) -> None:
-        assert self._spliced is not None
+    def _ended(self, abort: bool) -> None:
+        assert self._spliced is not None and self._inside is not None
+        for sock in (self._client, self._inside):
+            if abort:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+            sock.close()
         seconds = round(self._service.reactor.now - self._began, 3)
         moved = {"received": self._spliced.up.moved, "sent": self._spliced.down.moved}
         self._service.write("published-closed", self, **moved, seconds=seconds)
