@@ -13,7 +13,7 @@ from ...sidecars.airlock.published.settings import Published
 from ...supervisor.ground import layout as places
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import Bundle
-from ...supervisor.schema import Mount, Shield
+from ...supervisor.schema import Mount
 from ..host import apparmor, podman
 from ..kit import files
 from ..kit.config import Config
@@ -51,19 +51,19 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
     if confined:
         who.notes.append(f"{confined.summary}. `terok setup` shows how to change that.")
     ports = choose_host_ports(request.published, cfg, bundle)
-    works = cfg.shield.dns != "static" and confined is None
-    shield = _shield(
-        plan,
-        cfg,
-        profiles,
-        network,
-        bundle,
-        resources,
-        dnsmasq_works=works,
-        udp_ports=request.udp_ports,
-        allow=(*request.allow, *who.tls_hosts),
-        published=[port.port for port in ports],
-    )
+    shield = None
+    if plan.shield:
+        shield = services.shield_files(
+            bundle,
+            cfg=cfg,
+            profiles=profiles,
+            network=network,
+            resources=resources,
+            dnsmasq_works=cfg.shield.dns != "static" and confined is None,
+            udp_ports=request.udp_ports,
+            allow=(*request.allow, *who.tls_hosts),
+            published=[port.port for port in ports],
+        )
     mounts = _home_files(who, bundle, read_only=request.restricted)
     pinned = services.known_hosts(cfg.layout, plan.scope) if plan.ssh else ""
     if pinned:
@@ -107,34 +107,6 @@ def _mark(bundle: Bundle, *, once: bool) -> None:
         os.close(os.open(bundle.once, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     elif os.path.exists(bundle.once):
         os.unlink(bundle.once)
-
-
-def _shield(
-    plan: WiringPlan,
-    cfg: Config,
-    profiles: Sequence[str],
-    network: podman.NetworkPlan,
-    bundle: Bundle,
-    resources: PerContainerResources,
-    *,
-    dnsmasq_works: bool,
-    udp_ports: Sequence[int],
-    allow: Sequence[str],
-    published: Sequence[int],
-) -> Shield | None:
-    if not plan.shield:
-        return None
-    return services.shield_files(
-        bundle,
-        cfg=cfg,
-        profiles=profiles,
-        network=network,
-        resources=resources,
-        dnsmasq_works=dnsmasq_works,
-        udp_ports=udp_ports,
-        allow=allow,
-        published=published,
-    )
 
 
 def _home_files(who: identity.Identity, bundle: Bundle, *, read_only: bool) -> list[Mount]:
