@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..kit.accept import Acceptor, Idle
 from ..kit.addresses import own_addresses
-from ..kit.audit import Audit
+from ..kit.audit import Audit, Lenient
 from ..kit.dial import Dialer
 from ..kit.reactor import Reactor, Timer
 from ..shield.reader.window import Window
@@ -63,18 +63,18 @@ class Service:
     ) -> None:
         self.reactor, self.dialer, self.pipes = reactor, dialer or Dialer(reactor), Pipes(reactor)
         self.handover = Handover(reactor, handover)
+        self._write = Lenient(audit, reactor, "airlock").write
         self.asking = Asking(reactor, pending, decisions, self.clock, self._write, notifier)
         self._brokered = brokered
         self.policy = Policy(container)  # nothing is allowed until a policy has been read
         self._acceptor = Acceptor(reactor, listeners, self._accepted)
-        self._path, self._audit, self._told = policy_path, audit, told
+        self._path, self._told = policy_path, told
         self._flows: set[Flow] = set()
         self._count = 0
         self._version: tuple[int, int] | None = None
         self._refusals: Window[tuple[str, str, int, Verdict]] = Window()
         self._ender: Timer | None = None
         self._idle = Idle(reactor, idle_seconds, lambda: bool(self._flows))
-        self._complained = 0.0
         self._own: frozenset[str] = frozenset()
         self._own_until = 0.0
         self._max = connections_max()
@@ -225,14 +225,6 @@ class Service:
     @staticmethod
     def _place(flow: Flow) -> dict[str, object]:
         return {"name": flow.name or None, "address": flow.address, "port": flow.route.port, "proto": "tcp"}
-
-    def _write(self, event: str, **fields: object) -> None:
-        try:
-            self._audit.write(event, **fields)
-        except OSError as error:  # a full disk must not cut the container off
-            if self.reactor.now - self._complained > _NOTE_SECONDS:
-                self._complained = self.reactor.now
-                print(f"airlock: the audit log could not be written: {error.strerror}", file=sys.stderr)
 
 
 def original_destination(client: socket.socket) -> tuple[str, int]:

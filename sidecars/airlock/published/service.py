@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import sys
 from collections.abc import Callable, Sequence
 
 from ...kit.accept import Acceptor, Idle
-from ...kit.audit import Audit
+from ...kit.audit import Audit, Lenient
 from ...kit.reactor import WRITE, Reactor
 from ..descriptors import connections_max
 from ..pipes import Pipes
@@ -17,7 +16,6 @@ from ..spliced import ABORT, Spliced
 
 TARGETS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 """Where a program in the container may listen, in the order in which they are tried."""
-COMPLAIN_SECONDS = 10.0
 
 
 class Service:
@@ -34,13 +32,12 @@ class Service:
         self, reactor: Reactor, doors: Sequence[tuple[socket.socket, int]], audit: Audit, *, idle_seconds: int = 0
     ) -> None:
         self.reactor, self.pipes = reactor, Pipes(reactor)
-        self._audit = audit
+        self._log = Lenient(audit, reactor, "publish")
         self._acceptors = [Acceptor(reactor, [door], self._beginner(port), everybody=True) for door, port in doors]
         self._open: set[Visit] = set()
         self._max = connections_max()
         self._count = 0
         self._idle = Idle(reactor, idle_seconds, lambda: bool(self._open))
-        self._complained = 0.0
 
     def start(self) -> None:
         """Accept from now on."""
@@ -72,12 +69,7 @@ class Service:
     def write(self, event: str, visit: Visit, **fields: object) -> None:
         """Write one line about a connection from outside."""
         place = {"address": visit.peer, "port": visit.port, "proto": "tcp", "at": visit.at, "id": visit.number}
-        try:
-            self._audit.write(event, **place, **fields)
-        except OSError as error:  # a full disk must not cut the container off
-            if self.reactor.now - self._complained > COMPLAIN_SECONDS:
-                self._complained = self.reactor.now
-                print(f"publish: the audit log could not be written: {error.strerror}", file=sys.stderr)
+        self._log.write(event, **place, **fields)
 
 
 class Visit:
