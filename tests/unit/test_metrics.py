@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from terok_host.supervisor import record
 from terok_host.supervisor.ground import audit
 from terok_host.supervisor.ground.layout import Layout
 from terok_host.supervisor.ground.pids import Process, start_time
+from tests.lab.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).parent / "terok"
@@ -111,9 +111,8 @@ def _served(home: Path) -> Iterator[Path]:
     path = home / "m.sock"
     command = [str(PROGRAM), "metrics", "--socket", str(path)]
     with subprocess.Popen(command, env=environ(home), stderr=subprocess.PIPE, start_new_session=True) as running:
-        while not path.exists() or not connects(path):
-            assert running.poll() is None
-            time.sleep(0.01)
+        until(lambda: running.poll() is not None or (path.exists() and connects(path)), 30)
+        assert running.poll() is None
         yield path
         running.send_signal(signal.SIGTERM)
         assert running.wait(10) == 0
