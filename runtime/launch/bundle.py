@@ -105,8 +105,8 @@ def _mark(bundle: Bundle, *, once: bool) -> None:
     """Whether the poststop hook looks if the container is removed."""
     if once:
         os.close(os.open(bundle.once, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    elif os.path.exists(bundle.once):
-        os.unlink(bundle.once)
+    else:
+        files.remove_file(bundle.once)
 
 
 def _home_files(who: identity.Identity, bundle: Bundle, *, read_only: bool) -> list[Mount]:

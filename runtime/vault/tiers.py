@@ -10,7 +10,7 @@ from ...sidecars.store import keys, tiers
 from ...sidecars.store.recovery import RECOVERY_TIER, new_recovery_key, recovery_kek
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import outer_uid
-from ..kit import opening, secret_input
+from ..kit import files, opening, secret_input
 from ..kit.verb import argument, switch, verb
 
 if TYPE_CHECKING:
@@ -146,10 +146,7 @@ def _leave_key_file(store: Store, env: Env, data_key: bytes) -> None:
         return
     keys.write_key_file(env.layout.unlocked_key, data_key, data_key=True)
     store.remove_tier(keys.KEY_FILE_TIER)
-    try:
-        os.unlink(env.layout.vault_key)
-    except FileNotFoundError:
-        pass
+    files.remove_file(env.layout.vault_key)
 
 
 def _done(store: Store, env: Env) -> int:

@@ -135,10 +135,7 @@ def drop(store: Store, bundle: Bundle) -> None:
     """Take back what `ensure_authority` gave, when TLS is off now."""
     store.drop_authority(bundle.name)
     for path in (bundle.authority, bundle.java_trust, bundle.tls_spare):
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+        files.remove_file(path)
 
 
 _WHOLE = (
