@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from terok_host.runtime.shield.asked import HEADER
+from terok_host.sidecars.airlock.asking import QUESTIONS_MAX
 from terok_host.supervisor import record
 from tests.lab.house import House
 from tests.lab.waiting import until
@@ -48,14 +49,15 @@ def curl(house: House, box: str, url: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, env=house.env, cwd=house.home, stdin=null, stdout=out, stderr=null, text=True)
 
 
+def waiting(house: House, box: str) -> list[dict[str, object]]:
+    """The questions that wait."""
+    found: list[dict[str, object]] = json.loads(house.terok("shield", "pending", box, "--json").stdout)
+    return found
+
+
 def question(house: House, box: str) -> dict[str, object]:
     """The one question that waits."""
-
-    def waiting() -> list[dict[str, object]]:
-        found: list[dict[str, object]] = json.loads(house.terok("shield", "pending", box, "--json").stdout)
-        return found
-
-    (only,) = until(waiting, 10)
+    (only,) = until(lambda: waiting(house, box), 10)
     return only
 
 
@@ -176,3 +178,43 @@ def test_the_configured_command_is_told(house: House, name: str, web: None) -> N
     assert until(lambda: told.exists() and told.read_text(), 10) == f"0 {name} denied.test 443\n"
     house.terok("shield", "decide", str(waiting["id"]), "allow")
     assert client.communicate(timeout=30)[0] == "200"
+
+
+FLOOD = """
+for number in $(seq 1 300); do curl -sSk -m 8 -o /dev/null https://n$number.example/ & done 2>/dev/null
+for word in '\\033[2Jx.example' '$(touch /x).example' 'x;y.example' 'denied.test:81' '169.254.169.254' '*.com' ''; do
+  printf 'GET / HTTP/1.1\\r\\nHost: '"$word"'\\r\\n\\r\\n' | timeout 3 nc -w 2 any.example 80
+done
+wait
+"""
+
+
+def test_floods_and_hostile_names_from_inside(house: House, box: str) -> None:
+    """Bounded, shown without control characters, and the container's allowed names go on meanwhile."""
+    house.terok("shield", "allow", box, "denied.test")
+    null = subprocess.DEVNULL
+    argv = ["podman", "exec", box, "sh", "-c", FLOOD]
+    with subprocess.Popen(argv, env=house.env, cwd=house.home, stdin=null, stdout=null, stderr=null) as flood:
+        until(lambda: len(waiting(house, box)) >= 20, 20)
+        shown = waiting(house, box)
+        assert len(shown) <= QUESTIONS_MAX
+        assert all(str(row["name"]).endswith(".example") and str(row["name"]).isascii() for row in shown)
+        assert curl(house, box, "https://denied.test/").communicate(timeout=20)[0] == "200"
+        assert "\x1b" not in house.terok("shield", "pending", box).stdout
+        flood.wait(60)
+    until(lambda: waiting(house, box) == [], 10)
+    assert curl(house, box, "https://denied.test/").communicate(timeout=20)[0] == "200"
+
+
+def test_a_second_request_may_not_have_another_host(house: House, box: str) -> None:
+    """What was allowed once is one name; a kept connection stays with it."""
+    script = (
+        "{ printf 'GET /a HTTP/1.1\\r\\nHost: denied.test\\r\\n\\r\\n'; sleep 6;"
+        " printf 'GET /b HTTP/1.1\\r\\nHost: other.example\\r\\n\\r\\n'; sleep 1; } | nc -w 12 denied.test 80"
+    )
+    argv = ["podman", "exec", box, "sh", "-c", script]
+    null = subprocess.DEVNULL
+    with subprocess.Popen(argv, env=house.env, stdin=null, stdout=subprocess.PIPE, stderr=null, text=True) as client:
+        house.terok("shield", "decide", str(question(house, box)["id"]), "allow")
+        said = client.communicate(timeout=40)[0]
+    assert said.count("HTTP/1.1 200") == 1 and "403 Forbidden" in said
