@@ -24,11 +24,10 @@ WIRING = ("--scope", KEY, "--profiles", KEY)
 
 
 @pytest.fixture(scope="module")
-def sshd(house: House, resolver: Resolver) -> Iterator[Sshd]:
+def sshd(house: House, resolver: Resolver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """An sshd at the allowed name's address, with its Ed25519 key pinned for the scope's key."""
     scope.furnish(house, scope=KEY, profile=KEY, allowed=[f"{scope.ALLOWED}:{PORT}"])
-    base = house.base / "sshd"
-    base.mkdir()
+    base = tmp_path_factory.mktemp("sshd")  # this fixture may be made twice: tests move between workers
     public = house.terok("ssh", "pub", KEY).stdout
     with Sshd(base, public, address=resolver.records[scope.ALLOWED][0], port=PORT) as running:
         words = ["--key", running.host_key(), "--user", running.user, "--scope", KEY]

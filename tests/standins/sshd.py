@@ -29,6 +29,17 @@ def made_host_keys() -> Path:
     return directory
 
 
+@functools.cache
+def forgiving() -> str:
+    """The line without which OpenSSH 9.8 and newer turn away clients that asked for host keys alone; older: none."""
+    line = "PerSourcePenalties no\n"
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(f"HostKey {made_host_keys()}/host_ed25519\n{line}")
+        file.flush()
+        known = subprocess.run(["/usr/sbin/sshd", "-t", "-f", file.name], capture_output=True, timeout=60)
+    return "" if b"PerSourcePenalties" in known.stderr else line
+
+
 class Sshd:
     """An OpenSSH server from entering the context until leaving it.
 
@@ -54,6 +65,7 @@ class Sshd:
             f"ListenAddress {address}\nPort {self.port}\nPidFile none\nUsePAM no\nStrictModes no\nLogLevel VERBOSE\n"
             f"AuthorizedKeysFile {base}/authorized_keys\nPasswordAuthentication no\nPermitRootLogin yes\n"
             "KbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\nMaxStartups 100\n"
+            + forgiving()
             + "".join(f"HostKey {base}/host_{kind}\n" for kind in HOST_KEYS)
         )
         self._process: subprocess.Popen[bytes] | None = None
