@@ -258,7 +258,7 @@ def nothing(house: House) -> float:
 
 
 def idle(house: House, ours: list[str]) -> list[Figure]:
-    """Processes and memory of a container that nobody uses, and after its vault and signer were used."""
+    """Processes and memory of an idle container, and after its vault and signer were used."""
     house.podman("run", "--detach", *ours, house.image, *SLEEP)
 
     def seen() -> dict[str, float]:

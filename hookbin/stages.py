@@ -151,7 +151,7 @@ def _own_places() -> dict[str, str]:
 
 
 def poststop(state: dict[str, object], places: layout.Layout) -> None:
-    """Reap what the supervisor did not; harmless when repeated, late, or for a container that is not ours."""
+    """Reap what the supervisor did not; harmless when repeated, late, or for a container without a supervisor."""
     annotations = _annotations(state)
     path = annotations.get(layout.ANNOTATION_SIDECAR)
     if path is None and any(name in annotations for name in layout.ANNOTATIONS):
@@ -192,7 +192,7 @@ def _meant_for_us(annotations: dict[str, str]) -> bool:
     """Whether an annotation asks for terok's services.
 
     Raises:
-        TerokError: a key resembles ours without being one, or has no value. Ignoring it would start an open container
+        TerokError: a key only resembles one of terok's, or has no value. Ignoring it would start an open container
             for an operator who asked for a closed one.
     """
     keys = [key for key in annotations if "terok" in key.lower() and not key.startswith(_OTHERS)]

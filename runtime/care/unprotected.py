@@ -1,4 +1,4 @@
-"""Which containers run, or would start, without what their annotations ask for: Podman is asked, not our records."""
+"""Which containers run, or would start, without what their annotations ask for: Podman is asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..kit.alive import container_alive
 from ..kit.env import Env
 
 CLOSED_NETWORKS = ("none", "airlock")
-"""Networks of a container that reaches nothing without our hook."""
+"""Networks of a container that reaches nothing without the hook."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _known(row: dict[str, object], env: Env) -> Known | None:
 
 
 def never_supervised(env: Env) -> list[Known]:
-    """Running containers that ask for our services and never had a supervisor since they were started.
+    """Running containers that ask for services of terok and never had a supervisor since they were started.
 
     One whose supervisor was killed is not among them: its firewall is still in force. Nor is one that joined the
     network of another, which the supervisor of that one serves.

@@ -147,7 +147,7 @@ def dropin_text(layout: Layout, others: list[str]) -> str:
 
 
 def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = None) -> str | None:
-    """Why Podman would not run our hooks; None when it will. Reads a few small files."""
+    """Why Podman would not run the hooks of terok; None when it will. Reads a few small files."""
     for stage in STAGES:
         path = descriptor_path(layout, stage)
         try:
@@ -173,7 +173,7 @@ def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = Non
 
 
 def how_to_fix(layout: Layout, environ: Mapping[str, str], *, uid: int | None = None) -> str:
-    """What makes Podman run our hooks again: setup, or removing a setting that would win over setup's."""
+    """What makes Podman run the hooks again: setup, or removing a setting that would win over setup's."""
     deciding = [effective_hook_dirs(environ, uid=uid, by_name=by_name) for by_name in (False, True)]
     decided = next((file for dirs, file in deciding if layout.hooks not in dirs), "")
     ours = containers_conf_dropin(environ, uid=uid)
@@ -188,7 +188,7 @@ def how_to_fix(layout: Layout, environ: Mapping[str, str], *, uid: int | None = 
 
 
 def require_hooks(layout: Layout, environ: Mapping[str, str]) -> None:
-    """Raise SystemExit, with the command that fixes it as its message, when Podman would not run our hooks.
+    """Raise SystemExit, with the command that fixes it as its message, when Podman would not run the hooks.
 
     Without the hooks a container would start without firewall and services: nothing else would refuse it.
     """

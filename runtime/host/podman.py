@@ -196,5 +196,5 @@ def host_resolvers(path: str = "/etc/resolv.conf") -> list[str]:
 
 
 def run_argv(environ: Mapping[str, str], flags: Sequence[str], words: Sequence[str]) -> list[str]:
-    """The argument list of `podman run` with our flags before the operator's words."""
+    """The argument list of `podman run` with terok's flags before the operator's words."""
     return [find(environ), "run", *flags, *words]

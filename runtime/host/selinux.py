@@ -126,7 +126,7 @@ def block(env: Env) -> Block | None:
 
 
 def removal(fs: str = FS) -> str | None:
-    """The administrator's command that takes our module out of the policy; None when it is not in there."""
+    """The administrator's command that takes terok's module out of the policy; None when it is not in there."""
     return REMOVAL if enabled(fs) and known(SOCKET_LABEL, fs) else None
 
 

@@ -90,7 +90,7 @@ def decide(bundle: Bundle, question: Question, answer: str, *, once: bool, secon
     """
     running = live.Running.find(bundle)
     if running is None:
-        raise TerokError(f"{bundle.name} does not run.", code=Exit.NOT_FOUND)
+        raise TerokError(f"{bundle.name} is not running.", code=Exit.NOT_FOUND)
     if once:
         decision = Decision(question.id, question.name, question.port, answer == ALLOW)
         with live.locked(bundle):

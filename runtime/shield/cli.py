@@ -44,7 +44,7 @@ def _targets(args: argparse.Namespace) -> list[Target]:
 def _say(env: Env, args: argparse.Namespace, running: object, done: str, notes: list[str], **data: object) -> int:
     for each in notes:
         env.note(f"terok: {each}")
-    when = "" if running is not None else " (at its next start: it does not run now)"
+    when = "" if running is not None else " (from its next start: it is not running)"
     env.out.emit({"container": args.name, "running": running is not None, "notes": notes, **data}, f"{done}{when}")
     return Exit.OK
 
@@ -82,7 +82,7 @@ def allow(args: argparse.Namespace, env: Env) -> int:
 def _must_run(name: str, running: object) -> None:
     if running is None:
         raise TerokError(
-            f"{name} does not run, and every start begins closed.", fix=paste.command("podman", "start", name)
+            f"{name} is not running; temporary changes end when it stops.", fix=paste.command("podman", "start", name)
         )
 
 
@@ -131,13 +131,13 @@ def _mode(args: argparse.Namespace, env: Env, mode: str, done: str, until: float
 def down(args: argparse.Namespace, env: Env) -> int:
     """Allow everything but private ranges and metadata services, until `up` or a restart."""
     kept = "metadata services" if args.all else "private ranges and metadata services"
-    return _mode(args, env, "down-all" if args.all else "down", f"{args.name} is open; only {kept} are refused")
+    return _mode(args, env, "down-all" if args.all else "down", f"{args.name} is open, except for {kept}")
 
 
 @verb(CONTAINER)
 def up(args: argparse.Namespace, env: Env) -> int:
     """Return to default deny. Connections that are not allowed end."""
-    return _mode(args, env, "up", f"{args.name} is closed but for what is allowed")
+    return _mode(args, env, "up", f"{args.name} is back to default deny")
 
 
 @verb(CONTAINER, FOR, examples=("terok shield bypass box --for 5m",))
@@ -230,7 +230,7 @@ def seconds_of(duration: str) -> int:
 def quarantine(args: argparse.Namespace, env: Env) -> int:
     """Isolate the container: no network, no loopback services. Survives restarts; undo with `up`."""
     end = paste.command("terok", "shield", "up", args.name)
-    return _mode(args, env, "quarantine", f"{args.name} is cut off; `{end}` ends it")
+    return _mode(args, env, "quarantine", f"{args.name} is isolated; `{end}` ends it")
 
 
 @verb(
@@ -241,7 +241,7 @@ def quarantine(args: argparse.Namespace, env: Env) -> int:
 def learn(args: argparse.Namespace, env: Env) -> int:
     """Record destinations instead of refusing them. `learn --print` prints the smallest profile that allows them."""
     if not args.show:
-        return _mode(args, env, "learn", f"{args.name} may reach everything, and it is recorded")
+        return _mode(args, env, "learn", f"{args.name} is open; terok records its destinations")
     from .views import least_profile
 
     return least_profile(args.name, env)
@@ -253,8 +253,9 @@ def reset(args: argparse.Namespace, env: Env) -> int:
     from ...sidecars.shield import live
 
     bundle, running = _open(args, env)
-    live.reset(bundle, running)
-    return _say(env, args, running, f"{args.name} has its profiles and nothing else", [])
+    profiles = live.reset(bundle, running).state.profiles
+    back = f"profile{'s' if len(profiles) > 1 else ''} {' '.join(profiles)}" if profiles else "no profile"
+    return _say(env, args, running, f"{args.name}: back to {back}", [])
 
 
 @verb(

@@ -27,7 +27,7 @@ from ..kit.table import table
 def _needs(running: Running | None, bundle: Bundle) -> Running:
     if running is None:
         raise TerokError(
-            f"{bundle.name} does not run.", fix=paste.command("podman", "start", bundle.name), code=Exit.NOT_FOUND
+            f"{bundle.name} is not running.", fix=paste.command("podman", "start", bundle.name), code=Exit.NOT_FOUND
         )
     return running
 

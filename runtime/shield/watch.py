@@ -110,7 +110,7 @@ def watch(name: str, env: Env) -> int:
     """Print entries as they come until `q` or the interrupt; without a terminal, only print."""
     bundle = env.layout.bundle(name)
     if live.Running.find(bundle) is None:
-        raise TerokError(f"{name} does not run.", fix=paste.command("podman", "start", name), code=Exit.NOT_FOUND)
+        raise TerokError(f"{name} is not running.", fix=paste.command("podman", "start", name), code=Exit.NOT_FOUND)
     interactive = sys.stdin.isatty() and not env.out.json_output
     with _Keys(interactive) as pressed:
         if interactive:

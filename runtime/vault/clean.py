@@ -64,7 +64,7 @@ def run_clean(args: argparse.Namespace, env: Env) -> int:
 
 
 def mounted(env: Env) -> list[str]:
-    """Host directories that our containers mount, as podman knows them; without those that terok itself mounts."""
+    """Host directories that terok's containers mount, as podman knows them; without those that terok itself mounts."""
     own = [os.path.realpath(path) for path in (env.layout.data, env.layout.runtime)]
     found: dict[str, None] = {}
     for name in containers(env.layout):
@@ -123,7 +123,7 @@ def _phantoms(env: Env) -> Callable[[str], bool]:
 
 
 def _only_phantoms(phantom: Callable[[str], bool], agents: Mapping[str, Agent], found: Found) -> bool:
-    """Whether a credential file holds no credential, or one of our phantom tokens."""
+    """Whether a credential file holds no credential, or a phantom token."""
     captures = [each for name in found.agents for each in agents[name].capture if found.path.endswith(each.file)]
     if not captures:
         return any(phantom(word) for word in _WORD.findall(found.text))

@@ -1,7 +1,7 @@
 """What a relay asks its operator: the files in which a question and its answer travel. Pure.
 
 The relay writes `pending.json`, the only file of the bundle besides the log that it may write; it parses what the
-container sends, so whoever reads that file trusts none of it. The answer, `decisions.json`, is the operator's. It names
+container sends, so its readers trust none of it. The answer, `decisions.json`, is the operator's. It names
 the question by id, name and port, and counts only when all three are those of a question that waits: what was shown is
 what is decided.
 """

@@ -1,4 +1,4 @@
-"""How git is run: a clean environment, no configuration but ours, no hooks, no prompts.
+"""How git is run: a clean environment, no configuration but terok's, no hooks, no prompts.
 
 A mirror's own config file is written by `terok gate` alone, no process that reads a container's bytes can write it;
 and what a repository's config could do is overridden here all the same: command-line scope wins over it.

@@ -158,7 +158,7 @@ def _template(node: Node) -> str:
     except ValueError as error:
         node.fail(str(error))
     if bits < RANDOM_BITS_MIN:
-        node.fail(f"such a token has {bits:.0f} random bits; {RANDOM_BITS_MIN} are the least")
+        node.fail(f"such a token has {bits:.0f} random bits; it needs at least {RANDOM_BITS_MIN}")
     return text
 
 

@@ -349,7 +349,7 @@ def encode(state: State) -> str:
 
 
 def decode(text: str) -> State:
-    """Read `shield.json`; raises TerokError when it is not ours or newer."""
+    """Read `shield.json`; raises TerokError when it is not terok's, or newer."""
     try:
         data = json.loads(text)
         if data["version"] > VERSION:

@@ -316,7 +316,7 @@ def _input(model: Model) -> Iterator[Rule]:
     """Only what could turn into a way out: late answers to dnsmasq, and connections that seem to come from outside.
 
     Connection tracking adopts a connection from any packet of its middle, with the sender as its opener; a remote
-    accomplice could so make our own, forbidden packets look like replies.
+    accomplice could then make the container's forbidden packets look like replies.
     """
     yield rule(nft.in_loopback(), ACCEPT)
     if model.forwarder:

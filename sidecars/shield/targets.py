@@ -137,7 +137,7 @@ def _address(text: str, host: str, ports: Ports) -> Target:
     except ValueError:
         raise TargetError(f"{text[:80]!r} is not a target: {host[:60]!r} is no IP address or range.") from None
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(ipaddress.IPv6Network("::ffff:0:0/96")):
-        raise TargetError(f"{text[:80]!r} is an IPv4 address in IPv6 clothes.", fix="write the IPv4 address")
+        raise TargetError(f"{text[:80]!r} is an IPv4-mapped IPv6 address.", fix="write the IPv4 address")
     if network.prefixlen == network.max_prefixlen:
         return Target(HOST, str(network.network_address), ports)
     return Target(RANGE, str(network), ports)

@@ -137,7 +137,9 @@ class Agent:
         try:
             algorithm, verdict = _decide(identity, identity.policy, request, connection.bindings)
         except (wire.WireError, keys.KeyFormatError) as error:
-            return self._refuse("sign", policy.Verdict(False, f"it is nothing that is signed: {error}"), identity.name)
+            return self._refuse(
+                "sign", policy.Verdict(False, f"this agent does not sign such data: {error}"), identity.name
+            )
         if verdict.allowed:
             rate = self._rates.get(identity.name)
             now = self._clock()

@@ -104,7 +104,7 @@ def _words(document: Mapping[str, object], field: str, default: tuple[str, ...])
 def _count(document: Mapping[str, object], field: str, default: int) -> int:
     value = document.get(field, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise PolicyError(f"{field} is not a number from 0 up")
+        raise PolicyError(f"{field} is not a non-negative number")
     return value
 
 

@@ -68,7 +68,7 @@ def mint(template: str = DEFAULT_TEMPLATE, claims: Mapping[str, object] | None =
     """
     bits = template_bits(template)
     if bits < RANDOM_BITS_MIN:
-        raise ValueError(f"the template has {bits:.0f} random bits; {RANDOM_BITS_MIN} are the least")
+        raise ValueError(f"the template has {bits:.0f} random bits; it needs at least {RANDOM_BITS_MIN}")
     if template == "jwt":
         head = _base64url({"alg": "none", "typ": "JWT"})
         return f"{head}.{_base64url(dict(claims or {}))}.{_random('base64url', _JWT_RANDOM)}"

@@ -1,4 +1,4 @@
-"""The container trusts its own authority: the image's bundle of certificates and ours, mounted where clients look.
+"""The container trusts its own authority: the image's bundle plus its certificate, mounted where clients look.
 
 Rules of this file:
 - the image is hostile: each path is resolved inside its root, only a regular file of bounded size is read, and what is

@@ -339,7 +339,7 @@ OLD_DROPIN = "50-terok.conf"
 
 
 def containers_conf_dropin(environ: Mapping[str, str], *, uid: int | None = None, name: str = DROPIN) -> str:
-    """The containers.conf drop-in that announces our hooks (containers.conf(5)): per user, or /etc for root."""
+    """The containers.conf drop-in that announces the hooks (containers.conf(5)): per user, or /etc for root."""
     uid = outer_uid() if uid is None else uid
     if uid == 0:
         return f"/etc/containers/containers.conf.d/{name}"
@@ -374,7 +374,7 @@ def package_root() -> str:
 
 
 def policy_installer() -> str:
-    """The script that adds our SELinux policy module; an administrator runs it once, where it is needed at all."""
+    """The script that adds the SELinux policy module; an administrator runs it once, where it is needed at all."""
     return program("selinux", "install_policy.sh")
 
 

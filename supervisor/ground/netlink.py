@@ -99,7 +99,7 @@ def addresses(index: int) -> list[str]:
 
 
 def add_route(index: int, route: Route, mark: int) -> None:
-    """Add a route to the table `local`, marked with our protocol number; raises OSError (EEXIST: it is there)."""
+    """Add a route to the table `local`, marked with terok's protocol number; raises OSError (EEXIST: it is there)."""
     _ask(_NEWROUTE, _ACK | _CREATE, _route(index, route, mark))
 
 
@@ -109,7 +109,7 @@ def delete_route(index: int, route: Route, mark: int) -> None:
 
 
 def routes(family: int, mark: int) -> list[Route]:
-    """The routes of one address family in the table `local` that carry our protocol number; raises OSError."""
+    """The routes of one address family in the table `local` that carry terok's protocol number; raises OSError."""
     held = []
     for body in _ask(_GETROUTE, _DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
         kind_of, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)

@@ -237,7 +237,7 @@ def _find(program: str) -> str:
 
 
 def find(program: str) -> str | None:
-    """Absolute path of `program` on our fixed PATH (a user's PATH is not trusted by a hook); None when missing."""
+    """Absolute path of `program` on a fixed PATH (a user's PATH is not trusted by a hook); None when missing."""
     try:
         return _find(program)
     except TerokError:

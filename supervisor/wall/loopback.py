@@ -18,7 +18,7 @@ from ..ground.quick import loads
 OWN_ADDRESS = "198.18.0.1/15"
 """The range in which every name has its synthetic address (RFC 2544: never routed), and the interface's own one."""
 _MARK = 0x54
-"""The protocol number of our routes (rtnetlink(7), rtm_protocol)."""
+"""The protocol number of terok's routes (rtnetlink(7), rtm_protocol)."""
 _EVERYTHING = {AF_INET: "0.0.0.0/0", AF_INET6: "::/0"}
 
 

@@ -5,7 +5,7 @@ Rules of this file:
 - a phantom token is good at the hosts of its own provider;
 - a request without any credential passes without one, or with one that the operator added as ambient;
 - a credential that is not the vault's is refused, wherever it stands, unless the operator allowed it: the host is
-  open to whoever owns an account there.
+  open to everyone who has an account there.
 """
 
 from __future__ import annotations
