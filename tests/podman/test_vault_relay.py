@@ -11,7 +11,7 @@ import pytest
 from terok_host.supervisor import record
 from tests.lab import scope
 from tests.lab.house import House
-from tests.standins import services
+from tests.standins import models, turns
 from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
@@ -26,7 +26,7 @@ def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
     authority = Authority(house.base / "vault-authority.pem", "upstream.test")
     scope.furnish(house, ca_bundle=authority.file)
     with Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider:
-        provider.handlers["/v1/messages"] = services.anthropic
+        provider.handlers["/v1/messages"] = models.anthropic
         yield provider
 
 
@@ -47,7 +47,7 @@ def inside(house: House, name: str, script: str) -> str:
 def test_streams_and_refusals_in_a_container(house: House, container: str, world: Upstream) -> None:
     asked = '{"stream": true}'
     stream = inside(house, container, f"{CURL} -N -d '{asked}' $TEROK_URL_ANTHROPIC/v1/messages")
-    assert stream.count("event: content_block_delta") == len(services.WORDS)
+    assert stream.count("event: content_block_delta") == len(turns.WORDS)
     assert world.seen[-1].header("x-api-key") == scope.SECRET
     over_unix = inside(house, container, f"{CURL} --unix-socket $TEROK_VAULT_SOCKET http://localhost/v1/a%2Fb")
     assert json.loads(over_unix)["path"] == "/v1/a%2Fb"

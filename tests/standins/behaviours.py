@@ -11,6 +11,8 @@ import time
 import zlib
 from typing import TYPE_CHECKING
 
+from tests.standins import websocket
+
 if TYPE_CHECKING:
     from tests.standins.upstream import Conversation, Handler, Request, Upstream
 
@@ -332,33 +334,12 @@ def document(upstream: Upstream, talk: Conversation, request: Request) -> bool:
 
 def web_socket(upstream: Upstream, talk: Conversation, request: Request) -> bool:
     """A WebSocket (RFC 6455) that echoes text and binary messages and answers close with close."""
-    key = request.header("sec-websocket-key") or ""
-    accept = base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
-    talk.send(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
-    )
-    while True:
-        head = talk.exactly(2)
-        if len(head) < 2:
-            return False
-        size = head[1] & 127
-        if size == 126:
-            size = int.from_bytes(talk.exactly(2), "big")
-        elif size == 127:
-            size = int.from_bytes(talk.exactly(8), "big")
-        mask = talk.exactly(4)
-        payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(talk.exactly(size)))
-        length = (
-            bytes((size,))
-            if size < 126
-            else b"\x7e" + size.to_bytes(2, "big")
-            if size < 65536
-            else b"\x7f" + size.to_bytes(8, "big")
-        )
-        talk.send(head[:1] + length + payload)
-        if head[0] & 15 == 8:
-            return False
+    websocket.accept(talk, request)
+    for first, payload in websocket.frames(talk):
+        talk.send(websocket.frame(first, payload))
+        if first & 15 == websocket.CLOSE:
+            break
+    return False
 
 
 BEHAVIOURS: dict[str, Handler] = {

@@ -10,87 +10,22 @@ from email.policy import HTTP
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tests.standins.models import send_json
+
 if TYPE_CHECKING:
     from tests.standins.upstream import Conversation, Request, Upstream
-
-WORDS = ("one ", "two ", "three")
-
-
-def _json(talk: Conversation, document: object, status: str = "200 OK") -> bool:
-    talk.answer(json.dumps(document).encode(), status, "Content-Type: application/json\r\n")
-    return True
-
-
-def _events(talk: Conversation, events: list[tuple[str, object]]) -> bool:
-    talk.send(
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    for name, document in events:
-        data = document if isinstance(document, str) else json.dumps(document)
-        text = (f"event: {name}\n" if name else "") + f"data: {data}\n\n"
-        talk.send(b"%x\r\n%b\r\n" % (len(text), text.encode()))
-    talk.send(b"0\r\n\r\n")
-    return True
-
-
-def anthropic(upstream: Upstream, talk: Conversation, request: Request) -> bool:
-    """POST /v1/messages, streamed or not."""
-    talk.read_body(request)
-    if not json.loads(request.body).get("stream"):
-        content = [{"type": "text", "text": "".join(WORDS)}]
-        usage = {"input_tokens": 12, "output_tokens": 3}
-        return _json(talk, {**_message(), "content": content, "stop_reason": "end_turn", "usage": usage})
-    start = {**_message(), "content": [], "stop_reason": None, "usage": {"input_tokens": 12, "output_tokens": 1}}
-    block = {"type": "text", "text": ""}
-    events: list[tuple[str, object]] = [
-        ("message_start", {"type": "message_start", "message": start}),
-        ("content_block_start", {"type": "content_block_start", "index": 0, "content_block": block}),
-    ]
-    for word in WORDS:
-        delta = {"type": "text_delta", "text": word}
-        events.append(("content_block_delta", {"type": "content_block_delta", "index": 0, "delta": delta}))
-    stop = {"stop_reason": "end_turn", "stop_sequence": None}
-    return _events(
-        talk,
-        [
-            *events,
-            ("content_block_stop", {"type": "content_block_stop", "index": 0}),
-            ("message_delta", {"type": "message_delta", "delta": stop, "usage": {"output_tokens": 3}}),
-            ("message_stop", {"type": "message_stop"}),
-        ],
-    )
-
-
-def _message() -> dict[str, object]:
-    return {"id": "msg_1", "type": "message", "role": "assistant", "model": "stand-in", "stop_sequence": None}
-
-
-def openai(upstream: Upstream, talk: Conversation, request: Request) -> bool:
-    """POST /v1/chat/completions, streamed or not."""
-    talk.read_body(request)
-    base = {"id": "c1", "created": 1, "model": "stand-in"}
-    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-    if not json.loads(request.body).get("stream"):
-        message = {"role": "assistant", "content": "".join(WORDS)}
-        choices = [{"index": 0, "finish_reason": "stop", "message": message}]
-        return _json(talk, {**base, "object": "chat.completion", "choices": choices, "usage": usage})
-    chunk = {**base, "object": "chat.completion.chunk"}
-    events: list[tuple[str, object]] = [
-        ("", {**chunk, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}) for word in WORDS
-    ]
-    return _events(talk, [*events, ("", {**chunk, "choices": [], "usage": usage}), ("", "[DONE]")])
 
 
 def github_user(upstream: Upstream, talk: Conversation, request: Request) -> bool:
     """GET /user."""
     talk.read_body(request)
-    return _json(talk, {"login": "octocat", "id": 1})
+    return send_json(talk, {"login": "octocat", "id": 1})
 
 
 def github_issues(upstream: Upstream, talk: Conversation, request: Request) -> bool:
     """POST /repos/o/r/issues."""
     talk.read_body(request)
-    return _json(talk, {"number": 1, **json.loads(request.body)}, "201 Created")
+    return send_json(talk, {"number": 1, **json.loads(request.body)}, "201 Created")
 
 
 class Git:

@@ -18,7 +18,7 @@ import pytest
 
 from terok_host.sidecars.roster import files as roster
 from terok_host.sidecars.roster import model
-from tests.standins import services
+from tests.standins import models, services, turns
 from tests.standins.authority import Authority
 from tests.standins.behaviours import secret_of
 from tests.standins.upstream import Upstream
@@ -78,7 +78,7 @@ def test_curl_over_http_and_over_the_unix_socket(vault: Vault, upstream: Upstrea
 @pytest.fixture
 def claude(vault: Vault, upstream: Upstream, shipped: Shipped) -> Iterator[anthropic.Anthropic]:
     """The anthropic package, pointed at the vault."""
-    upstream.handlers["/v1/messages"] = services.anthropic
+    upstream.handlers["/v1/messages"] = models.anthropic
     token = shipped("anthropic")
     vault.up()
     with anthropic.Anthropic(api_key=token, base_url=f"http://127.0.0.1:{vault.port}", max_retries=0) as client:
@@ -94,7 +94,7 @@ def test_the_anthropic_package(claude: anthropic.Anthropic, vault: Vault, upstre
 
 def test_the_anthropic_package_streaming(claude: anthropic.Anthropic, vault: Vault) -> None:
     with claude.messages.stream(model="m", max_tokens=10, messages=[{"role": "user", "content": "count"}]) as stream:
-        assert list(stream.text_stream) == list(services.WORDS)
+        assert list(stream.text_stream) == list(turns.WORDS)
         assert stream.get_final_message().usage.output_tokens == 3
     assert vault.audit()[-1]["tokens"] == {"input": 12, "output": 3, "cached": 0}
 
@@ -108,7 +108,7 @@ def test_the_anthropic_package_shows_our_reason(claude: anthropic.Anthropic, vau
 def test_an_anthropic_login_merges_its_header(
     vault: Vault, upstream: Upstream, shipped: Shipped, authority: Authority
 ) -> None:
-    upstream.handlers["/v1/messages"] = services.anthropic
+    upstream.handlers["/v1/messages"] = models.anthropic
     secret = json.dumps({"access_token": "sk-ant-oat01-real-token"})
     url = f"https://localhost:{upstream.port}"
     token = vault.add("anthropic", secret, auth="oauth", upstream=url, ca_bundle=authority.file, allow_private=True)
@@ -125,7 +125,7 @@ def test_an_anthropic_login_merges_its_header(
 
 
 def test_the_openai_package(vault: Vault, upstream: Upstream, shipped: Shipped) -> None:
-    upstream.handlers["/v1/chat/completions"] = services.openai
+    upstream.handlers["/v1/chat/completions"] = models.completions
     token = shipped("openai")
     vault.up()
     with openai.OpenAI(api_key=token, base_url=f"http://127.0.0.1:{vault.port}/v1", max_retries=0) as client:
@@ -133,7 +133,7 @@ def test_the_openai_package(vault: Vault, upstream: Upstream, shipped: Shipped) 
         assert done.choices[0].message.content == "one two three"
         stream = client.chat.completions.create(model="m", stream=True, messages=[{"role": "user", "content": "count"}])
         words = [chunk.choices[0].delta.content for chunk in stream if chunk.choices]
-    assert words == list(services.WORDS)
+    assert words == list(turns.WORDS)
     assert upstream.seen[-1].header("authorization") == f"Bearer {SECRET}"
     assert [line["tokens"] for line in vault.audit()] == [{"input": 7, "output": 3, "cached": 0}] * 2
 
