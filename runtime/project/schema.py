@@ -37,6 +37,6 @@ def uri(layout: Layout) -> str:
     path = SHIPPED
     if not os.path.exists(path):
         files.make_dir(layout.data)
-        path = os.path.join(layout.data, NAME)
+        path = layout.project_schema
         files.write(path, text(), mode=0o644)
     return f"file://{path}"

@@ -13,7 +13,7 @@ from ...sidecars.ssh.settings import settings_for
 from ...supervisor import schema
 from ...supervisor.ground import paste, process, sockets
 from ...supervisor.ground.errors import Exit, TerokError
-from ...supervisor.ground.layout import check_name, check_socket_path, program
+from ...supervisor.ground.layout import check_name, program
 from .shelf import Shelf
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def serve(env: Env, scope: str, command: list[str], cwd: str) -> int:
     bundle, directory = layout.agent(scope), layout.agent_runtime(scope)
     for path in (bundle.root, directory):
         os.makedirs(path, mode=0o700, exist_ok=True)
-    path = check_socket_path(os.path.join(directory, f"{os.getpid()}.sock"))
+    path = layout.agent_socket(scope, os.getpid())
     wiring = {
         "schema": schema.VERSION,
         "container": scope,

@@ -125,6 +125,8 @@ class Policy:
         """Whether a connection to a name and TCP port is allowed."""
         if self.mode == QUARANTINE:
             return self._quarantine()
+        # Denials first, then what is allowed, then what the mode opens: deny beats every allowance. A denial without
+        # ports of its own closes the name on every port.
         for denial in self.denied:
             if denial.matches(name) and (denial.ports == WEB or _has(denial, port)):
                 return self._denied(denial)

@@ -129,6 +129,7 @@ class Judge:
             if ref == self.default_branch:
                 if kind in ("force", "delete"):
                     return f"the default branch is protected: {kind} refused"
+                # a wildcard such as refs/heads/* was not written with the default branch in mind: it has to be named
                 allowed = [pattern for pattern in allowed if pattern == ref]
         if allowed:
             return ""

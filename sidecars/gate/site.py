@@ -31,6 +31,10 @@ class Site(NamedTuple):
     store: str
     key_files: tuple[str, ...]
 
+    def scratch(self, name: str) -> str:
+        """The directory of one request's repository; its objects are in `objects`."""
+        return os.path.join(self.incoming, name)
+
 
 STAGED = "refs/in/"
 """What a push's refs are called in its scratch repository."""
@@ -49,7 +53,7 @@ def make_scratch(
     Returns:
         Its absolute path.
     """
-    path = os.path.join(site.incoming, name)
+    path = site.scratch(name)
     for directory in ("", "refs", "objects", "objects/info", "objects/pack"):
         os.mkdir(os.path.join(path, directory), 0o700)
     files = {

@@ -155,6 +155,8 @@ def parse_request(head: bytes) -> Request:
 
 
 def _frame_request(request: Request) -> None:
+    # A body whose length two readers may understand differently is how requests are smuggled (RFC 9112, section 11.2):
+    # what decides the length or the host may stand once only, even when both say the same.
     host: bytes | None = None
     length: bytes | None = None
     coding: bytes | None = None
@@ -271,6 +273,8 @@ def _frame_answer(answer: Answer, method: bytes) -> None:
             502, "two-lengths", "Its Transfer-Encoding is not plain chunked, or stands beside Content-Length."
         )
     number = None if length is None else _number(length, 502)
+    # The order of RFC 9112, section 6.3: the method and status come before any header, then the transfer coding, then
+    # the length. What is left ends with the connection, so no other request may follow on it.
     if method == b"HEAD" or answer.status in (204, 304) or answer.status < 200:
         answer.length = 0
     elif coding is not None:

@@ -176,6 +176,8 @@ def read_answer(old: Credential, status: int, body: bytes, now: float) -> Readin
     if isinstance(lifetime, str) and lifetime.isascii() and lifetime.isdigit():
         lifetime = float(lifetime)
     seconds = _number(lifetime)
+    # A lifetime that is missing or absurd does not end the login: a JWT says its own end, and other tokens get the
+    # default.
     known = 0 < seconds <= LIFETIME_MAX
     expires = now + seconds if known else jwt_expiry(access) or now + DEFAULT_LIFETIME
     return Reading(rotated._replace(secret=access, expires_at=expires), "")

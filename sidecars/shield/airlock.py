@@ -170,6 +170,8 @@ def _patterns(state: State) -> dict[str, str]:
         parents = ["*." + ".".join(labels[at:]) for at in range(1, len(labels))]
         return next((below[parent] for parent in parents if parent in below), otherwise)
 
+    # A name that is allowed or denied needs a line of its own as soon as a wildcard above it answers otherwise: dnsmasq
+    # looks at one line, the longest, and never falls back to a shorter one.
     lines = {f"*.{each.value}": answer(f"x.{each.value}") for each in model.names() if each.kind == BELOW}
     for denial in (each for each in model.denied if each.is_name and each.ports == WEB):
         lines[f"*.{denial.value}"] = answer(f"x.{denial.value}")

@@ -126,6 +126,8 @@ def by_path(
     if not route.knows(request.method):
         name = request.method.decode("ascii")
         return refuse("method", f"The method {name} is not a usual one.", f"a rule for {route.name} that names it", 405)
+    # Rules judge `sent`: the canonical path after the provider's prefix is cut off, and exactly what goes upstream. A
+    # spelling that the rules do not know never reaches an upstream that understands it.
     form = canonical(path)
     if form is None:
         why = "The path has dot segments, broken or double escapes, or escapes that are no text."
@@ -151,6 +153,7 @@ def by_path(
     if guard is not None and (why := guard.refuses(ways, sent, query[1:])):
         return gate_refusal(why, grant)
     ours = target.auth.names | target.auth.merge.keys()
+    # `Connection: x-api-key` asks a proxy to drop that header (RFC 9110, 7.6.1): the injected credential.
     named = nominated(request.headers) & ours
     if named:
         why = f"Connection names {min(named).decode('ascii')}, which the vault sets."

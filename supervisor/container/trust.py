@@ -88,6 +88,7 @@ def install(root: int, trust: Trust, container: Container) -> None:
         places = _of_image(root)
         content = next(iter(places.values())) if places else host_bundle()
         everything = _write(trust, container, layout.CA_FILE, _joined(content, ours))
+        # Images often have one bundle at several places, as links or copies: each content is written once.
         sources = {content: everything}
         for number, other in enumerate(dict.fromkeys(places.values())):
             if other not in sources:

@@ -305,6 +305,15 @@ class Layout:
         """The directory of that agent's sockets; TerokError for an unusable name."""
         return os.path.join(self.runtime, ".agent", check_name(scope))
 
+    def agent_socket(self, scope: str, pid: int) -> str:
+        """The socket that one `terok ssh agent` listens at; TerokError for an unusable name or too long a path."""
+        return check_socket_path(os.path.join(self.agent_runtime(scope), f"{pid}.sock"))
+
+    @property
+    def project_schema(self) -> str:
+        """The JSON Schema of project files, for editors, where the wheel did not install it."""
+        return os.path.join(self.data, "project.schema.json")
+
     def bundle(self, container: str) -> Bundle:
         """The state bundle of `container`; raises TerokError for an unusable name."""
         return Bundle(os.path.join(self.containers, check_name(container)))

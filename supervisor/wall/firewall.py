@@ -269,6 +269,8 @@ def _plain(value: object) -> Any:
         return sorted(plain) if all(isinstance(each, str) for each in plain) else plain
     if not isinstance(value, dict):
         return value
+    # An element with a timeout or a counter is an object around its value. Flags are a list or `{"|": [...]}`, and the
+    # members of a set come in no fixed order. Counters change with every packet.
     if "elem" in value and isinstance(value["elem"], dict) and "val" in value["elem"]:
         return _plain(value["elem"]["val"])
     if value.keys() == {"|"}:

@@ -57,6 +57,7 @@ def parse_url(url: str) -> Address:
     """
     if url.startswith("/"):
         return Address("file", "", "", 0, url)
+    # git would take a URL that begins with a dash for an option, and ssh a host that does.
     if url.startswith("-") or not url.isprintable():
         raise TerokError(f"{url[:80]!r} is not a git URL.", code=Exit.USAGE)
     found = _URL.fullmatch(url)

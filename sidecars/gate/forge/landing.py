@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import NamedTuple
 
@@ -69,7 +68,7 @@ class Landing:
             if _NAME.fullmatch(name) is None:
                 raise TerokError("The push has no name.")
             self._check_size()
-            objects.take_over(self.home, os.path.join(self.site.incoming, name, "objects"))
+            objects.take_over(self.home, f"{self.site.scratch(name)}/objects")
         self.refs = refs.read(self.home)
         self.overlay = state.overlay(self.home, self.site.container, self.config.mode)
         wishes = self._judge(wanted)

@@ -87,6 +87,8 @@ class Pump:
             Gone: a bound was reached, or the client left.
             Refused: the body is broken or too large.
         """
+        # git may write its answer before it has read the whole body, and blocks until its output is read. So both
+        # directions move in one loop, and the body is pulled from the client only as fast as git takes it.
         deadline = monotonic() + seconds
         pipes, body = self._pipes, self._body
         while pipes.stdout >= 0:

@@ -80,7 +80,7 @@ class _Receiver:
         """Take the pack, have the refs changed, write the report."""
         unpack = "ok"
         name = f"push-{os.getpid()}"
-        path = os.path.join(self.front.site.incoming, name)
+        path = self.front.site.scratch(name)
         try:
             chosen = [each for each in self.push.commands if not each.deletes and not self.reasons[each.ref]]
             if chosen:
@@ -121,7 +121,7 @@ class _Receiver:
             self.front.site.incoming, f"/{name}/git-receive-pack", "POST", "", "application/x-git-receive-pack-request"
         )
         pairs = git.serving_config(self.front.site.home, limits)
-        pairs.append(("safe.directory", os.path.join(self.front.site.incoming, name)))
+        pairs.append(("safe.directory", self.front.site.scratch(name)))
         head = pktline.staged(self.push, chosen, STAGED)
         errors, _ = backend.run(
             body.connection,
