@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
+from ..store.ecdsa import Ecdsa
 from . import wire
 
 TYPE_CHECKING = False
@@ -25,10 +26,9 @@ RSA_BITS_MAX = 16384
 
 ED25519, RSA = "ssh-ed25519", "ssh-rsa"
 _CURVES: dict[str, tuple[str, ec.EllipticCurve, ec.ECDSA]] = {
-    # made here because ECDSA() imports more of the library, which a confined process can no longer read
-    "ecdsa-sha2-nistp256": ("nistp256", ec.SECP256R1(), ec.ECDSA(hashes.SHA256())),
-    "ecdsa-sha2-nistp384": ("nistp384", ec.SECP384R1(), ec.ECDSA(hashes.SHA384())),
-    "ecdsa-sha2-nistp521": ("nistp521", ec.SECP521R1(), ec.ECDSA(hashes.SHA512())),
+    "ecdsa-sha2-nistp256": ("nistp256", ec.SECP256R1(), Ecdsa(hashes.SHA256())),
+    "ecdsa-sha2-nistp384": ("nistp384", ec.SECP384R1(), Ecdsa(hashes.SHA384())),
+    "ecdsa-sha2-nistp521": ("nistp521", ec.SECP521R1(), Ecdsa(hashes.SHA512())),
 }
 _RSA_HASHES: dict[str, hashes.HashAlgorithm] = {"rsa-sha2-256": hashes.SHA256(), "rsa-sha2-512": hashes.SHA512()}
 TYPES = (ED25519, *_CURVES, RSA)

@@ -17,7 +17,8 @@ from terok_host.sidecars.roster.model import Auth, Catalog, Provider, Upstream
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.records import Authority, LockedError
 from terok_host.sidecars.store.store import Store
-from terok_host.sidecars.vault.tls.authority import issue_leaf, make_authority
+from terok_host.sidecars.vault.tls.authority import make_authority
+from terok_host.sidecars.vault.tls.leaf import issue_leaf
 from terok_host.sidecars.vault.tls.leaves import HANDSHAKES_MAX, Leaves
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.ground.layout import Layout

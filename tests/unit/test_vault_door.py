@@ -17,7 +17,8 @@ import pytest
 
 from terok_host.sidecars.kit.tls.layer import server_context
 from terok_host.sidecars.vault.tls import arrival
-from terok_host.sidecars.vault.tls.authority import issue_leaf, make_authority
+from terok_host.sidecars.vault.tls.authority import make_authority
+from terok_host.sidecars.vault.tls.leaf import issue_leaf
 from terok_host.supervisor.ground import sockets
 from terok_host.supervisor.ground.layout import TLS_PORT
 from tests.lab.waiting import until

@@ -1,4 +1,4 @@
-"""The certificate authority of one container, and the certificates of hosts that it signs.
+"""The certificate authority of one container; `leaf.py` makes the certificates of hosts that it signs.
 
 Rules of this file:
 - a root signs one intermediate, then its key is gone: what is stored can sign leaves and nothing else. Both are
@@ -7,7 +7,7 @@ Rules of this file:
   less; so hosts are exact names, and `issue_leaf` signs for these alone;
 - a vault that is locked cannot sign. The spare certificate is what it still can serve with, to say so: its key lies
   beside the container's other files (0600), not sealed, and gives no more than the container's own trust;
-- no other module of the vault imports X.509.
+- no other module of the vault imports X.509, and a running vault does not import this one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import datetime
 import ipaddress
 import re
 import secrets
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ....supervisor.ground.errors import Exit, TerokError
 from ...store.records import Authority
+from .leaf import BACKDATED, COMMON_NAME_MAX, make_leaf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,35 +33,12 @@ if TYPE_CHECKING:
 AUTHORITY_DAYS = 3650
 """A container may be started again for years with the certificate that was mounted into it, and nothing can sign a new
 intermediate for it. What limits the harm is the constraint, and that `terok cleanup` deletes the key."""
-LEAF_DAYS = 7
-"""Leaves are made in memory and need no revocation; a vault that runs longer makes new ones a day before."""
-BACKDATED = datetime.timedelta(hours=1)
-"""A container in a virtual machine may have a clock of its own."""
-COMMON_NAME_MAX = 64
-"""RFC 5280, appendix A: ub-common-name."""
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _HOST_MAX = 253
 _NOWHERE = "terok.invalid"
 """A name that no host has (RFC 6761, section 6.4): to permit it alone is to permit none of its kind."""
-
-
-class Leaf(NamedTuple):
-    """A host's certificate; its repr shows no key.
-
-    Attributes:
-        host: the only name in it.
-        pem: its private key, it, and the intermediate that signed it, in the form that `load_cert_chain` reads.
-        expires: Unix seconds.
-    """
-
-    host: str
-    pem: bytes
-    expires: float
-
-    def __repr__(self) -> str:
-        return f"Leaf({self.host!r})"
 
 
 def make_authority(container: str, hosts: Sequence[str]) -> Authority:
@@ -84,44 +62,8 @@ def make_authority(container: str, hosts: Sequence[str]) -> Authority:
     root = _authority(root_name, root_name, root_key, root_key, constraints, path_length=1)
     intermediate = _authority(name, root_name, key, root_key, constraints, path_length=0)
     del root_key
-    spare, _ = _leaf(intermediate, key, names, AUTHORITY_DAYS)
-    return Authority(container, names, _pem(root), _pem(intermediate), _key_pem(key), spare)
-
-
-def issue_leaf(authority: Authority, host: str) -> Leaf:
-    """A certificate for one of the authority's hosts, with a key of its own.
-
-    Raises:
-        TerokError: the host is not one of them (REFUSED), or the authority is damaged.
-    """
-    if host not in authority.hosts:
-        raise TerokError(f"The authority of {authority.container} is not for {host[:100]}.", code=Exit.REFUSED)
-    try:
-        issuer = x509.load_pem_x509_certificate(authority.intermediate)
-        issuer_key = serialization.load_pem_private_key(authority.key, password=None)
-    except ValueError:
-        raise TerokError(f"The authority of {authority.container} is damaged.", fix="prepare the container") from None
-    assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
-    return Leaf(host, *_leaf(issuer, issuer_key, [host], LEAF_DAYS))
-
-
-def _leaf(
-    issuer: x509.Certificate, issuer_key: ec.EllipticCurvePrivateKey, hosts: Sequence[str], days: int
-) -> tuple[bytes, float]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = _now()
-    expires = now + datetime.timedelta(days=days)
-    # a name that is too long for the subject stands in the extension alone, which is critical then
-    common = hosts[0][: COMMON_NAME_MAX + 1]
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)] if len(common) <= COMMON_NAME_MAX else [])
-    names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
-    builder = _begin(subject, issuer.subject, key, now, expires)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    builder = builder.add_extension(names, critical=not list(subject))
-    builder = builder.add_extension(_key_identifier(issuer_key), critical=False)
-    return _key_pem(key) + _pem(builder.sign(issuer_key, hashes.SHA256())) + _pem(issuer), expires.timestamp()
+    spare, _ = make_leaf(intermediate.subject.public_bytes(), key, names, AUTHORITY_DAYS)
+    return Authority(container, names, _pem(root), _pem(intermediate), _key_pem(key), spare + _pem(intermediate))
 
 
 def check_host(host: str) -> str:
@@ -182,7 +124,7 @@ def _begin(
 ) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(now - BACKDATED).not_valid_after(expires)
+    return builder.not_valid_before(now - datetime.timedelta(seconds=BACKDATED)).not_valid_after(expires)
 
 
 def _now() -> datetime.datetime:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ....supervisor.ground.errors import TerokError
 from ...kit.refusal import Refusal
 from ...kit.tls.layer import server_context
-from .authority import Leaf, issue_leaf, make_authority
+from .leaf import Leaf, issue_leaf
+from .leaf import warm as make_one
 
 if TYPE_CHECKING:
     import ssl
@@ -27,7 +28,7 @@ EARLY_SECONDS = 86400.0
 
 def warm() -> None:
     """Make one leaf and throw it away: what is loaded on the first use cannot be loaded once Landlock is in force."""
-    server_context(issue_leaf(make_authority("warm", ["warm.invalid"]), "warm.invalid").pem, "warm.invalid")
+    server_context(make_one(), "warm.invalid")
 
 
 class _Held:
