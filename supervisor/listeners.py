@@ -90,7 +90,7 @@ def open_here(opened: Opened, container: Container, wiring: Wiring) -> None:
     unix = [listener for listener in wanted if listener.kind == "unix"]
     over_tcp = any(listener.kind == "tcp" for listener in wanted)
     try:
-        labelled = selinux.listen_unix(container.label, [each.path for each in unix], spare=over_tcp)
+        labelled = selinux.listen_unix(container.label, [listener.path for listener in unix], spare=over_tcp)
         fds.update(zip(unix, labelled, strict=True))
     except OSError as error:
         raise TerokError(f"Could not listen on the sockets in {wiring.runtime_dir}: {error.strerror}.") from error
@@ -116,7 +116,7 @@ def add_inside(opened: Opened, wiring: Wiring, inside: within.Call) -> None:
 
 
 def _inside(wiring: Wiring) -> list[Listener]:
-    return [each for sidecar in wiring.sidecars for each in sidecar.listeners if each.kind in _INSIDE]
+    return [listener for sidecar in wiring.sidecars for listener in sidecar.listeners if listener.kind in _INSIDE]
 
 
 def make_runtime_dir(path: str) -> None:

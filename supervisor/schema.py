@@ -258,8 +258,8 @@ def parse(document: object) -> Wiring:
         scope=scope,
         bundle=bundle,
         runtime_dir=runtime_dir,
-        sidecars=tuple(_sidecar(each, runtime_dir) for each in _objects(data, "", "sidecars")),
-        mounts=tuple(_mount(each) for each in _objects(data, "", "mounts")),
+        sidecars=tuple(_sidecar(document, runtime_dir) for document in _objects(data, "", "sidecars")),
+        mounts=tuple(_mount(document) for document in _objects(data, "", "mounts")),
         shield=_shield(_field(data, "", "shield", (dict, type(None))), bundle),
         trust="trust" in data and _field(data, "", "trust", bool),
     )
@@ -281,7 +281,7 @@ def _sidecar(data: dict[str, object], runtime_dir: str) -> Sidecar:
     idle = _field(data, where, "idle_seconds", int)
     if idle < 0:
         raise SidecarError(f"In the sidecar JSON, {where}idle_seconds is negative.")
-    listeners = tuple(_listener(each, where, runtime_dir) for each in _objects(data, where, "listeners"))
+    listeners = tuple(_listener(document, where, runtime_dir) for document in _objects(data, where, "listeners"))
     settings = _field(data, where, "settings", dict)
     _no_more(data, where)
     return Sidecar(name=name, start=start, idle_seconds=idle, listeners=listeners, settings=settings)

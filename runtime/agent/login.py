@@ -68,7 +68,7 @@ def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
         )
     found = captures(env, agent)
     home = env.environ.get("HOME", "/")
-    own = next((each.file for each in found if os.path.exists(os.path.join(home, each.file))), None)
+    own = next((capture.file for capture in found if os.path.exists(os.path.join(home, capture.file))), None)
     env.note(
         f"The scope {scope} has no credential for {agent} yet. It stays on this host; the container never sees it."
     )
@@ -77,7 +77,7 @@ def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
         env.note(
             f"  i  take over ~/{own}. If the login renews itself, the copy in your home ends with the first renewal."
         )
-    if any(each.command for each in found):
+    if any(capture.command for capture in found):
         env.note("  v  log in with the vendor's program, in a container of its own")
     env.note("  n  go on without")
     while True:

@@ -203,18 +203,20 @@ def render(results: list[Check], out: Output) -> list[str]:
     """The report for people: one block a subsystem, a line a check, the fix below what needs one."""
     colours = {OK: "good", WARN: "warning", FAIL: "bad"}
     lines: list[str] = []
-    width = max((len(each.what) for each in results), default=0)
-    for subsystem in dict.fromkeys(each.subsystem for each in results):
+    width = max((len(result.what) for result in results), default=0)
+    for subsystem in dict.fromkeys(result.subsystem for result in results):
         lines.append(f"{subsystem}:")
-        for each in results:
-            if each.subsystem != subsystem:
+        for result in results:
+            if result.subsystem != subsystem:
                 continue
-            lines.append(f"  {each.what:<{width}}  {out.paint(each.state, colours[each.state])} ({each.detail})")
-            if each.fix and each.state != OK:
-                lines.append(f"  {'':<{width}}  fix: {each.fix}")
+            lines.append(
+                f"  {result.what:<{width}}  {out.paint(result.state, colours[result.state])} ({result.detail})"
+            )
+            if result.fix and result.state != OK:
+                lines.append(f"  {'':<{width}}  fix: {result.fix}")
     return lines
 
 
 def summary(results: list[Check]) -> dict[str, object]:
     """How many checks ended in each state."""
-    return {state: sum(each.state == state for each in results) for state in (OK, WARN, FAIL)}
+    return {state: sum(result.state == state for result in results) for state in (OK, WARN, FAIL)}

@@ -36,13 +36,17 @@ def run(args: argparse.Namespace, env: Env) -> int:
     results = examine(env)
     done: list[str] = []
     if args.fix:
-        for each in results:
-            if each.state != check.OK and each.what in FIXES:
-                done += FIXES[each.what](env)
+        for result in results:
+            if result.state != check.OK and result.what in FIXES:
+                done += FIXES[result.what](env)
         results = examine(env) if done else results
     cause = first_cause(results)
     lines = [*done, *([""] if done else []), *checks.render(results, env.out), "", _verdict(cause, env)]
-    data = {"done": done, "checks": [each.to_dict() for each in results], "cause": cause.to_dict() if cause else None}
+    data = {
+        "done": done,
+        "checks": [result.to_dict() for result in results],
+        "cause": cause.to_dict() if cause else None,
+    }
     env.out.emit(data, "\n".join(lines))
     if cause is None or cause.state == check.WARN:
         return Exit.OK
@@ -63,7 +67,7 @@ def examine(env: Env) -> list[check.Check]:
 def first_cause(results: list[check.Check]) -> check.Check | None:
     """The first failure, else the first warning: checks stand in the order in which one causes the next."""
     for state in (check.FAIL, check.WARN):
-        found = next((each for each in results if each.state == state and each.what not in ADVICE), None)
+        found = next((result for result in results if result.state == state and result.what not in ADVICE), None)
         if found:
             return found
     return None

@@ -107,9 +107,7 @@ def stale_bundles(env: Env) -> list[str]:
         listed = None
     if not isinstance(listed, list):
         return []
-    known = {name for each in listed for name in (each.get("Names") or [])} | {
-        str(each.get("Id"))[:12] for each in listed
-    }
+    known = {name for row in listed for name in (row.get("Names") or [])} | {str(row.get("Id"))[:12] for row in listed}
     fresh = time.time() - 60  # prepared a moment ago: the container is about to be created
     return [name for name in names if name not in known and _was_started(env.layout.bundle(name), before=fresh)]
 
@@ -146,17 +144,17 @@ def orphans(env: Env) -> list[Orphan]:
     marks = [program("hookbin", "entry.py"), program("sidecars", "boot.py")]
     marks.append(env.layout.containers + "/")
     found = []
-    for each in psutil.process_iter():
+    for running in psutil.process_iter():
         try:
-            words = each.cmdline()
-            started = process.start_time(each.pid)
-            age = time.time() - each.create_time()
+            words = running.cmdline()
+            started = process.start_time(running.pid)
+            age = time.time() - running.create_time()
         except (psutil.Error, ProcessLookupError, PermissionError):
             continue
         name = os.path.basename(words[0]) if words else ""
         ours = any(word.startswith(mark) or f"={mark}" in word for word in words[:8] for mark in marks)
-        if ours and record.Process(each.pid, started) not in known and age >= ORPHAN_SECONDS and name != "podman":
-            found.append(Orphan(each.pid, started, name))
+        if ours and record.Process(running.pid, started) not in known and age >= ORPHAN_SECONDS and name != "podman":
+            found.append(Orphan(running.pid, started, name))
     return found
 
 
@@ -166,15 +164,15 @@ def processes(env: Env) -> Iterator[Check]:
     if not found:
         yield Check("containers", "orphaned processes", OK, "none")
         return
-    detail = ", ".join(f"{each.what} (pid {each.pid})" for each in found)
+    detail = ", ".join(f"{orphan.what} (pid {orphan.pid})" for orphan in found)
     yield Check("containers", "orphaned processes", WARN, detail, "terok doctor --fix")
 
 
 def end_orphans(env: Env) -> list[str]:
     """End every orphan; returns a sentence for each."""
     done = []
-    for each in orphans(env):
-        fd = process.open_same(each.pid, each.started)
+    for orphan in orphans(env):
+        fd = process.open_same(orphan.pid, orphan.started)
         if fd is None:
             continue
         try:
@@ -182,7 +180,7 @@ def end_orphans(env: Env) -> list[str]:
             if not process.wait_gone(fd, 2.0):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
                 process.wait_gone(fd, 2.0)
-            done.append(f"Ended {each.what} (pid {each.pid})")
+            done.append(f"Ended {orphan.what} (pid {orphan.pid})")
         except (ProcessLookupError, PermissionError):
             pass
         finally:

@@ -34,13 +34,13 @@ def setup(args: argparse.Namespace, env: Env) -> int:
         *checks.render(results, env.out),
         *(confined.lines(env.out) if confined else []),
     ]
-    failed = [each for each in results if each.state == check.FAIL]
+    failed = [result for result in results if result.state == check.FAIL]
     if not failed:
         lines += ["", "Next, in a project's directory: terok start claude (or another of `terok agents`)"]
-    data = {"done": done, "checks": [each.to_dict() for each in results]}
+    data = {"done": done, "checks": [result.to_dict() for result in results]}
     env.out.emit({**data, "selinux": confined.to_dict() if confined else None}, "\n".join(lines))
     if failed:
-        return Exit.MANUAL if all(each.fix for each in failed) else Exit.FAILURE
+        return Exit.MANUAL if all(result.fix for result in failed) else Exit.FAILURE
     return Exit.MANUAL if confined and confined.way == selinux.NONE else Exit.OK
 
 

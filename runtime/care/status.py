@@ -145,7 +145,7 @@ def container_status(bundle: Bundle, *, now: float) -> Status:
         "container_pid": known.container.pid if alive and known and known.container else None,
         "supervisor": _supervisor(known, supervisor, running),
         "sidecars": sidecars,
-        "memory": sum(each.memory for each in running) + sum(each["memory"] or 0 for each in sidecars),
+        "memory": sum(process.memory for process in running) + sum(sidecar["memory"] or 0 for sidecar in sidecars),
         "sockets": list(known.sockets) if known and supervisor else [],
         "troubles": _troubles(known, supervisor),
         "error": last_error(bundle, known),
@@ -188,7 +188,7 @@ def _supervisor(known: Record | None, seen: processes.Seen | None, running: list
         "pid": seen.pid if seen else None,
         "state": "suspended" if seen and seen.suspended else known.phase if known and seen else "ended",
         "uptime": seen.uptime if seen else None,
-        "memory": sum(each.memory for each in running) if seen else None,
+        "memory": sum(process.memory for process in running) if seen else None,
         "processes": len(running),
     }
 
@@ -231,44 +231,44 @@ def render(found: Sequence[Status], out: Output, *, details: bool) -> str:
     if not found:
         return "No container was prepared. `terok run NAME -- IMAGE` starts one."
     rows: list[tuple[str, ...]] = [("CONTAINER", "SERVICE", "STATE", "PID", "RESTARTS", "UPTIME", "MEMORY")]
-    for each in found:
-        rows += _rows(each)
+    for row in found:
+        rows += _rows(row)
     text = table(rows, out)
-    for each in found:
-        for line in each["troubles"]:
-            text += f"\n{each['container']}: {out.paint('trouble', 'bad')}: {line}"
-        if each["error"]:
-            text += f"\n{each['container']}: {out.paint('last error', 'bad')}: {each['error']}"
+    for row in found:
+        for line in row["troubles"]:
+            text += f"\n{row['container']}: {out.paint('trouble', 'bad')}: {line}"
+        if row["error"]:
+            text += f"\n{row['container']}: {out.paint('last error', 'bad')}: {row['error']}"
         if details:
-            text += "\n" + "\n".join(_details(each))
+            text += "\n" + "\n".join(_details(row))
     return text
 
 
-def _rows(each: Status) -> list[tuple[str, ...]]:
-    scope = f" ({each['scope']})" if each["scope"] else ""
-    mode = "" if each["mode"] == "standard" else f" [{each['mode']}]"
-    supervisor = each["supervisor"]
-    title = each["container"] + scope + mode
-    rows: list[tuple[str, ...]] = [(title, "container", each["state"], _text(each["container_pid"]), "", "", "")]
+def _rows(row: Status) -> list[tuple[str, ...]]:
+    scope = f" ({row['scope']})" if row["scope"] else ""
+    mode = "" if row["mode"] == "standard" else f" [{row['mode']}]"
+    supervisor = row["supervisor"]
+    title = row["container"] + scope + mode
+    rows: list[tuple[str, ...]] = [(title, "container", row["state"], _text(row["container_pid"]), "", "", "")]
     if supervisor["pid"] is None:
         return rows
     rows.append(("", "supervisor", supervisor["state"], *_numbers(supervisor, "")))
-    for sidecar in each["sidecars"]:
+    for sidecar in row["sidecars"]:
         rows.append(("", sidecar["name"], sidecar["state"], *_numbers(sidecar, str(sidecar["restarts"]))))
     return rows
 
 
-def _numbers(each: Numbers, restarts: str) -> tuple[str, str, str, str]:
-    return (_text(each["pid"]), restarts, duration(each["uptime"]), size(each["memory"]))
+def _numbers(numbers: Numbers, restarts: str) -> tuple[str, str, str, str]:
+    return (_text(numbers["pid"]), restarts, duration(numbers["uptime"]), size(numbers["memory"]))
 
 
-def _details(each: Status) -> list[str]:
-    lines = [f"{each['container']}: network {each['network']}, profiles {' '.join(each['profiles']) or 'none'}"]
-    lines += [f"  publishes {Published(row['host'], row['host_port'], row['port'])}" for row in each["published"]]
-    lines += [f"  listens on {path}" for path in each["sockets"]]
+def _details(status: Status) -> list[str]:
+    lines = [f"{status['container']}: network {status['network']}, profiles {' '.join(status['profiles']) or 'none'}"]
+    lines += [f"  publishes {Published(row['host'], row['host_port'], row['port'])}" for row in status["published"]]
+    lines += [f"  listens on {path}" for path in status["sockets"]]
     lines += [
         f"  {sidecar['name']} last ended: {sidecar['last_exit']}"
-        for sidecar in each["sidecars"]
+        for sidecar in status["sidecars"]
         if sidecar["last_exit"]
     ]
     return lines

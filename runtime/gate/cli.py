@@ -87,11 +87,11 @@ def _settings(args: argparse.Namespace, base: GateConfig) -> GateConfig:
         changes["ca_file"] = os.path.abspath(changes["ca_file"])
     if args.limit:
         limits = base.limits._asdict()
-        for each in args.limit:
-            name, _, value = each.partition("=")
+        for word in args.limit:
+            name, _, value = word.partition("=")
             if name not in limits or not value.isdigit() or int(value) < 1:
                 raise TerokError(
-                    f"--limit {each}: not NAME=VALUE, or NAME is unknown or VALUE not positive.", code=Exit.USAGE
+                    f"--limit {word}: not NAME=VALUE, or NAME is unknown or VALUE not positive.", code=Exit.USAGE
                 )
             limits[name] = int(value)
         changes["limits"] = Limits(**limits)
@@ -197,9 +197,11 @@ def policy(args: argparse.Namespace, env: Env) -> int:
     home = _home(args, env)
     settings = gate_config.load(home)
     changes: dict[str, Any] = {
-        kind: tuple(each for each in getattr(args, kind) if each) for kind in KINDS if getattr(args, kind) is not None
+        kind: tuple(pattern for pattern in getattr(args, kind) if pattern)
+        for kind in KINDS
+        if getattr(args, kind) is not None
     }
-    for pattern in (each for patterns in changes.values() for each in patterns):
+    for pattern in (text for patterns in changes.values() for text in patterns):
         if not pattern.startswith(("refs/heads/", "refs/tags/")):
             raise TerokError(
                 f"The pattern {pattern!r} matches no branch or tag.",
@@ -264,9 +266,9 @@ def list_gates(args: argparse.Namespace, env: Env) -> int:
         return Exit.OK
     summary, home = _summary(env, args.scope), _home(args, env)
     everything = refs.read(home)
-    proposals = [each for _, each in sorted(state.State.peek(home).proposals.items())]
+    proposals = [proposal for _, proposal in sorted(state.State.peek(home).proposals.items())]
     env.out.emit(
-        {**summary, "refs": refs.visible(everything), "proposals": [each.to_dict() for each in proposals]},
+        {**summary, "refs": refs.visible(everything), "proposals": [proposal.to_dict() for proposal in proposals]},
         gate_text.scope(summary, everything, proposals, env.out, time.time()),
     )
     return Exit.OK

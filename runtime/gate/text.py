@@ -62,8 +62,8 @@ def scope(summary: Summary, everything: dict[str, str], proposals: list[Proposal
     shown = [(ref, oid[:12]) for ref, oid in sorted(everything.items()) if not ref.startswith("refs/terok/")]
     lines += ["", table(shown, out, header=False)] if shown else []
     waiting = [
-        (str(each.number), each.kind, each.ref, each.who or each.source, each.new[:12], ago(each.created, now))
-        for each in proposals
+        (str(one.number), one.kind, one.ref, one.who or one.source, one.new[:12], ago(one.created, now))
+        for one in proposals
     ]
     if waiting:
         lines += ["", table([("PROPOSAL", "KIND", "REF", "BY", "TIP", "MADE"), *waiting], out)]

@@ -111,8 +111,8 @@ def hook_dirs_of(path: str) -> tuple[list[str], bool] | None:
         return None
     if not isinstance(value, list):
         return None
-    append = any(isinstance(each, dict) and each.get("append") is True for each in value)
-    return [each for each in value if isinstance(each, str)], append
+    append = any(isinstance(item, dict) and item.get("append") is True for item in value)
+    return [item for item in value if isinstance(item, str)], append
 
 
 def effective_hook_dirs(
@@ -137,7 +137,7 @@ def effective_hook_dirs(
 
 def dropin_text(layout: Layout, others: list[str]) -> str:
     """The drop-in: the other hook directories, without the one of root's terok (no hook runs twice), and ours."""
-    dirs = [*(each for each in others if each not in (layout.hooks, SYSTEM_LAYOUT.hooks)), layout.hooks]
+    dirs = [*(other for other in others if other not in (layout.hooks, SYSTEM_LAYOUT.hooks)), layout.hooks]
     # JSON's strings are TOML's basic strings
     return (
         "# Written by `terok setup`; `terok uninstall` removes it. It repeats the hook directories that were in force\n"

@@ -53,7 +53,7 @@ def call(words: Sequence[str], environ: Mapping[str, str], *, timeout: float = 3
 def parse_version(text: str) -> tuple[int, ...]:
     """The version in what `PROGRAM --version` prints, as numbers; empty when there is none."""
     found = re.search(r"\d+(?:\.\d+)+", text)
-    return tuple(int(each) for each in found.group().split(".")) if found else ()
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
 
 
 def version(environ: Mapping[str, str]) -> tuple[int, ...]:
@@ -163,7 +163,7 @@ def _automatic(*, rootless: bool, podman: tuple[int, ...], programs: frozenset[s
     if not rootless:
         return "bridge"
     order = ["pasta", "slirp4netns"] if podman >= (5,) else ["slirp4netns", "pasta"]
-    usable = [each for each in order if each in programs and (each != "pasta" or podman >= (4, 4))]
+    usable = [program for program in order if program in programs and (program != "pasta" or podman >= (4, 4))]
     if not usable:
         raise TerokError(
             f"Rootless containers need {order[0]}, and it is not installed.",
@@ -191,8 +191,8 @@ def host_resolvers(path: str = "/etc/resolv.conf") -> list[str]:
             words = [line.split() for line in lines]
     except OSError:
         return []
-    found = [each[1] for each in words if len(each) > 1 and each[0] == "nameserver"]
-    return [each for each in found if "%" not in each and not each.startswith("127.") and each != "::1"]
+    found = [word[1] for word in words if len(word) > 1 and word[0] == "nameserver"]
+    return [address for address in found if "%" not in address and not address.startswith("127.") and address != "::1"]
 
 
 def run_argv(environ: Mapping[str, str], flags: Sequence[str], words: Sequence[str]) -> list[str]:

@@ -245,7 +245,7 @@ def container_label(fs: str = FS) -> str | None:
         return None
     label = found.group(1)
     with_categories = f"{label}:c1,c2" if label.endswith(":s0") else label
-    return next((each for each in (with_categories, label) if known(each, fs)), None)
+    return next((candidate for candidate in (with_categories, label) if known(candidate, fs)), None)
 
 
 def hook_label(fs: str = FS) -> str:

@@ -23,9 +23,9 @@ _PAUSE = 0.2
 
 def read(path: str) -> Iterator[dict[str, Any]]:
     """Every entry of a log and of the one before it, oldest first; lines that are no JSON objects are passed over."""
-    for each in (path + ".1", path):
+    for file in (path + ".1", path):
         try:
-            with open(each, encoding="utf-8", errors="replace") as lines:
+            with open(file, encoding="utf-8", errors="replace") as lines:
                 yield from (entry for entry in map(_decode, lines) if entry)
         except FileNotFoundError:
             continue
@@ -134,34 +134,34 @@ def _value(value: object) -> str:
 def show_logs(name: str | None, count: int, env: Env, *, follow: bool, since: str = "") -> int:
     """Print the last `count` entries since a time, of one container or of all, and with `follow` go on."""
     names = [name] if name else containers(env.layout)
-    logs = {each: env.layout.bundle(each).audit for each in names}
+    logs = {container: env.layout.bundle(container).audit for container in names}
     entries = [
-        {"container": each, **entry}
-        for each, path in logs.items()
+        {"container": container, **entry}
+        for container, path in logs.items()
         for entry in read(path)
         if entry.get("source") in _SOURCES and str(entry.get("time", "")) >= since
     ]
     entries.sort(key=lambda entry: str(entry.get("time")))
     shown = entries[-count:] if count > 0 else []
     if not follow:
-        env.out.emit(shown, "\n".join(_named(each, name) for each in shown))
+        env.out.emit(shown, "\n".join(_named(entry, name) for entry in shown))
         return Exit.OK
-    for each in shown:
-        _print(each, name, env)
+    for entry in shown:
+        _print(entry, name, env)
     _go_on(logs, name, env)
     return Exit.OK
 
 
 def _go_on(logs: dict[str, str], name: str | None, env: Env) -> None:
-    sources = {each: coming(path) for each, path in logs.items()}
+    sources = {container: coming(path) for container, path in logs.items()}
     while True:
         quiet = True
-        for each, source in sources.items():
+        for key, source in sources.items():
             entry = next(source)
             if entry is not None:
                 quiet = False
                 if entry.get("source") in _SOURCES:
-                    _print({"container": each, **entry}, name, env)
+                    _print({"container": key, **entry}, name, env)
         if quiet:
             time.sleep(_PAUSE)
 

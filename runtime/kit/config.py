@@ -193,7 +193,9 @@ SECTIONS: dict[str, type[Any]] = {
 
 def keys() -> dict[str, dataclasses.Field[object]]:
     """Every key by its dotted name (`services.mode`), in the order of the documentation."""
-    return {f"{name}.{each.name}": each for name, section in SECTIONS.items() for each in dataclasses.fields(section)}
+    return {
+        f"{name}.{member.name}": member for name, section in SECTIONS.items() for member in dataclasses.fields(section)
+    }
 
 
 def kinds() -> dict[str, str]:
@@ -231,9 +233,9 @@ def build(layout: Layout, values: Mapping[str, Any]) -> Config:
     chosen: dict[str, Any] = {}
     for name, section in SECTIONS.items():
         given = {
-            each.name: values[f"{name}.{each.name}"]
-            for each in dataclasses.fields(section)
-            if f"{name}.{each.name}" in values
+            member.name: values[f"{name}.{member.name}"]
+            for member in dataclasses.fields(section)
+            if f"{name}.{member.name}" in values
         }
         chosen[name] = section(**given)
     paths: Paths = chosen["paths"]

@@ -38,9 +38,9 @@ def _word(value: object) -> str:
 
 
 def _words(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
         raise ValueError("a list of words")
-    return tuple(_word(each) for each in value)
+    return tuple(_word(item) for item in value)
 
 
 def _path(value: object) -> str:
@@ -51,7 +51,7 @@ def _path(value: object) -> str:
 
 def _ports(value: object) -> tuple[int, int]:
     expected = "[FIRST, LAST], two ports from 1024 to 65535 with at least three in the range"
-    if not isinstance(value, list) or len(value) != 2 or not all(type(each) is int for each in value):
+    if not isinstance(value, list) or len(value) != 2 or not all(type(item) is int for item in value):
         raise ValueError(expected)
     first, last = value
     if not 1024 <= first <= last <= 65535 or last - first < 2:

@@ -44,10 +44,10 @@ def compose(words: Words) -> str:
     for key, value in service.items():
         if isinstance(value, dict):
             lines.append(f"    {key}:")
-            lines += [f"      {json.dumps(name)}: {_scalar(each)}" for name, each in value.items()]
+            lines += [f"      {json.dumps(name)}: {_scalar(item)}" for name, item in value.items()]
         elif isinstance(value, list):
             lines.append(f"    {key}:")
-            lines += [f"      - {_scalar(each)}" for each in value]
+            lines += [f"      - {_scalar(item)}" for item in value]
         else:
             lines.append(f"    {key}: {_scalar(value)}")
     return "\n".join(lines) + "\n"

@@ -34,7 +34,7 @@ class WiringPlan:
         Raises:
             ValueError: a key is missing or has the wrong type.
         """
-        values: dict[str, Any] = {each.name: data.get(each.name) for each in fields(cls)}
+        values: dict[str, Any] = {field.name: data.get(field.name) for field in fields(cls)}
         if not (values["scope"] is None or isinstance(values["scope"], str)):
             raise ValueError("scope is neither a string nor null")
         for name in ("shield", "gate", "broker", "ssh"):

@@ -153,7 +153,7 @@ def _refuse_targets(words: Words, managed: Iterable[str]) -> None:
 
 def _refuse_sources(words: Words, layout: Layout) -> None:
     """A mount's source on the host may not hold, or lie in, terok's own directories (credentials, sockets)."""
-    private = [os.path.realpath(each) for each in (layout.data, layout.runtime, layout.config)]
+    private = [os.path.realpath(directory) for directory in (layout.data, layout.runtime, layout.config)]
     for flag, source in sources(words):
         real = os.path.realpath(source)
         for ours in private:

@@ -120,7 +120,7 @@ def airlock_notes(bundle: Bundle) -> list[str]:
     if udp:
         listed = ", ".join(udp[:5]) + (" ..." if len(udp) > 5 else "")
         notes.append(f"The airlock carries TCP only, not {listed}: use --network slirp4netns or pasta for UDP.")
-    patterns = [str(each) for each in state.model.names() if each.kind == BELOW]
+    patterns = [str(target) for target in state.model.names() if target.kind == BELOW]
     if patterns and not state.has_dnsmasq:
         listed = ", ".join(patterns[:5]) + (" ..." if len(patterns) > 5 else "")
         notes.append(f"Without dnsmasq 2.86 or newer, names below {listed} do not resolve: install dnsmasq.")

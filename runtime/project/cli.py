@@ -94,7 +94,7 @@ def trust(args: argparse.Namespace, env: Env) -> int:
     known = shelf.is_trusted(env.layout, found)
     text = [*lines, *([""] if lines else [])]
     if asked:
-        text += ["It asks to:", *(f"  {shelf.escaped(each.sentence)}" for each in asked), ""]
+        text += ["It asks to:", *(f"  {shelf.escaped(widening.sentence)}" for widening in asked), ""]
     if args.yes and asked and not known:
         shelf.remember(env.layout, found)
         known = True
@@ -102,7 +102,7 @@ def trust(args: argparse.Namespace, env: Env) -> int:
         "directory": found.directory,
         "digest": found.digest,
         "trusted": known,
-        "asks": [{"key": each.key, "what": each.sentence} for each in asked],
+        "asks": [{"key": widening.key, "what": widening.sentence} for widening in asked],
         "diff": lines,
     }
     env.out.emit(data, "\n".join([*text, *_closing(asked=bool(asked), known=known)]))

@@ -56,7 +56,7 @@ class Project:
 
 def keys() -> dict[str, tuple[Kind, str]]:
     """Every key with its kind and its sentence, in the order of the documents."""
-    return {each.name: (each.metadata["kind"], each.metadata["doc"]) for each in dataclasses.fields(Project)}
+    return {member.name: (member.metadata["kind"], member.metadata["doc"]) for member in dataclasses.fields(Project)}
 
 
 @dataclass(frozen=True)

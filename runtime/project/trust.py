@@ -73,7 +73,7 @@ def judged(found: Found, cfg: Config, default_scope: str, *, only: frozenset[str
         only: the keys that the caller takes from the file; None: all.
     """
     asked = rights.widenings(found.project, cfg, default_scope)
-    asked = [each for each in asked if only is None or each.key in only]
+    asked = [widening for widening in asked if only is None or widening.key in only]
     return [] if not asked or is_trusted(cfg.layout, found) else asked
 
 
@@ -82,7 +82,7 @@ def require(found: Found, cfg: Config, default_scope: str, *, only: frozenset[st
     asked = judged(found, cfg, default_scope, only=only)
     if asked:
         more = f" and {len(asked) - 3} more" if len(asked) > 3 else ""
-        listed = "; ".join(escaped(each.sentence) for each in asked[:3])
+        listed = "; ".join(escaped(widening.sentence) for widening in asked[:3])
         raise TerokError(
             f"The project file {escaped(found.path)} asks for what only you can allow: {listed}{more}.",
             fix=paste.command("terok", "trust", found.directory) or "terok trust in that directory",

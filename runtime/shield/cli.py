@@ -38,12 +38,12 @@ def _open(args: argparse.Namespace, env: Env) -> tuple[Bundle, Running | None]:
 def _targets(args: argparse.Namespace) -> list[Target]:
     from ...sidecars.shield.targets import parse
 
-    return [parse(each) for each in args.targets]
+    return [parse(target) for target in args.targets]
 
 
 def _say(env: Env, args: argparse.Namespace, running: object, done: str, notes: list[str], **data: object) -> int:
-    for each in notes:
-        env.note(f"terok: {each}")
+    for note in notes:
+        env.note(f"terok: {note}")
     when = "" if running is not None else " (from its next start: it is not running)"
     env.out.emit({"container": args.name, "running": running is not None, "notes": notes, **data}, f"{done}{when}")
     return Exit.OK
@@ -61,7 +61,7 @@ def allow(args: argparse.Namespace, env: Env) -> int:
     from ...sidecars.shield.special import check_allowed
 
     targets = _targets(args)
-    notes = [note for each in targets for note in check_allowed(each)]
+    notes = [note for target in targets for note in check_allowed(target)]
     seconds = seconds_of(args.duration) if args.duration else None
     bundle, running = _open(args, env)
     if seconds is not None:
@@ -72,7 +72,7 @@ def allow(args: argparse.Namespace, env: Env) -> int:
         from ...sidecars.shield.later import later
 
         later(seconds, bundle)
-    names = [str(each) for each in targets]
+    names = [str(target) for target in targets]
     from .show import allowed_text
 
     done = allowed_text(targets, args.name, step.state.model) + (f", for {args.duration}" if args.duration else "")
@@ -94,7 +94,7 @@ def deny(args: argparse.Namespace, env: Env) -> int:
     targets = _targets(args)
     bundle, running = _open(args, env)
     step = live.deny(bundle, running, targets)
-    names = [str(each) for each in targets]
+    names = [str(target) for target in targets]
     return _say(env, args, running, f"Denied {', '.join(names)} for {args.name}", list(step.notes), denied=names)
 
 
@@ -113,7 +113,7 @@ def forget(args: argparse.Namespace, env: Env) -> int:
     targets = live.lapse(bundle, running) if args.expired else _targets(args)
     if not args.expired:
         live.forget(bundle, running, targets)
-    names = [str(each) for each in targets]
+    names = [str(target) for target in targets]
     return _say(env, args, running, f"Forgot {', '.join(names) or 'nothing'} for {args.name}", [], forgotten=names)
 
 

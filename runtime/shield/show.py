@@ -97,7 +97,7 @@ def rows(state: State, sets: Mapping[str, Set], packets: Mapping[str, int], now:
         if until is not None:
             why = f"allow, {max(0, round(until - now))} s more"
         known = _addresses(state, target, sets)
-        counted = packets.get(target.value, 0) if target.is_name else sum(packets.get(each, 0) for each in known)
+        counted = packets.get(target.value, 0) if target.is_name else sum(packets.get(address, 0) for address in known)
         name = f"*.{target.value}" if target.kind not in (NAME,) and target.is_name else target.value
         found.append(Row(name, ports_text(target.ports), why, known, counted))
     return found

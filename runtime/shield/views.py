@@ -71,9 +71,9 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "enforced": enforced,
         "reason": reason,
         "profiles": list(state.profiles),
-        "allowed_live": [str(each) for each in state.lasting()],
-        "allowed_until": {str(each): until for each, until in state.passing},
-        "denied": [str(each) for each in state.model.denied],
+        "allowed_live": [str(target) for target in state.lasting()],
+        "allowed_until": {str(target): until for target, until in state.passing},
+        "denied": [str(target) for target in state.model.denied],
         "names": names,
         "forwarder": str(state.model.forwarder) if state.model.forwarder else None,
     }
@@ -91,7 +91,7 @@ def show_status(name: str | None, env: Env) -> int:
     else:
         bundles = map(env.layout.bundle, containers(env.layout))
         chosen = [bundle for bundle in bundles if os.path.exists(bundle.shield)]
-    rows = [describe(each) for each in chosen]
+    rows = [describe(bundle) for bundle in chosen]
     lines = []
     for row in rows:
         held = {True: "enforced", False: "NOT ENFORCED", None: "not running"}[row["enforced"]]
@@ -99,9 +99,9 @@ def show_status(name: str | None, env: Env) -> int:
             f"{row['container']}  {row['mode']}  {held}  profiles {','.join(row['profiles'])}  names {row['names']}"
         )
         if name is not None:
-            lines += [f"  allowed  {each}" for each in row["allowed_live"]]
-            lines += [f"  allowed  {each} {_rest(until)}" for each, until in row["allowed_until"].items()]
-            lines += [f"  denied   {each}" for each in row["denied"]]
+            lines += [f"  allowed  {target}" for target in row["allowed_live"]]
+            lines += [f"  allowed  {target} {_rest(until)}" for target, until in row["allowed_until"].items()]
+            lines += [f"  denied   {target}" for target in row["denied"]]
         if row["reason"]:
             lines.append(f"  {row['reason']}")
     env.out.emit(rows[0] if name is not None else rows, "\n".join(lines) or "No container has a shield.")
@@ -133,7 +133,7 @@ def show_preview(names: Sequence[str], env: Env) -> int:
     text = ruleset.text(ruleset.build(model))
     data = {
         "profiles": chosen,
-        "targets": [str(each) for each in base],
+        "targets": [str(target) for target in base],
         "ruleset": text,
         "servers": dnsmasq.servers(model),
     }
@@ -151,16 +151,16 @@ def show_resolved(bundle: Bundle, running: Running | None, env: Env) -> int:
         hosts = refresh(bundle, running).state.hosts
         env.out.emit({"names": hosts, "unanswered": []}, _addresses(hosts, env))
         return Exit.OK
-    names = [each.value for each in state.model.names() if each.kind == NAME]
+    names = [target.value for target in state.model.names() if target.kind == NAME]
     _, (fd,) = within.call_in(running.namespaces, lambda: (b"", [sockets.connect_udp("127.0.0.1", 53)]), timeout=5)
     unanswered = []
     try:
-        for each in names:
+        for name in names:
             for kind in (1, 28):
                 try:
-                    resolver.probe(fd, each, 3, kind=kind)
+                    resolver.probe(fd, name, 3, kind=kind)
                 except TerokError:
-                    unanswered.append(each)
+                    unanswered.append(name)
     finally:
         os.close(fd)
     sets = firewall.observe(running.namespaces)["sets"]
@@ -179,7 +179,7 @@ def _addresses(names: dict[str, list[str]], env: Env) -> str:
 
 def _show_synthetic(state: State, addresses: dict[str, str], env: Env) -> int:
     """Each allowed name of an airlock: its address in the container, and those that the host resolves it to now."""
-    own = {each.value: addresses[each.value] for each in state.model.names() if each.kind == NAME}
+    own = {target.value: addresses[target.value] for target in state.model.names() if target.kind == NAME}
     found = static.lookup(list(own))
     data = {"names": found, "unanswered": [name for name in own if name not in found], "synthetic": own}
     cells = [(name, address, " ".join(found.get(name, [])) or "-") for name, address in own.items()]

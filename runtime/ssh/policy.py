@@ -87,7 +87,7 @@ def trust(args: argparse.Namespace, env: Env) -> int:
             _ask(env, host, found)
         for key in chosen:
             entry = key.policy(scope).setdefault("hosts", {}).setdefault(host, {"keys": []})
-            entry["keys"] += [each.line for each in found if each.line not in entry["keys"]]
+            entry["keys"] += [key.line for key in found if key.line not in entry["keys"]]
             if args.user:
                 entry["users"] = list(dict.fromkeys([*entry.get("users", []), *args.user]))
             shelf.save(key)
@@ -95,10 +95,10 @@ def trust(args: argparse.Namespace, env: Env) -> int:
         "host": host,
         "scope": scope,
         "names": [key.name for key in chosen],
-        "keys": [{"key": each.line, "fingerprint": each.fingerprint, "source": each.source} for each in found],
+        "keys": [{"key": key.line, "fingerprint": key.fingerprint, "source": key.source} for key in found],
         "users": args.user,
     }
-    lines = [f"{each.fingerprint}  {each.line.partition(' ')[0]}  from {each.source}" for each in found]
+    lines = [f"{key.fingerprint}  {key.line.partition(' ')[0]}  from {key.source}" for key in found]
     env.out.emit(result, "\n".join(lines))
     if not env.out.json_output:
         env.note(f"{', '.join(key.name for key in chosen)} may log in to {host} for the scope {scope}.")
@@ -243,7 +243,7 @@ def confirm(args: argparse.Namespace, env: Env) -> int:
 
     waiting = questions.waiting(env.layout)
     if args.id is not None:
-        chosen = [each for each in waiting if each.id == args.id]
+        chosen = [question for question in waiting if question.id == args.id]
         if not chosen:
             raise TerokError(f"No signature {args.id!r} is waiting.", fix="terok ssh confirm", code=Exit.NOT_FOUND)
         if not args.yes and not args.no:
@@ -254,13 +254,15 @@ def confirm(args: argparse.Namespace, env: Env) -> int:
         return Exit.OK
     if args.yes or args.no:
         raise TerokError("Specify the signature ID.", fix="terok ssh confirm ID --yes|--no", code=Exit.USAGE)
-    env.out.emit([each.shown for each in waiting], "\n".join(each.text(time.time()) for each in waiting))
+    env.out.emit(
+        [question.shown for question in waiting], "\n".join(question.text(time.time()) for question in waiting)
+    )
     if not waiting:
         env.note("No signature is waiting.")
     if not env.out.json_output and sys.stdin.isatty():
-        for each in waiting:
-            env.note(f"Sign {each.id}? [y/N] ")
-            questions.answer(each, yes=sys.stdin.readline().strip().lower() in ("y", "yes"))
+        for question in waiting:
+            env.note(f"Sign {question.id}? [y/N] ")
+            questions.answer(question, yes=sys.stdin.readline().strip().lower() in ("y", "yes"))
     return Exit.OK
 
 

@@ -44,8 +44,8 @@ class Waiting(NamedTuple):
 
 def waiting(layout: Layout) -> list[Waiting]:
     """Every signature that waits in any container, and in the agents of the operator's own shells."""
-    found = [each for bundle in _bundles(layout) for each in _of(bundle)]
-    return sorted(found, key=lambda each: float(each.shown["asked"]))
+    found = [question for bundle in _bundles(layout) for question in _of(bundle)]
+    return sorted(found, key=lambda question: float(question.shown["asked"]))
 
 
 def _bundles(layout: Layout) -> Iterator[Bundle]:

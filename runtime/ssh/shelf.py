@@ -108,8 +108,8 @@ class Key:
 
     def unlink(self, scope: str) -> None:
         """Take the key, and what its policy for `scope` says, away from `scope`."""
-        self.scopes = [each for each in self.scopes if each != scope]
-        self.default = [each for each in self.default if each != scope]
+        self.scopes = [other for other in self.scopes if other != scope]
+        self.default = [other for other in self.default if other != scope]
         self.policies.pop(scope, None)
 
 

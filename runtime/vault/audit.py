@@ -37,10 +37,10 @@ def run_audit(args: argparse.Namespace, env: Env) -> int:
     if args.verify:
         return _verify(env, path)
     kept: deque[dict[str, object]] = deque(maxlen=args.lines or None)
-    for each in read(path):
-        if args.container in (None, each.get("container")) and args.scope in (None, each.get("scope")):
-            kept.append(each)
-    env.out.emit(list(kept), "\n".join(line(each, env.out) for each in kept))
+    for entry in read(path):
+        if args.container in (None, entry.get("container")) and args.scope in (None, entry.get("scope")):
+            kept.append(entry)
+    env.out.emit(list(kept), "\n".join(line(entry, env.out) for entry in kept))
     return Exit.OK
 
 
@@ -65,8 +65,8 @@ def run_usage(args: argparse.Namespace, env: Env) -> int:
         counts = (str(row.requests), _size(row.bytes_in), _size(row.bytes_out))
         cells.append((row.scope, row.container, row.provider, *counts, str(row.input_tokens), str(row.output_tokens)))
     lines = [table(cells, env.out)] if rows else []
-    for each in limits:
-        lines.append(f"limit of {each['scope']}: {_limit_text(each)}")
+    for limited in limits:
+        lines.append(f"limit of {limited['scope']}: {_limit_text(limited)}")
     env.out.emit({"usage": [row._asdict() for row in rows], "limits": limits}, "\n".join(lines))
     if not rows:
         env.note("There is no usage yet.")

@@ -70,7 +70,7 @@ def _typed(args: argparse.Namespace, env: Env) -> list[str]:
 
     name = args.provider or _agent(env, args.agent).providers[0]
     provider = provider_of(env, name)
-    kind = next((each for each in ("api-key", "basic") if each in provider.auth), None)
+    kind = next((candidate for candidate in ("api-key", "basic") if candidate in provider.auth), None)
     if kind is None:
         raise TerokError(
             f"{name} supports logins only, not keys.", fix="use --login IMAGE or --import", code=Exit.USAGE
@@ -108,7 +108,7 @@ def _import(args: argparse.Namespace, env: Env) -> list[str]:
     from .transfer import captures, store_captured
 
     home = env.environ.get("HOME", "/")
-    paths = [args.file] if args.file else [os.path.join(home, each.file) for each in captures(env, args.agent)]
+    paths = [args.file] if args.file else [os.path.join(home, source.file) for source in captures(env, args.agent)]
     failure: TerokError | None = None
     for path in dict.fromkeys(paths):
         try:
@@ -126,7 +126,7 @@ def _login(args: argparse.Namespace, env: Env) -> list[str]:
     from . import capture
     from .transfer import captures, store_captured
 
-    known = [each for each in captures(env, args.agent) if each.command]
+    known = [source for source in captures(env, args.agent) if source.command]
     if not known:
         raise TerokError(
             f"The roster has no login command for {args.agent}.", fix="enter a key instead", code=Exit.USAGE

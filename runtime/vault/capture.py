@@ -107,7 +107,7 @@ def _login(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "refresh_token": check_secret(refresh) if isinstance(refresh, str) and refresh else None,
         "expires_at": expires,
-        "scopes": tuple(str(each) for each in scopes or ()),
+        "scopes": tuple(str(scope) for scope in scopes or ()),
         "id_token": check_secret(identity) if isinstance(identity, str) and identity else None,
     }
 

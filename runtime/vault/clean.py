@@ -54,11 +54,11 @@ def run_clean(args: argparse.Namespace, env: Env) -> int:
         if _within(os.path.realpath(path), own):
             raise TerokError(f"{path} belongs to terok, which keeps its own files there.", code=Exit.REFUSED)
     scan = Scan(_names(agents), _secrets(env), skip=own)
-    found = [each for root in _outermost(roots) for each in scan.walk(root)]
+    found = [file for root in _outermost(roots) for file in scan.walk(root)]
     phantom = _phantoms(env)
-    real = [each for each in found if each.secrets or not _only_phantoms(phantom, agents, each)]
+    real = [file for file in found if file.secrets or not _only_phantoms(phantom, agents, file)]
     imported = _import(args.take, env, real) if args.take else {}
-    deleted = [each for each in real if args.yes and delete(each)]
+    deleted = [file for file in real if args.yes and delete(file)]
     _tell(env, roots, scan, real, imported, deleted)
     return Exit.OK if len(deleted) == len(real) else Exit.MANUAL
 
@@ -86,7 +86,7 @@ def _within(path: str, directories: Iterable[str]) -> bool:
 def _outermost(roots: Iterable[str]) -> list[str]:
     """The directories without those that lie in another one."""
     kept: list[str] = []
-    for root in sorted({os.path.realpath(each) for each in roots}):
+    for root in sorted({os.path.realpath(path) for path in roots}):
         if not _within(root, (other.rstrip("/") for other in kept)):
             kept.append(root)
     return kept
@@ -124,12 +124,12 @@ def _phantoms(env: Env) -> Callable[[str], bool]:
 
 def _only_phantoms(phantom: Callable[[str], bool], agents: Mapping[str, Agent], found: Found) -> bool:
     """Whether a credential file holds no credential, or a phantom token."""
-    captures = [each for name in found.agents for each in agents[name].capture if found.path.endswith(each.file)]
+    captures = [source for name in found.agents for source in agents[name].capture if found.path.endswith(source.file)]
     if not captures:
         return any(phantom(word) for word in _WORD.findall(found.text))
-    for each in captures:
+    for source in captures:
         try:
-            made, _ = capture.read(each, found.text, found.path)
+            made, _ = capture.read(source, found.text, found.path)
         except TerokError:
             continue
         if not phantom(made.secret):
@@ -140,11 +140,11 @@ def _only_phantoms(phantom: Callable[[str], bool], agents: Mapping[str, Agent], 
 def _import(scope: str, env: Env, found: list[Found]) -> dict[str, list[str]]:
     """Take what the roster can read into a scope; returns path -> what was stored."""
     done: dict[str, list[str]] = {}
-    for each in found:
-        path = os.path.join(each.root, each.path)
-        for agent in each.agents:
+    for file in found:
+        path = os.path.join(file.root, file.path)
+        for agent in file.agents:
             try:
-                done[path] = store_captured(env, agent, scope, each.text, path, replace=False)
+                done[path] = store_captured(env, agent, scope, file.text, path, replace=False)
                 break
             except TerokError as error:
                 env.note(f"{path}: not imported: {error.what}")
@@ -156,13 +156,13 @@ def _tell(
 ) -> None:
     report = []
     lines = []
-    for each in real:
-        path = os.path.join(each.root, each.path)
-        gone = each in deleted
-        why = [f"credential file of {name}" for name in each.agents]
-        why += [f"has the secret {label}" for label in each.secrets]
+    for file in real:
+        path = os.path.join(file.root, file.path)
+        gone = file in deleted
+        why = [f"credential file of {name}" for name in file.agents]
+        why += [f"has the secret {label}" for label in file.secrets]
         lines.append(f"{'deleted ' if gone else ''}{path}: {'; '.join(why)}")
-        known = {"agents": list(each.agents), "secrets": list(each.secrets)}
+        known = {"agents": list(file.agents), "secrets": list(file.secrets)}
         report.append({"path": path, **known, "imported": imported.get(path, []), "deleted": gone})
     if not real:
         lines.append(f"Nothing found in {len(roots)} directories with {scan.files} files.")

@@ -68,8 +68,8 @@ class Scan:
         self._skip = {_inode(os.stat(path)) for path in skip if os.path.isdir(path)}
         self._patterns = [
             (f"{label} ({form})", pattern)
-            for label, each in secrets.items()
-            for secret in each
+            for label, parts in secrets.items()
+            for secret in parts
             if len(secret) >= SECRET_MIN
             for form, pattern in forms(secret)
         ]
@@ -162,7 +162,7 @@ def forms(secret: bytes) -> Iterator[tuple[str, bytes]]:
         ("hexadecimal", secret.hex().encode()),
         ("hexadecimal", secret.hex().upper().encode()),
         ("UTF-16", secret.decode("latin-1").encode("utf-16-le")),
-        *(("base64", each) for offset in range(3) for each in _base64(secret, offset)),
+        *(("base64", form) for offset in range(3) for form in _base64(secret, offset)),
     ]:
         if pattern not in seen:
             seen.add(pattern)
@@ -204,9 +204,9 @@ def open_parent(root: str, path: str) -> tuple[int, str]:
     """
     directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     *parents, name = path.split("/")
-    for each in parents:
+    for parent in parents:
         try:
-            below = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+            below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
         finally:
             os.close(directory)
         directory = below

@@ -197,17 +197,17 @@ def store_captured(env: Env, agent: str, scope: str, text: str, source: str, *, 
         TerokError: the agent has no capture, the file fits none, or there is a credential already.
     """
     failure: TerokError | None = None
-    for each in captures(env, agent):
+    for source_of in captures(env, agent):
         try:
-            found, meta = capture.read(each, text, source)
+            found, meta = capture.read(source_of, text, source)
         except TerokError as error:
             failure = failure or error
             continue
-        provider_of(env, each.provider)
+        provider_of(env, source_of.provider)
         with opening.unlocked(env, create=True) as store:
-            put(store, scope, each.provider, found, meta, replace=replace)
+            put(store, scope, source_of.provider, found, meta, replace=replace)
         env.note(_taken_over(source, found))
-        return [f"{scope}/{each.provider}"]
+        return [f"{scope}/{source_of.provider}"]
     assert failure is not None
     raise failure
 

@@ -252,7 +252,7 @@ def decode(text: bytes, brokered: frozenset[tuple[str, int]] = frozenset()) -> P
     """
     try:
         data = json.loads(text)
-        allowed = [parse(each) for each in data["allowed"]]
+        allowed = [parse(text) for text in data["allowed"]]
         exact: dict[str, list[Target]] = {}
         below: dict[str, list[Target]] = {}
         for target in allowed:
@@ -269,8 +269,8 @@ def decode(text: bytes, brokered: frozenset[tuple[str, int]] = frozenset()) -> P
             exact=exact,
             below=below,
             networks=tuple((target.network, target) for target in allowed if not target.is_name),
-            denied=tuple(parse(each) for each in data["denied"]),
-            passing={parse(each): float(until) for each, until in data["passing"].items()},
+            denied=tuple(parse(text) for text in data["denied"]),
+            passing={parse(text): float(until) for text, until in data["passing"].items()},
             brokered=brokered,
         )
     except (KeyError, TypeError, AttributeError, TargetError) as error:

@@ -135,8 +135,8 @@ class Keeper:
                 found = store.tokens(self._site.container)
         except TerokError:
             return {"digests": []}
-        good = [each for each in found if each.provider == "gate" and each.scope == self._site.scope]
-        return {"digests": [each.digest.hex() for each in good]}
+        good = [token for token in found if token.provider == "gate" and token.scope == self._site.scope]
+        return {"digests": [token.digest.hex() for token in good]}
 
     def note(self, request: dict[str, object], job: channel.Job) -> dict[str, object]:
         """A line of the audit log, for the front."""

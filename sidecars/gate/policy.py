@@ -53,7 +53,7 @@ class Policy(NamedTuple):
         for key, value in data.items():
             if key == "protect" and isinstance(value, bool):
                 values[key] = value
-            elif key in KINDS and isinstance(value, list) and all(isinstance(each, str) for each in value):
+            elif key in KINDS and isinstance(value, list) and all(isinstance(item, str) for item in value):
                 values[key] = tuple(value)
             else:
                 raise ValueError(f"policy.{key} is unknown or has the wrong type")

@@ -129,16 +129,16 @@ def kept(refs: dict[str, str]) -> list[Kept]:
             moment = identity.split("-")[0]
             if moment.isdigit():
                 found.append(Kept(identity, f"refs/{rest}", tip, int(moment)))
-    return sorted(found, key=lambda each: (each.lost, each.identity))
+    return sorted(found, key=lambda tip: (tip.lost, tip.identity))
 
 
 def forget_old(home: GateHome, refs: dict[str, str], days: int) -> int:
     """Drop kept tips that are older than `days`; returns how many."""
     limit = time.time() - days * 86400
-    old = [each for each in kept(refs) if each.lost < limit]
+    old = [tip for tip in kept(refs) if tip.lost < limit]
     change = Change(home)
-    for each in old:
-        change.set(f"{KEPT}{each.identity}/{each.ref.removeprefix('refs/')}", zeros(each.tip), each.tip)
+    for tip in old:
+        change.set(f"{KEPT}{tip.identity}/{tip.ref.removeprefix('refs/')}", zeros(tip.tip), tip.tip)
     problem = change.commit()
     if problem:
         raise TerokError(f"Could not drop old tips of {home.scope}: {problem}.", code=Exit.FAILURE)

@@ -142,7 +142,7 @@ def choose(kept: list[Kept], scope: str, wanted: str) -> Kept:
         TerokError: there is none (NOT_FOUND).
     """
     names = (wanted, f"refs/heads/{wanted}", f"refs/tags/{wanted}")
-    found = [each for each in kept if each.identity == wanted or each.ref in names]
+    found = [tip for tip in kept if tip.identity == wanted or tip.ref in names]
     if not found:
         raise TerokError(
             f"The gate of {scope} has no lost tip of {wanted}.",

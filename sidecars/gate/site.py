@@ -81,8 +81,8 @@ def remove_tree(path: str) -> None:
         for name in files:
             os.unlink(os.path.join(directory, name))
         for name in names:
-            each = os.path.join(directory, name)
-            os.unlink(each) if os.path.islink(each) else os.rmdir(each)
+            link = os.path.join(directory, name)
+            os.unlink(link) if os.path.islink(link) else os.rmdir(link)
     try:
         os.rmdir(path)
     except FileNotFoundError:

@@ -85,7 +85,7 @@ class State:
         return state
 
     def _read(self, data: dict[str, Any]) -> None:
-        self.proposals = {int(each["number"]): Proposal(**each) for each in data.get("proposals", [])}
+        self.proposals = {int(document["number"]): Proposal(**document) for document in data.get("proposals", [])}
         self.synced = float(data.get("synced", 0))
         self.tried = float(data.get("tried", 0))
         self.error = str(data.get("error", ""))
@@ -94,7 +94,7 @@ class State:
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
-        proposals = [each.to_dict() for _, each in sorted(self.proposals.items())]
+        proposals = [proposal.to_dict() for _, proposal in sorted(self.proposals.items())]
         write_json(
             self._home.state,
             {"next": self._next, "proposals": proposals, "synced": self.synced, "tried": self.tried}
@@ -107,7 +107,11 @@ class State:
 
     def of(self, source: str, who: str, ref: str) -> Proposal | None:
         """The open proposal of one container (or upstream) for one ref."""
-        found = (each for each in self.proposals.values() if (each.source, each.who, each.ref) == (source, who, ref))
+        found = (
+            proposal
+            for proposal in self.proposals.values()
+            if (proposal.source, proposal.who, proposal.ref) == (source, who, ref)
+        )
         return next(found, None)
 
     def propose(self, source: str, who: str, ref: str, kind: str, old: str, new: str, change: Change) -> Proposal:
@@ -140,8 +144,12 @@ def overlay(home: GateHome, container: str, mode: str) -> dict[str, str]:
     """
     if mode != "gatekeeping":
         return {}
-    mine = (each for each in State.peek(home).proposals.values() if (each.source, each.who) == (CONTAINER, container))
-    return {each.ref: each.new for each in mine if not each.ref.startswith(own_prefix(container))}
+    mine = (
+        proposal
+        for proposal in State.peek(home).proposals.values()
+        if (proposal.source, proposal.who) == (CONTAINER, container)
+    )
+    return {proposal.ref: proposal.new for proposal in mine if not proposal.ref.startswith(own_prefix(container))}
 
 
 def _load(home: GateHome) -> dict[str, object]:

@@ -48,7 +48,7 @@ class Context:
         """Build it from `boot.py`'s arguments (name, sidecar JSON) and the inherited descriptors."""
         name, path = arguments
         wiring = schema.load(path)
-        sidecar = next(each for each in wiring.sidecars if each.name == name)
+        sidecar = next(candidate for candidate in wiring.sidecars if candidate.name == name)
         fds = [FIRST_FD + index for index in range(len(sidecar.listeners))]
         for fd in fds:
             os.set_inheritable(fd, False)

@@ -78,10 +78,10 @@ def _needs(fields: Mapping[str, Node], providers: Collection[str]) -> Needs:
 
 def _templates(node: Node, providers: Collection[str], keys: str | None = _VARIABLE) -> dict[str, str]:
     found = {}
-    for name, each in node.members().items():
+    for name, member in node.members().items():
         if keys is not None and not re.fullmatch(keys, name):
-            each.fail("this is not a variable's name")
-        found[name] = _template(each, providers, r"[^\x00-\x1f\x7f]{0,2000}", name)
+            member.fail("this is not a variable's name")
+        found[name] = _template(member, providers, r"[^\x00-\x1f\x7f]{0,2000}", name)
     return found
 
 
@@ -108,9 +108,9 @@ def _plain(node: Node, providers: Collection[str]) -> Plain:
     """JSON data out of YAML; `!number expires_ms` stands for the placeholder's value as a number."""
     kind = node.node.tag.rpartition(":")[2]
     if kind == "map":
-        return {name: _plain(each, providers) for name, each in node.members().items()}
+        return {name: _plain(member, providers) for name, member in node.members().items()}
     if kind == "seq":
-        return [_plain(each, providers) for each in node.items()]
+        return [_plain(item, providers) for item in node.items()]
     if kind == "null":
         return None
     if kind == "bool":
@@ -136,10 +136,10 @@ def _capture(node: Node, providers: Mapping[str, Provider]) -> Capture:
         ("provider", "auth", "file", "format", "fields", "variables", "command", "environ", "hint"),
         ("provider", "auth", "file", "format", "fields"),
     )
-    wanted = fields["fields"].table(lambda each: each.text(_FIELD, "a path of keys, joined by /"))
-    for name, each in fields["fields"].members().items():
+    wanted = fields["fields"].table(lambda node: node.text(_FIELD, "a path of keys, joined by /"))
+    for name, member in fields["fields"].members().items():
         if name not in CAPTURE_FIELDS:
-            each.fail(f"there is no such field; known: {', '.join(CAPTURE_FIELDS)}")
+            member.fail(f"there is no such field; known: {', '.join(CAPTURE_FIELDS)}")
     if not {"secret", "access_token"} & wanted.keys():
         fields["fields"].fail("secret or access_token is missing")
     provider = fields["provider"].choice(list(providers))
@@ -152,7 +152,7 @@ def _capture(node: Node, providers: Mapping[str, Provider]) -> Capture:
         file=_home(fields["file"]),
         format=fields["format"].choice(("json", "yaml", "env", "ini", "netrc", "text")),
         fields=wanted,
-        variables=fields["variables"].table(lambda each: each.text(_FIELD)) if "variables" in fields else {},
+        variables=fields["variables"].table(lambda node: node.text(_FIELD)) if "variables" in fields else {},
         command=tuple(fields["command"].texts(r"[!-~]{1,200}", "a word")) if "command" in fields else (),
         environ=_templates(fields["environ"], providers) if "environ" in fields else {},
         hint=fields["hint"].text(r".{1,300}", "a sentence") if "hint" in fields else "",

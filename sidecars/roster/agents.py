@@ -88,9 +88,9 @@ def _claim(claim: Claims, values: Mapping[str, str]) -> Claims:
     if isinstance(claim, str):
         return _VARIABLE.sub(lambda found: values.get(found[1]) or "terok", claim)
     if isinstance(claim, Mapping):
-        return {name: _claim(each, values) for name, each in claim.items()}
+        return {name: _claim(item, values) for name, item in claim.items()}
     if isinstance(claim, list | tuple):
-        return [_claim(each, values) for each in claim]
+        return [_claim(item, values) for item in claim]
     return claim
 
 
@@ -133,7 +133,7 @@ def wanted(
         None when the scope has no credential for any of the agent's providers, or no token was minted for it.
     """
     agent = catalogue.agents[name]
-    usable = [each for each in agent.providers if each in held and each in tokens]
+    usable = [name for name in agent.providers if name in held and name in tokens]
     if not usable:
         return None
     found = Wanted(name, usable[0], {}, [], [])
@@ -268,8 +268,12 @@ def own_base(provider: Provider, meta: Mapping[str, Any]) -> str:
         meta: the credential's, whose variables and upstream count.
     """
     kind = kind_of(meta)
-    upstreams = [each for each in catalog.effective(provider, meta).upstreams if not each.auth or kind in each.auth]
-    general = [each for each in upstreams if each.prefix == "/" and each.host is None] or upstreams
+    upstreams = [
+        upstream
+        for upstream in catalog.effective(provider, meta).upstreams
+        if not upstream.auth or kind in upstream.auth
+    ]
+    general = [upstream for upstream in upstreams if upstream.prefix == "/" and upstream.host is None] or upstreams
     return general[0].url.rstrip("/")
 
 

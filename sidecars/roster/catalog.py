@@ -76,8 +76,8 @@ def plain(value: Any) -> Any:
 
 def _catalog(data: Any) -> Catalog:
     return Catalog(
-        {name: provider_from(each) for name, each in data["providers"].items()},
-        {name: _agent(each) for name, each in data["agents"].items()},
+        {name: provider_from(row) for name, row in data["providers"].items()},
+        {name: _agent(row) for name, row in data["agents"].items()},
         tuple(data["token_headers"]),
         tuple(Source(**source) for source in data["sources"]),
     )
@@ -86,10 +86,10 @@ def _catalog(data: Any) -> Catalog:
 def provider_from(data: Any) -> Provider:
     """A provider out of its JSON form."""
     read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-    read["upstreams"] = tuple(Upstream(**{**each, "auth": tuple(each["auth"] or ())}) for each in data["upstreams"])
-    read["auth"] = {kind: Auth(**each) for kind, each in data["auth"].items()}
+    read["upstreams"] = tuple(Upstream(**{**row, "auth": tuple(row["auth"] or ())}) for row in data["upstreams"])
+    read["auth"] = {kind: Auth(**row) for kind, row in data["auth"].items()}
     read["rules"] = tuple(
-        Rule(each["name"], each["action"], tuple(each["methods"]), tuple(each["paths"])) for each in data["rules"]
+        Rule(row["name"], row["action"], tuple(row["methods"]), tuple(row["paths"])) for row in data["rules"]
     )
     refresh, check, forge = data.get("refresh"), data.get("check"), data.get("forge")
     read["refresh"] = refresh and Refresh(**{**refresh, "scopes": tuple(refresh["scopes"])})
@@ -104,8 +104,8 @@ def _agent(data: Any) -> Agent:
         tuple(data["providers"]),
         data["every"],
         _needs(data["needs"]),
-        tuple(Variant(each["provider"], each["auth"], _needs(each["needs"])) for each in data["variants"]),
-        tuple(Capture(**{**each, "command": tuple(each["command"])}) for each in data["capture"]),
+        tuple(Variant(row["provider"], row["auth"], _needs(row["needs"])) for row in data["variants"]),
+        tuple(Capture(**{**row, "command": tuple(row["command"])}) for row in data["capture"]),
         tuple(data["leaks"]),
     )
 
@@ -134,7 +134,7 @@ def effective(provider: Provider, meta: Mapping[str, Any]) -> Provider:
             raise TerokError(f"The credential's value for {name} is not usable in a route.")
     upstreams = (Upstream(str(meta["upstream"])),) if meta.get("upstream") else provider.upstreams
     return provider._replace(
-        upstreams=tuple(filled for each in upstreams if (filled := _fill_upstream(each, values)) is not None),
+        upstreams=tuple(filled for upstream in upstreams if (filled := _fill_upstream(upstream, values)) is not None),
         headers=_fill(provider.headers, values),
         merge=_fill(provider.merge, values),
         auth={kind: _auth(auth, meta, values) for kind, auth in provider.auth.items()},
@@ -170,7 +170,9 @@ def _fill_upstream(upstream: Upstream, values: Mapping[str, str]) -> Upstream | 
 
 
 def _fill_forge(forge: Forge, values: Mapping[str, str]) -> Forge:
-    return forge._replace(hosts=tuple(host for each in forge.hosts if (host := _substitute(each, values)) is not None))
+    return forge._replace(
+        hosts=tuple(host for template in forge.hosts if (host := _substitute(template, values)) is not None)
+    )
 
 
 def _auth(auth: Auth, meta: Mapping[str, Any], values: Mapping[str, str]) -> Auth:

@@ -104,7 +104,7 @@ class Node:
         """The members of a sequence."""
         if not isinstance(self.node, yaml.SequenceNode):
             self.fail("a list is wanted here")
-        return [Node(each, self.file, f"{self.key}[{index}]") for index, each in enumerate(self.node.value)]
+        return [Node(item, self.file, f"{self.key}[{index}]") for index, item in enumerate(self.node.value)]
 
     def text(self, pattern: str | None = None, what: str = "") -> str:
         """A scalar as it was written (`2fa` and `1.10` stay text).
@@ -144,8 +144,8 @@ class Node:
 
     def texts(self, pattern: str | None = None, what: str = "") -> list[str]:
         """A list of texts."""
-        return [each.text(pattern, what) for each in self.items()]
+        return [item.text(pattern, what) for item in self.items()]
 
     def table(self, read: Callable[[Node], T]) -> dict[str, T]:
         """A mapping with free names, each value read by `read`."""
-        return {name: read(each) for name, each in self.members().items()}
+        return {name: read(member) for name, member in self.members().items()}

@@ -66,7 +66,9 @@ def provider(node: Node, known: Mapping[str, Provider]) -> Provider:
     _check_addresses(node, compiled)
     return compiled._replace(
         rules=_cover_suffixes(compiled),
-        upstreams=tuple(sorted(compiled.upstreams, key=lambda each: (each.host is None, -len(each.prefix)))),
+        upstreams=tuple(
+            sorted(compiled.upstreams, key=lambda upstream: (upstream.host is None, -len(upstream.prefix)))
+        ),
     )
 
 
@@ -125,10 +127,10 @@ def url_problem(text: str) -> str:
 
 def _auth(node: Node) -> dict[str, Auth]:
     found = {}
-    for kind, each in node.members().items():
+    for kind, member in node.members().items():
         if kind not in AUTH_KINDS:
-            each.fail(f"there is no such kind; known: {', '.join(AUTH_KINDS)}")
-        found[kind] = _auth_kind(each, kind)
+            member.fail(f"there is no such kind; known: {', '.join(AUTH_KINDS)}")
+        found[kind] = _auth_kind(member, kind)
     return found
 
 
@@ -168,7 +170,7 @@ def _claims(node: Node) -> Claims:
     if tag == "map":
         return node.table(_claims)
     if tag == "seq":
-        return [_claims(each) for each in node.items()]
+        return [_claims(item) for item in node.items()]
     if tag == "bool":
         return node.boolean()
     return node.integer(0, 10**12) if tag == "int" else node.text()
@@ -176,12 +178,12 @@ def _claims(node: Node) -> Claims:
 
 def _headers(node: Node) -> dict[str, str]:
     found = {}
-    for name, each in node.members().items():
+    for name, member in node.members().items():
         if name.lower() in _FORBIDDEN_HEADERS:
-            each.fail("this header belongs to the connection; a route cannot set it")
+            member.fail("this header belongs to the connection; a route cannot set it")
         if not name.isascii() or not name.replace("-", "").isalnum():
-            each.fail("this is not a header's name")
-        found[name] = each.text(_HEADER_VALUE, "printable ASCII")
+            member.fail("this is not a header's name")
+        found[name] = member.text(_HEADER_VALUE, "printable ASCII")
     return found
 
 
@@ -291,7 +293,7 @@ def _check_addresses(node: Node, compiled: Provider) -> None:
 _READERS: dict[str, Callable[[Node], Any]] = {
     "title": lambda node: node.text(r".{1,80}", "a title"),
     "site": url_of,
-    "variables": lambda node: node.table(lambda each: each.text(r"[!-~]{0,255}", "a value")),
+    "variables": lambda node: node.table(lambda member: member.text(r"[!-~]{0,255}", "a value")),
     "upstreams": lambda node: tuple(_upstream(item) for item in node.items()),
     "auth": _auth,
     "headers": _headers,

@@ -37,7 +37,7 @@ def allocate(addresses: Mapping[str, str], model: Model) -> dict[str, str]:
     """
     held = {HOST_NAME: HOST, **addresses}
     base = int(ipaddress.ip_network(SYNTHETIC).network_address)
-    following = max(_FIRST, *(int(ipaddress.ip_address(each)) - base + 1 for each in held.values()))
+    following = max(_FIRST, *(int(ipaddress.ip_address(address)) - base + 1 for address in held.values()))
     for target in model.allowed:
         key = pattern(target)
         if target.is_name and key not in held:
@@ -80,15 +80,15 @@ def table(model: Model) -> Table:
 
 
 def _led(model: Model, family: int) -> list[str]:
-    return [each for each in (SYNTHETIC, *ranges(model)) if (":" in each) == (family == 6)]
+    return [network for network in (SYNTHETIC, *ranges(model)) if (":" in network) == (family == 6)]
 
 
 def ranges(model: Model) -> list[str]:
     """The addresses and ranges that the policy allows as such, merged, each as `ADDRESS/LENGTH`."""
-    networks = [each.network for each in model.allowed if not each.is_name]
+    networks = [target.network for target in model.allowed if not target.is_name]
     merged: list[str] = []
     for version in FAMILIES:
-        merged += map(str, ipaddress.collapse_addresses(each for each in networks if each.version == version))  # type: ignore[type-var]  # one family
+        merged += map(str, ipaddress.collapse_addresses(network for network in networks if network.version == version))  # type: ignore[type-var]  # one family
     return merged
 
 
@@ -172,8 +172,8 @@ def _patterns(state: State) -> dict[str, str]:
 
     # A name that is allowed or denied needs a line of its own as soon as a wildcard above it answers otherwise: dnsmasq
     # looks at one line, the longest, and never falls back to a shorter one.
-    lines = {f"*.{each.value}": answer(f"x.{each.value}") for each in model.names() if each.kind == BELOW}
-    for denial in (each for each in model.denied if each.is_name and each.ports == WEB):
+    lines = {f"*.{target.value}": answer(f"x.{target.value}") for target in model.names() if target.kind == BELOW}
+    for denial in (target for target in model.denied if target.is_name and target.ports == WEB):
         lines[f"*.{denial.value}"] = answer(f"x.{denial.value}")
         if denial.kind == NAME:
             lines[denial.value] = answer(denial.value)
@@ -192,8 +192,8 @@ def policy(state: State, container: str) -> str:
         "generation": state.generation,
         "mode": model.mode,
         "until": state.until,
-        "allowed": [str(each) for each in model.allowed],
-        "denied": [str(each) for each in model.denied],
+        "allowed": [str(target) for target in model.allowed],
+        "denied": [str(target) for target in model.denied],
         "passing": {str(target): until for target, until in state.passing},
         "names": {address: name for name, address in state.addresses.items()},
     }
@@ -202,4 +202,4 @@ def policy(state: State, container: str) -> str:
 
 def not_carried(model: Model) -> list[str]:
     """The targets that need UDP, which the airlock does not carry."""
-    return [str(each) for each in model.allowed if each.ports.protocol == "udp"]
+    return [str(target) for target in model.allowed if target.ports.protocol == "udp"]

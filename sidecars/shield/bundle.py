@@ -133,7 +133,7 @@ def prepare(
     addresses = _addresses_before(bundle) if in_airlock else None
     state = with_addresses(with_lines(State(tuple(profiles), base, model, {}, features, addresses=addresses)))
     write(bundle, state)
-    notes = [note for each in base for note in check_allowed(each)]
+    notes = [note for target in base for note in check_allowed(target)]
     if notes:
         audit.append(bundle.audit, "shield", "profiles", profiles=list(profiles), notes=notes)
     shield = shield_of(bundle, state)
@@ -175,7 +175,7 @@ def ordinary(own: Sequence[str]) -> tuple[str, ...]:
 
 def check_size(model: Model) -> None:
     """Raises TerokError when the policy has more addresses than one transaction can carry."""
-    fixed = sum(not each.is_name for each in (*model.allowed, *model.denied))
+    fixed = sum(not target.is_name for target in (*model.allowed, *model.denied))
     if fixed > ADDRESSES_MAX:
         raise TerokError(
             f"{fixed} addresses and ranges are more than one transaction can carry ({ADDRESSES_MAX}).",
@@ -208,7 +208,7 @@ def at_start(state: State) -> State:
     if state.passing:
         model = replace(model, allowed=unique([*state.base, *state.lasting()]))
         if model.resolved:
-            model, hosts = static.resolve(model, lambda names: {each: state.hosts.get(each, []) for each in names})
+            model, hosts = static.resolve(model, lambda names: {name: state.hosts.get(name, []) for name in names})
     return replace(state, model=model, hosts=hosts, until=None, passing=())
 
 
@@ -318,11 +318,11 @@ def encode(state: State) -> str:
     document = {
         "version": VERSION,
         "profiles": state.profiles,
-        "base": [str(each) for each in state.base],
+        "base": [str(target) for target in state.base],
         "model": {
-            "allowed": [str(each) for each in model.allowed],
-            "denied": [str(each) for each in model.denied],
-            "resolved": [str(each) for each in model.resolved],
+            "allowed": [str(target) for target in model.allowed],
+            "denied": [str(target) for target in model.denied],
+            "resolved": [str(target) for target in model.resolved],
             "forwarder": str(model.forwarder) if model.forwarder else None,
             "mode": model.mode,
             "services": model.services,
@@ -335,7 +335,7 @@ def encode(state: State) -> str:
             "period": model.period,
         },
         "lines": {
-            name: [[each.protocol, each.low, each.high] for each in ports] for name, ports in state.lines.items()
+            name: [[port.protocol, port.low, port.high] for port in ports] for name, ports in state.lines.items()
         },
         "features": [state.features.version, state.features.nftset, state.features.conntrack],
         "fresh": state.fresh,
@@ -358,11 +358,11 @@ def decode(text: str) -> State:
         version, nftset, conntrack = data["features"]
         return State(
             profiles=tuple(data["profiles"]),
-            base=tuple(parse(each) for each in data["base"]),
+            base=tuple(parse(text) for text in data["base"]),
             model=Model(
-                allowed=tuple(parse(each) for each in model["allowed"]),
-                denied=tuple(parse(each) for each in model["denied"]),
-                resolved=tuple(parse(each) for each in model["resolved"]),
+                allowed=tuple(parse(text) for text in model["allowed"]),
+                denied=tuple(parse(text) for text in model["denied"]),
+                resolved=tuple(parse(text) for text in model["resolved"]),
                 forwarder=Forwarder.parse(model["forwarder"]) if model["forwarder"] else None,
                 mode=model["mode"],
                 taught=tuple(lines),
@@ -375,13 +375,13 @@ def decode(text: str) -> State:
                 dns_epoch=model["dns_epoch"],
                 period=model["period"],
             ),
-            lines={name: tuple(Ports(*each) for each in ports) for name, ports in lines.items()},
+            lines={name: tuple(Ports(*pair) for pair in ports) for name, ports in lines.items()},
             features=Features(tuple(version), nftset, conntrack),
             fresh=tuple(data["fresh"]),
             generation=data["generation"],
             hosts=data["hosts"],
             until=data["until"],
-            passing=tuple((parse(each), until) for each, until in data.get("passing", ())),
+            passing=tuple((parse(text), until) for text, until in data.get("passing", ())),
             addresses=data.get("addresses"),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -97,7 +97,7 @@ def config(model: Model, servers_path: str, hosts_path: str, available: Features
     ]
     if available.version >= (2, 90):
         options.append("filter-rr=SVCB,HTTPS")  # their address hints are not learned
-    options += [f"bogus-nxdomain={each}" for each in _never_answered(model)]
+    options += [f"bogus-nxdomain={network}" for network in _never_answered(model)]
     options += _set_lines(model)
     return "\n".join(options) + "\n"
 
@@ -124,14 +124,14 @@ def _never_answered(model: Model) -> list[str]:
 
     A special range of which some address was allowed as such is left out: a name may then stand for it.
     """
-    named = [each.network for each in model.allowed if not each.is_name]
+    named = [target.network for target in model.allowed if not target.is_name]
     open_ = [
-        each
-        for each in (*SPECIAL, *model.own)
-        for network in [ipaddress.ip_network(each)]
+        text
+        for text in (*SPECIAL, *model.own)
+        for network in [ipaddress.ip_network(text)]
         if any(network.version == other.version and network.overlaps(other) for other in named)
     ]
-    return [each for each in (*NEVER, *SPECIAL, *model.own) if each not in open_]
+    return [network for network in (*NEVER, *SPECIAL, *model.own) if network not in open_]
 
 
 def lines(model: Model) -> dict[str, tuple[Ports, ...]]:
@@ -142,15 +142,15 @@ def lines(model: Model) -> dict[str, tuple[Ports, ...]]:
     """
     targets = model.names()
     found = {}
-    for base in dict.fromkeys(each.value for each in targets):
-        here = [each.ports for each in targets if each.value == base or each.matches(base)]
+    for base in dict.fromkeys(target.value for target in targets):
+        here = [target.ports for target in targets if target.value == base or target.matches(base)]
         found[base] = tuple(dict.fromkeys(here))
     return found
 
 
 def line_of(name: str, domains: Iterable[str]) -> str | None:
     """The domain whose line dnsmasq takes for `name`; None: the line for all other names."""
-    above = [each for each in domains if name == each or name.endswith("." + each)]
+    above = [domain for domain in domains if name == domain or name.endswith("." + domain)]
     return max(above, key=len, default=None)
 
 
@@ -169,7 +169,7 @@ def touched(denial: Target, running: Iterable[str]) -> set[str | None]:
     domains = list(running)
     if denial.kind == NAME:
         return {line_of(denial.value, domains)}
-    below = {each for each in domains if each.endswith("." + denial.value)}
+    below = {domain for domain in domains if domain.endswith("." + denial.value)}
     return {line_of("x." + denial.value, domains), *below}
 
 
@@ -183,7 +183,7 @@ def _line(domain: str, ports: Iterable[Ports], own: str | None) -> str:
     sets = []
     for family in FAMILIES:
         names = [taught_set(own, family)]
-        names += [learned_set(each, family, generation) for each in ports for generation in "ab"]
+        names += [learned_set(port, family, generation) for port in ports for generation in "ab"]
         sets += [f"{family}#inet#terok#{name}" for name in names]
     return f"nftset=/{domain}/{','.join(sets)}"
 
@@ -195,7 +195,7 @@ def servers(model: Model) -> str:
     if model.mode in OPEN_MODES:
         return f"server={model.forwarder}\n" + "".join(_refusals(model))
     verdicts = ["server=/#/\n"]
-    for base in sorted({each.value for each in (*model.names(), *model.denied) if each.is_name}):
+    for base in sorted({target.value for target in (*model.names(), *model.denied) if target.is_name}):
         verdicts.append(f"server=/{base}/{_to(model, model.verdict(base))}\n")
         verdicts.append(f"server=/*.{base}/{_to(model, model.verdict('x.' + base))}\n")
     return "".join(verdicts)
@@ -206,8 +206,8 @@ def _to(model: Model, allowed: bool) -> str:
 
 
 def _refusals(model: Model) -> Iterator[str]:
-    for each in model.denied:
-        if each.is_name and each.ports == WEB:
-            yield f"server=/{'*.' if each.kind == BELOW else ''}{each.value}/\n"
-            if each.kind == NAME:
-                yield f"server=/*.{each.value}/{model.forwarder}\n"
+    for target in model.denied:
+        if target.is_name and target.ports == WEB:
+            yield f"server=/{'*.' if target.kind == BELOW else ''}{target.value}/\n"
+            if target.kind == NAME:
+                yield f"server=/*.{target.value}/{model.forwarder}\n"

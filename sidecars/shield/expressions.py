@@ -30,12 +30,12 @@ class Rule:
     @property
     def text(self) -> str:
         """The rule as nft reads it."""
-        return " ".join(each.text for each in self.statements)
+        return " ".join(statement.text for statement in self.statements)
 
     @property
     def json(self) -> list[Json]:
         """The rule as `nft -j` lists it."""
-        return [each.json for each in self.statements]
+        return [statement.json for statement in self.statements]
 
 
 def rule(*statements: Statement) -> Rule:
@@ -80,9 +80,9 @@ def address_outside(family: int, network: str) -> Statement:
     return Statement(f"{protocol} daddr != {network}", _match(_payload(protocol, "daddr"), _prefix(network), "!="))
 
 
-def _prefix(each: str) -> object:
-    base, _, length = each.partition("/")
-    if not length or int(length) == (128 if ":" in each else 32):
+def _prefix(network: str) -> object:
+    base, _, length = network.partition("/")
+    if not length or int(length) == (128 if ":" in network else 32):
         return base
     return {"prefix": {"addr": base, "len": int(length)}}
 

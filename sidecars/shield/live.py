@@ -263,13 +263,17 @@ def _note(
     failed: str | None = None,
 ) -> None:
     fields = {
-        "targets": [str(each) for each in targets],
+        "targets": [str(target) for target in targets],
         "until": until and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
         "notes": [*notes, *step.notes],
         "failed": failed,
     }
     audit.append(
-        bundle.audit, "shield", event, mode=step.state.model.mode, **{key: each for key, each in fields.items() if each}
+        bundle.audit,
+        "shield",
+        event,
+        mode=step.state.model.mode,
+        **{key: value for key, value in fields.items() if value},
     )
 
 

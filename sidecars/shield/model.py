@@ -97,13 +97,15 @@ class Model:
     @property
     def groups(self) -> tuple[Ports, ...]:
         """The distinct ports of what is allowed, the web first: each has sets and rules of its own."""
-        open_ = {each.ports for each in self.allowed if not each.is_name} | {each.ports for each in self.names()}
+        open_ = {target.ports for target in self.allowed if not target.is_name} | {
+            target.ports for target in self.names()
+        }
         return tuple(sorted({WEB} | open_, key=_web_first))
 
     @property
     def name_groups(self) -> tuple[Ports, ...]:
         """The distinct ports of allowed names, and the web: each has sets that dnsmasq fills."""
-        return tuple(sorted({WEB, *(each.ports for each in self.names())}, key=_web_first))
+        return tuple(sorted({WEB, *(target.ports for target in self.names())}, key=_web_first))
 
     @property
     def denied_groups(self) -> tuple[Ports, ...]:
@@ -116,7 +118,7 @@ class Model:
 
     @cached_property
     def _names(self) -> tuple[Target, ...]:
-        return tuple(each for each in self.allowed if each.is_name and not self.denies(each))
+        return tuple(target for target in self.allowed if target.is_name and not self.denies(target))
 
     def denies(self, target: Target) -> bool:
         """True when a denial covers all that the allowed name `target` stands for."""
@@ -126,7 +128,7 @@ class Model:
         """True when the DNS name may resolve: something allows it, nothing denies it."""
         if any(denial.matches(name) and denial.ports == WEB for denial in self.denied):
             return False
-        return any(each.matches(name) for each in self.names())
+        return any(target.matches(name) for target in self.names())
 
     def with_mode(self, mode: str) -> Model:
         """The same policy in another mode."""
@@ -156,7 +158,11 @@ def unique(targets: Iterable[Target]) -> tuple[Target, ...]:
 
 def hosts(targets: Iterable[Target], ports: Ports, family: int) -> list[str]:
     """The single addresses of one family among the targets with these ports, sorted."""
-    found = {each.value for each in targets if each.kind == HOST and each.ports == ports and _family(each) == family}
+    found = {
+        target.value
+        for target in targets
+        if target.kind == HOST and target.ports == ports and _family(target) == family
+    }
     return [str(address) for address in sorted(map(ipaddress.ip_address, found), key=int)]
 
 
@@ -166,9 +172,9 @@ def ranges(targets: Iterable[Target], ports: Ports, family: int) -> list[str]:
     An interval set without auto-merge refuses overlaps, and with it answers differently from what was written.
     """
     listed = [
-        each.network
-        for each in targets
-        if not each.is_name and each.kind != HOST and each.ports == ports and _family(each) == family
+        target.network
+        for target in targets
+        if not target.is_name and target.kind != HOST and target.ports == ports and _family(target) == family
     ]
     return [str(network) for network in ipaddress.collapse_addresses(listed)]  # type: ignore[type-var]  # one family
 

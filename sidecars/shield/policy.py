@@ -53,10 +53,10 @@ def allow(state: State, targets: Sequence[Target], until: float | None = None) -
     model = replace(
         state.model,
         allowed=unique([*state.model.allowed, *targets]),
-        denied=tuple(each for each in state.model.denied if each not in targets),
+        denied=tuple(target for target in state.model.denied if target not in targets),
     )
     notes = [
-        f"{each} stays denied: a wider denial covers it" for each in targets if each.is_name and model.denies(each)
+        f"{name} stays denied: a wider denial covers it" for name in targets if name.is_name and model.denies(name)
     ]
     grown = _with_model(state, model)
     known = {name: ports for name, ports in state.lines.items() if name not in state.fresh}
@@ -68,17 +68,17 @@ def deny(state: State, targets: Sequence[Target]) -> Step:
     """Deny, and take back what was allowed live of exactly these targets."""
     model = replace(
         state.model,
-        allowed=tuple(each for each in state.model.allowed if each not in targets or each in state.base),
+        allowed=tuple(target for target in state.model.allowed if target not in targets or target in state.base),
         denied=unique([*state.model.denied, *targets]),
         dns_epoch=state.model.dns_epoch + 1,
     )
     state = _without_passing(state, targets)
-    names = [each for each in targets if each.is_name]
+    names = [target for target in targets if target.is_name]
     known = [name for name in state.lines if name not in state.fresh]
     forget: set[str | None] = set()
-    for each in names:
-        forget |= dnsmasq.touched(each, state.lines) | dnsmasq.touched(each, known)
-    if any(each.ports != WEB for each in names):  # the lines themselves must change: they still teach those ports
+    for target in names:
+        forget |= dnsmasq.touched(target, state.lines) | dnsmasq.touched(target, known)
+    if any(target.ports != WEB for target in names):  # the lines themselves must change: they still teach those ports
         lines = dnsmasq.lines(model)
         after = replace(state, model=replace(model, taught=tuple(lines)), lines=lines)
         return Step(_settled(after, True), restrictive=True, restart=True, forget=frozenset(forget))
@@ -89,16 +89,16 @@ def forget(state: State, targets: Sequence[Target]) -> Step:
     """Take back exactly these live allowances and denials; every open connection is judged again."""
     model = replace(
         state.model,
-        allowed=tuple(each for each in state.model.allowed if each not in targets or each in state.base),
-        denied=tuple(each for each in state.model.denied if each not in targets),
+        allowed=tuple(target for target in state.model.allowed if target not in targets or target in state.base),
+        denied=tuple(target for target in state.model.denied if target not in targets),
         epoch=state.model.epoch + 1,
         dns_epoch=state.model.dns_epoch + 1,
     )
     state = _without_passing(state, targets)
     lines = dnsmasq.lines(model)
     gone: set[str | None] = {name for name, ports in state.lines.items() if lines.get(name) != ports}
-    for each in (target for target in targets if target.is_name):
-        gone |= dnsmasq.touched(each, [name for name in state.lines if name not in state.fresh])
+    for denial in (target for target in targets if target.is_name):
+        gone |= dnsmasq.touched(denial, [name for name in state.lines if name not in state.fresh])
     after = replace(state, model=replace(model, taught=tuple(lines)), lines=lines)
     return Step(_settled(after, True), restrictive=True, restart=True, forget=frozenset(gone))
 
@@ -109,7 +109,7 @@ def expired(state: State, now: float) -> list[Target]:
 
 
 def _without_passing(state: State, targets: Sequence[Target]) -> State:
-    return replace(state, passing=tuple(each for each in state.passing if each[0] not in targets))
+    return replace(state, passing=tuple(entry for entry in state.passing if entry[0] not in targets))
 
 
 def refresh(state: State) -> Step:
@@ -198,13 +198,13 @@ def cleaning(step: Step, old: State, observed: Mapping[str, Any]) -> tuple[list[
         for line in everyone:
             if line not in forgotten:
                 keep |= held(taught_set(line, family))
-        learned = [learned_set(ports, family, each) for ports in old.model.name_groups for each in "ab"]
+        learned = [learned_set(ports, family, generation) for ports in old.model.name_groups for generation in "ab"]
         if step.forget_all:
             gone = set().union(*(held(name) for name in learned)) - keep
         else:
             gone = set().union(*(held(taught_set(line, family)) for line in forgotten)) - keep
-        kept = {each.value for each in step.state.model.resolved}
-        gone |= {each.value for each in old.model.resolved if (":" in each.value) == (family == 6)} - kept
+        kept = {target.value for target in step.state.model.resolved}
+        gone |= {target.value for target in old.model.resolved if (":" in target.value) == (family == 6)} - kept
         single += _elements("add", f"cut{family}", gone - held(f"cut{family}"))
         for name in learned:
             single += _elements("delete", name, held(name) & gone)

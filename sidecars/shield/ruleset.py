@@ -110,8 +110,8 @@ def _sets(model: Model) -> Iterator[Set]:
         for domain in (*model.taught, None):
             yield Set(taught_set(domain, family), family, None)
 
-    for _, each in (*_fixed("denied", model), *_fixed("allow", model), *_fixed("static", model)):
-        yield each
+    for _, set_ in (*_fixed("denied", model), *_fixed("allow", model), *_fixed("static", model)):
+        yield set_
 
 
 def _fixed(what: str, model: Model) -> Iterator[tuple[Ports, Set]]:
@@ -268,8 +268,8 @@ def _local(model: Model) -> Iterator[Rule]:
 
 
 def _denied(model: Model) -> Iterator[Rule]:
-    for ports, each in _fixed("denied", model):
-        destination = nft.address(each.family, "daddr", f"@{each.name}")
+    for ports, set_ in _fixed("denied", model):
+        destination = nft.address(set_.family, "daddr", f"@{set_.name}")
         yield rule(destination, *([] if ports == WEB else [_port(ports)]), goto("refuse"))
 
 
@@ -280,13 +280,13 @@ def _port(ports: Ports) -> Statement:
 
 
 def _named(model: Model) -> Iterator[Rule]:
-    for ports, each in _fixed("allow", model):
-        yield rule(nft.address(each.family, "daddr", f"@{each.name}"), _port(ports), goto("grant"))
+    for ports, set_ in _fixed("allow", model):
+        yield rule(nft.address(set_.family, "daddr", f"@{set_.name}"), _port(ports), goto("grant"))
 
 
 def _learned(model: Model) -> Iterator[Rule]:
-    for ports, each in _fixed("static", model):
-        yield rule(nft.address(each.family, "daddr", f"@{each.name}"), _port(ports), goto("grant"))
+    for ports, set_ in _fixed("static", model):
+        yield rule(nft.address(set_.family, "daddr", f"@{set_.name}"), _port(ports), goto("grant"))
     for ports in model.name_groups:
         for family in FAMILIES:
             for generation in "ab":
@@ -332,7 +332,7 @@ def _input(model: Model) -> Iterator[Rule]:
     yield rule(nft.state("new"), nft.layer4("tcp"), mark)
     if model.published_udp:
         yield rule(
-            nft.state("new"), nft.port("udp", "dport", [(each, each) for each in model.published_udp]), mark, ACCEPT
+            nft.state("new"), nft.port("udp", "dport", [(port, port) for port in model.published_udp]), mark, ACCEPT
         )
     yield rule(nft.state("new"), nft.layer4("udp"), DROP)
 
@@ -340,30 +340,30 @@ def _input(model: Model) -> Iterator[Rule]:
 # --- text, structure, change ----------------------------------------------------------------------------------
 
 
-def declaration(each: Set) -> str:
+def declaration(set_: Set) -> str:
     """The declaration of a set with its elements."""
-    lines = [f"type {each.type}"]
-    if each.interval:
+    lines = [f"type {set_.type}"]
+    if set_.interval:
         lines.append("flags interval")
-    if each.elements is None and not each.family:
+    if set_.elements is None and not set_.family:
         lines.append("flags timeout")
-    elif each.elements is None:
+    elif set_.elements is None:
         # `dynamic` picks the hash table that grows: for a plain set with a size the kernel takes all buckets at once
         lines += ["flags dynamic", f"size {LEARNED_MAX}"]
-    elif each.elements:
-        lines.append(f"elements = {{ {', '.join(each.elements)} }}")
-    return f"set {each.name} {{ {'; '.join(lines)}; }}"
+    elif set_.elements:
+        lines.append(f"elements = {{ {', '.join(set_.elements)} }}")
+    return f"set {set_.name} {{ {'; '.join(lines)}; }}"
 
 
 def text(table: Table) -> str:
     """The whole table as one transaction that replaces whatever was there."""
     out = ["add table inet terok", "delete table inet terok", "table inet terok {"]
-    out += [f"  {declaration(each)}" for each in table.sets]
-    for chain in sorted(table.chains, key=lambda each: each.hook is not None):  # what is jumped to comes first
+    out += [f"  {declaration(set_)}" for set_ in table.sets]
+    for chain in sorted(table.chains, key=lambda item: item.hook is not None):  # what is jumped to comes first
         out.append(f"  chain {chain.name} {{")
         if chain.hook:
             out.append(f"    type {chain.kind} hook {chain.hook[0]} priority {chain.priority}; policy {chain.hook[1]};")
-        out += [f"    {each.text}" for each in chain.rules]
+        out += [f"    {line.text}" for line in chain.rules]
         out.append("  }")
     return "\n".join([*out, "}", ""])
 
@@ -378,21 +378,21 @@ def change(old: Table, new: Table, more: Iterable[str] = ()) -> str:
     # Order within the transaction: nft resolves names as it reads, so new sets come before the rules that use them,
     # and old sets go after the rules that used them. A chain is flushed and filled again in the same transaction: no
     # packet sees it empty. Sets that dnsmasq fills (`elements` is None) are not touched.
-    before = {each.name: each for each in old.sets}
+    before = {set_.name: set_ for set_ in old.sets}
     out = []
-    for each in new.sets:
-        was = before.pop(each.name, None)
+    for set_ in new.sets:
+        was = before.pop(set_.name, None)
         if was is None:
-            out.append(f"add {declaration(each).replace('set ', 'set inet terok ', 1)}")
-        elif was.elements != each.elements and each.elements is not None:
-            out.append(f"flush set inet terok {each.name}")
-            if each.elements:
-                out.append(f"add element inet terok {each.name} {{ {', '.join(each.elements)} }}")
+            out.append(f"add {declaration(set_).replace('set ', 'set inet terok ', 1)}")
+        elif was.elements != set_.elements and set_.elements is not None:
+            out.append(f"flush set inet terok {set_.name}")
+            if set_.elements:
+                out.append(f"add element inet terok {set_.name} {{ {', '.join(set_.elements)} }}")
     out += more
-    chains = {each.name: each for each in old.chains}
-    changed = [each for each in new.chains if each.rules != chains[each.name].rules]
-    out += [f"flush chain inet terok {each.name}" for each in changed]
-    out += [f"add rule inet terok {each.name} {line.text}" for each in changed for line in each.rules]
+    chains = {chain.name: chain for chain in old.chains}
+    changed = [chain for chain in new.chains if chain.rules != chains[chain.name].rules]
+    out += [f"flush chain inet terok {chain.name}" for chain in changed]
+    out += [f"add rule inet terok {chain.name} {line.text}" for chain in changed for line in chain.rules]
     out += [f"delete set inet terok {name}" for name in before]
     return "\n".join([*out, ""])
 
@@ -400,8 +400,8 @@ def change(old: Table, new: Table, more: Iterable[str] = ()) -> str:
 def halfway(old: Model, new: Model, *, dns_epoch: int) -> Table:
     """The new rules with the sets of both policies, for the time in which dnsmasq goes from one to the other."""
     after = build(replace(new, dns_epoch=dns_epoch))
-    names = {each.name for each in after.sets}
-    return Table(after.sets + tuple(each for each in build(old).sets if each.name not in names), after.chains)
+    names = {set_.name for set_ in after.sets}
+    return Table(after.sets + tuple(set_ for set_ in build(old).sets if set_.name not in names), after.chains)
 
 
 def structure(table: Table) -> dict[str, Any]:
@@ -410,18 +410,18 @@ def structure(table: Table) -> dict[str, Any]:
         "chains": {
             chain.name: {
                 "hook": [chain.kind, chain.hook[0], chain.priority, chain.hook[1]] if chain.hook else None,
-                "rules": [each.json for each in chain.rules],
+                "rules": [line.json for line in chain.rules],
             }
             for chain in table.chains
         },
         "sets": {
-            each.name: {
-                "type": each.type,
-                "flags": ["interval"] if each.interval else [] if each.family else ["timeout"],
+            set_.name: {
+                "type": set_.type,
+                "flags": ["interval"] if set_.interval else [] if set_.family else ["timeout"],
                 "timeout": None,
-                "elem": None if each.elements is None else [_element(element) for element in each.elements],
+                "elem": None if set_.elements is None else [_element(element) for element in set_.elements],
             }
-            for each in table.sets
+            for set_ in table.sets
         },
     }
 

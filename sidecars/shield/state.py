@@ -49,4 +49,4 @@ class State:
     def lasting(self) -> tuple[Target, ...]:
         """What was allowed live, for good."""
         short = {target for target, _ in self.passing}
-        return tuple(each for each in self.model.allowed if each not in self.base and each not in short)
+        return tuple(target for target in self.model.allowed if target not in self.base and target not in short)

@@ -27,16 +27,16 @@ def resolve(model: Model, lookup: Lookup) -> tuple[Model, dict[str, list[str]]]:
         model: the policy.
         lookup: what asks.
     """
-    names = list(dict.fromkeys(each.value for each in model.names() if each.kind == NAME))
+    names = list(dict.fromkeys(target.value for target in model.names() if target.kind == NAME))
     found = {
-        name: [each for each in answers if usable(model, each)]
+        name: [answer for answer in answers if usable(model, answer)]
         for name, answers in (lookup(names) if names else {}).items()
     }
     resolved = dict.fromkeys(
-        Target(HOST, address, each.ports)
-        for each in model.names()
-        if each.kind == NAME
-        for address in found.get(each.value, [])
+        Target(HOST, address, target.ports)
+        for target in model.names()
+        if target.kind == NAME
+        for address in found.get(target.value, [])
     )
     return replace(model, resolved=tuple(resolved)), found
 
@@ -47,7 +47,7 @@ def usable(model: Model, address: str) -> bool:
     if kind != addresses.AS_SUCH:
         return not kind
     host = ipaddress.ip_address(address)
-    return any(host in each.network for each in model.allowed if not each.is_name)
+    return any(host in target.network for target in model.allowed if not target.is_name)
 
 
 def hosts(found: Mapping[str, Sequence[str]]) -> str:

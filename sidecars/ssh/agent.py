@@ -99,7 +99,7 @@ class Agent:
     def _bind(self, connection: Connection, bind: wire.Bind) -> bytes:
         bindings = connection.bindings
         try:
-            policies = [each.policy for each in self._keyring.refresh().values() if each.policy is not None]
+            policies = [identity.policy for identity in self._keyring.refresh().values() if identity.policy is not None]
             elsewhere = bind.session_id in self._sessions
             verdict = policy.decide_bind(bindings, bind, policies, elsewhere=elsewhere)
             if verdict.allowed and bind not in bindings.binds:

@@ -84,7 +84,7 @@ class Keyring:
                 ensure_unlocked(store, self._key_files)
                 entries = store.describe(KIND, "")
                 self._identities = self._select(entries)
-                current = {(each.name, each.version) for each in self._identities.values()}
+                current = {(identity.name, identity.version) for identity in self._identities.values()}
                 self._signers = {name: signer for name, signer in self._signers.items() if name in current}
                 self._seen = changes
         except LockedError as error:

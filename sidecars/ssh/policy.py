@@ -96,7 +96,7 @@ def parse(document: object) -> Policy:
 
 def _words(document: Mapping[str, object], field: str, default: tuple[str, ...]) -> tuple[str, ...]:
     value = document.get(field, default)
-    if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
         raise PolicyError(f"{field} is not a list of words")
     return tuple(value)
 

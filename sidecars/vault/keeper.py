@@ -203,7 +203,7 @@ class Keeper:
             allow = "terok vault routes" if self.trouble else "add it to the roster and run `terok vault routes`"
             return Refusal(503 if self.trouble else 403, "no-route", why, allow, grant.provider, grant.scope)
         entries = self._store.describe(credential.KIND, grant.scope)
-        entry = next((each for each in entries if each.name == grant.provider), None)
+        entry = next((row for row in entries if row.name == grant.provider), None)
         if entry is None:
             why = f"The scope {grant.scope} has no credential for {grant.provider}."
             allow = paste.command("terok", "vault", "add", grant.scope, grant.provider)

@@ -97,8 +97,8 @@ def _text(config: dict[str, object], part: str, key: str) -> str:
 
 def _capabilities(init: dict[str, object]) -> frozenset[str]:
     sets = init.get("capabilities")
-    named = [each for each in sets.values() if isinstance(each, list)] if isinstance(sets, dict) else []
-    return frozenset(name for each in named for name in each if isinstance(name, str))
+    named = [names for names in sets.values() if isinstance(names, list)] if isinstance(sets, dict) else []
+    return frozenset(name for names in named for name in names if isinstance(name, str))
 
 
 def _home(init: dict[str, object]) -> str:
@@ -121,10 +121,10 @@ def _owner(config: dict[str, object], init: dict[str, object]) -> tuple[int, int
 def _mapped(number: object, mappings: object) -> int:
     if not isinstance(number, int):
         return 0
-    for each in mappings if isinstance(mappings, list) else []:
-        first = each.get("containerID", 0)
-        if first <= number < first + each.get("size", 0):
-            return int(each.get("hostID", 0)) + number - int(first)
+    for mapping in mappings if isinstance(mappings, list) else []:
+        first = mapping.get("containerID", 0)
+        if first <= number < first + mapping.get("size", 0):
+            return int(mapping.get("hostID", 0)) + number - int(first)
     return number
 
 

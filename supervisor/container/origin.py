@@ -63,7 +63,7 @@ class Origin:
         containers = os.path.dirname(os.path.dirname(bundle))
         run = _run_directories(config, identity)
         places = [os.path.join(containers, "containers.json")]
-        places += [os.path.join(each, "volatile-containers.json") for each in run]
+        places += [os.path.join(directory, "volatile-containers.json") for directory in run]
         for place in places:
             for entry in _list(place):
                 if isinstance(entry, dict) and entry.get("id") == identity:

@@ -212,7 +212,7 @@ def drop_capabilities() -> None:
 
 def keep_capabilities(*kept: int) -> None:
     """Give up every capability but `kept`, here and in what is executed from here as uid 0 (capabilities(7))."""
-    mask = sum(1 << each for each in kept)
+    mask = sum(1 << number for number in kept)
     for capability in range(_LAST_CAP + 1):
         if capability in kept:
             continue

@@ -101,9 +101,9 @@ def dumps(value: object, indent: str | None = "") -> str:
         return repr(value)
     inner = None if indent is None else indent + " "
     if isinstance(value, dict):
-        return _bracket("{}", [f"{_quote(key)}: {dumps(each, inner)}" for key, each in value.items()], indent)
+        return _bracket("{}", [f"{_quote(key)}: {dumps(item, inner)}" for key, item in value.items()], indent)
     if isinstance(value, (list, tuple)):
-        return _bracket("[]", [dumps(each, inner) for each in value], indent)
+        return _bracket("[]", [dumps(item, inner) for item in value], indent)
     raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 

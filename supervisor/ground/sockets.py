@@ -138,6 +138,6 @@ def receive_fds(fd: int) -> tuple[bytes, list[int]]:
     for level, kind, content in ancillary:
         if level == SOL_SOCKET and kind == SCM_RIGHTS:
             received.extend(struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4]))
-    for each in received:
-        os.set_inheritable(each, False)
+    for descriptor in received:
+        os.set_inheritable(descriptor, False)
     return data, received

@@ -86,7 +86,7 @@ def begin(namespaces: Namespaces, body: Body, *, timeout: float) -> Call:
                 send_fds(theirs, b"+" + data, fds)
         except BaseException as error:  # noqa: BLE001 - reported to the parent
             known = (error.what, error.fix) if isinstance(error, TerokError) else (str(error), "")
-            send_fds(theirs, b"-" + dumps([each[:1000] for each in known]).encode(), [])
+            send_fds(theirs, b"-" + dumps([text[:1000] for text in known]).encode(), [])
         return 0
 
     try:

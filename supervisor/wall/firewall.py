@@ -252,21 +252,21 @@ def structure(listing: list[dict[str, Any]]) -> Structure:
                 "type": body["type"],
                 "flags": sorted({*body.get("flags", [])} - {"dynamic"}),  # listed by some versions only
                 "timeout": body.get("timeout"),
-                "elem": sorted((_plain(each) for each in body.get("elem", [])), key=dumps),
+                "elem": sorted((_plain(element) for element in body.get("elem", [])), key=dumps),
             }
         elif kind not in ("metainfo", "table", "rule"):
             other.append(kind)
     for entry in listing:  # nft 1.0 lists rules after all chains, newer ones after each: the order within a chain holds
         if "rule" in entry:
-            chains[entry["rule"]["chain"]]["rules"].append([_plain(each) for each in entry["rule"]["expr"]])
+            chains[entry["rule"]["chain"]]["rules"].append([_plain(expression) for expression in entry["rule"]["expr"]])
     return {"chains": chains, "sets": sets, "other": other}
 
 
 def _plain(value: object) -> Any:
     """One spelling for what nft versions print differently, or what changes while packets flow."""
     if isinstance(value, list):
-        plain = [_plain(each) for each in value]
-        return sorted(plain) if all(isinstance(each, str) for each in plain) else plain
+        plain = [_plain(item) for item in value]
+        return sorted(plain) if all(isinstance(item, str) for item in plain) else plain
     if not isinstance(value, dict):
         return value
     # An element with a timeout or a counter is an object around its value. Flags are a list or `{"|": [...]}`, and the
@@ -278,8 +278,8 @@ def _plain(value: object) -> Any:
     if "counter" in value:
         return {"counter": None}
     if value.keys() == {"set"} and isinstance(value["set"], list):
-        return {"set": sorted((_plain(each) for each in value["set"]), key=dumps)}
-    return {key: _plain(each) for key, each in value.items()}
+        return {"set": sorted((_plain(item) for item in value["set"]), key=dumps)}
+    return {key: _plain(member) for key, member in value.items()}
 
 
 def difference(expected: Mapping[str, Any], observed: Structure) -> str | None:
@@ -306,12 +306,12 @@ def difference(expected: Mapping[str, Any], observed: Structure) -> str | None:
         for number, (rule, seen_rule) in enumerate(zip(chain["rules"], seen["rules"], strict=True), 1):
             if _plain(rule) != seen_rule:
                 return f"rule {number} of the chain {name} is {dumps(seen_rule)[:200]}"
-    for name, each in expected["sets"].items():
+    for name, should in expected["sets"].items():
         there: dict[str, object] = {**observed["sets"][name]}
-        for key, value in each.items():
+        for key, value in should.items():
             if key != "elem" and value != there[key]:
                 return f"the set {name} has {key} {there[key]}, not {value}"
-        if each["elem"] is not None and sorted((_plain(e) for e in each["elem"]), key=dumps) != there["elem"]:
+        if should["elem"] is not None and sorted((_plain(e) for e in should["elem"]), key=dumps) != there["elem"]:
             return f"the set {name} has other elements"
     return None
 

@@ -137,7 +137,7 @@ def _login(config: GateConfig, scope: str, store_path: str, key_files: Sequence[
 
 def _ssh_key(config: GateConfig, scope: str, store_path: str, key_files: Sequence[str]) -> Item:
     with _unlocked(store_path, key_files) as store:
-        names = [each.name for each in store.describe("ssh-key", "") if scope in each.meta.get("scopes", ())]
+        names = [entry.name for entry in store.describe("ssh-key", "") if scope in entry.meta.get("scopes", ())]
         wanted = config.ssh_key or (names[0] if len(names) == 1 else "")
         if wanted not in names:
             shown = f"has several ({', '.join(names)})" if names and not wanted else "has no such one"

@@ -72,7 +72,7 @@ class Tokens:
         if now != self._seen:
             digests: list[bytes] = []
             for answer in channel.ask(self._keeper, {"op": "tokens"}, seconds=TOKENS_SECONDS):
-                digests += [bytes.fromhex(each) for each in answer.get("digests", ())]
+                digests += [bytes.fromhex(text) for text in answer.get("digests", ())]
             self._seen, self._digests = now, digests
         return self._digests
 

@@ -82,7 +82,7 @@ class _Receiver:
         name = f"push-{os.getpid()}"
         path = self.front.site.scratch(name)
         try:
-            chosen = [each for each in self.push.commands if not each.deletes and not self.reasons[each.ref]]
+            chosen = [wish for wish in self.push.commands if not wish.deletes and not self.reasons[wish.ref]]
             if chosen:
                 unpack = self._unpack(name, chosen, body, first)
             else:

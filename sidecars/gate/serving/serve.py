@@ -88,7 +88,7 @@ class Front:
 
     def knows(self, request: Request) -> bool:
         """Whether the request carries a token of this container; takes the same time for every wrong one."""
-        given = [digest(each) for each in tokens(request.headers.get("authorization", ""))]
+        given = [digest(token) for token in tokens(request.headers.get("authorization", ""))]
         found = [hmac.compare_digest(one, other) for one in given for other in self.tokens.current()]
         return any(found)
 

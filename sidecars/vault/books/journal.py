@@ -166,7 +166,7 @@ def verify(path: str) -> Verdict:
 def _rotated(path: str, read: int) -> bool:
     """Whether lines were rotated away for good: more were written than two files can hold."""
     head = _read_head(path)
-    kept = sum(os.stat(each).st_size for each in (path, path + ".1") if os.path.exists(each))
+    kept = sum(os.stat(file).st_size for file in (path, path + ".1") if os.path.exists(file))
     return head is not None and head.lines > read and kept > SIZE_MAX
 
 
@@ -190,13 +190,13 @@ def _check_head(path: str, chain: str | None, count: int) -> str:
 
 
 def _lines(path: str) -> Iterator[tuple[str, int, bytes]]:
-    for each in (path + ".1", path):
+    for name in (path + ".1", path):
         try:
-            file = open(each, "rb")
+            file = open(name, "rb")
         except FileNotFoundError:
-            if each == path:
+            if name == path:
                 raise
             continue
         with file:
             for number, line in enumerate(file, 1):
-                yield os.path.basename(each), number, line.rstrip(b"\n")
+                yield os.path.basename(name), number, line.rstrip(b"\n")

@@ -199,8 +199,8 @@ class Counts:
         limit, start, requests, tokens = known
         if limit is None:
             return None
-        for (each, _, _, _), counts in self._pending.items():
-            if each == scope:
+        for (counted, _, _, _), counts in self._pending.items():
+            if counted == scope:
                 requests, tokens = requests + counts[0], tokens + counts[3] + counts[4]
         reached = (limit.requests is not None and requests >= limit.requests) or (
             limit.tokens is not None and tokens >= limit.tokens

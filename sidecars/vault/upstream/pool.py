@@ -154,9 +154,9 @@ class Pool:
     def _swept(self) -> None:
         """Close what was kept too long; wake up again only while something is kept."""
         oldest = self.reactor.now - limits.POOL_IDLE_SECONDS
-        left = [each.since for kept in self._kept.values() for each in kept if each.since > oldest]
+        left = [idle.since for kept in self._kept.values() for idle in kept if idle.since > oldest]
         for kept in self._kept.values():
-            for upstream in [each for each in kept if each.since <= oldest]:
+            for upstream in [idle for idle in kept if idle.since <= oldest]:
                 self.drop(upstream)
         self._sweep = None
         if left:
