@@ -88,7 +88,7 @@ def test_a_file_that_cannot_be_believed_is_passed_over(tmp_path: Path, spoil: Ca
 def test_a_source_that_has_changed_counts_and_not_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "copy"
     for floor in modules.FLOORS:
-        shutil.copytree(Path(layout.package_root()) / floor, root / floor)
+        shutil.copytree(Path(layout.package_root()) / floor, root / floor, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(modules, "package_root", lambda: str(root))
     made = places(tmp_path)
     changed = root / "supervisor" / "reap.py"
