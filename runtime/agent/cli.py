@@ -19,7 +19,9 @@ NAMES = argument("names", metavar="NAME", nargs="+", help="containers", values="
 
 @verb(
     argument("agent", metavar="AGENT", nargs="?", default="", help=_AGENTS, values="recipes"),
-    scope_option("whose credentials, keys and mirrors (default: named like the directory)"),
+    scope_option(
+        "whose credentials, keys and mirrors (default: the last one used here, else named like the directory)"
+    ),
     argument("--name", metavar="NAME", help="the container's name (default: DIRECTORY-AGENT)"),
     argument(
         "--workspace",
@@ -101,7 +103,7 @@ def shell(args: argparse.Namespace, env: Env) -> int:
     """Open a shell in a running container, beside the agent and with the same rights."""
     import sys
 
-    container = containers.require(args.name, env.environ)
+    container = containers.require(args.name, env)
     if not container.running:
         raise TerokError(
             f"{args.name} is not running.", fix=paste.command("podman", "start", args.name), code=Exit.REFUSED
@@ -132,7 +134,7 @@ def rm(args: argparse.Namespace, env: Env) -> int:
     """
     from ..launch.teardown import tear_down
 
-    running = [name for name in args.names if (container := containers.look(name, env.environ)) and container.running]
+    running = [name for name in args.names if (container := containers.look(name, env)) and container.running]
     if running and not args.force:
         raise TerokError(
             f"{', '.join(running)}: running.",
@@ -141,7 +143,7 @@ def rm(args: argparse.Namespace, env: Env) -> int:
         )
     removed = {}
     for name in args.names:
-        had = containers.look(name, env.environ) is not None
+        had = containers.look(name, env) is not None
         if had:
             _podman(["rm", "--force", "--time", "3", "--", name], env)
         removed[name] = tear_down(name, cfg=env.config, force=True) or had
@@ -158,7 +160,7 @@ def ps(args: argparse.Namespace, env: Env) -> int:
     from ..kit.table import table
     from ..launch.resources import published_before
 
-    looked = [containers.look(name, env.environ) for name in prepared(env.layout)]
+    looked = [containers.look(name, env) for name in prepared(env.layout)]
     found = [container for container in looked if container and (args.all or container.running)]
     ports = {row.name: published_before(env.layout.bundle(row.name)) for row in found}
     lines = [("CONTAINER", "STATE", "IMAGE", "WORKSPACE", "PORTS")]
@@ -173,7 +175,7 @@ def ps(args: argparse.Namespace, env: Env) -> int:
 
 def _known(names: list[str], env: Env) -> list[str]:
     for name in names:
-        containers.require(name, env.environ)
+        containers.require(name, env)
     return names
 
 

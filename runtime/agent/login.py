@@ -19,25 +19,22 @@ KEY, IMPORT, VENDOR, NONE = WAYS = ("key", "import", "vendor", "none")
 _LETTERS = {"k": KEY, "i": IMPORT, "v": VENDOR, "n": NONE}
 
 
-def ensure(env: Env, agent: str, scope: str, way: str | None, image: Callable[[], str]) -> None:
-    """Return when the scope can serve the agent, or the operator wants to go without.
+def decide(env: Env, agent: str, scope: str, way: str | None) -> str:
+    """What to do about the scope's credential for the agent: NONE when it has one; else the operator's choice.
 
     Args:
         env: the surroundings.
         agent: the agent, as in the roster.
-        scope: the scope; it comes into being with its first credential.
+        scope: the scope.
         way: one of `WAYS`; None: ask at a terminal.
-        image: gives the agent's image, in which the vendor's login runs.
 
     Raises:
-        TerokError: NOT_FOUND when there is no credential and no terminal to ask at; else what storing one raises.
+        TerokError: there is no credential, and no terminal to ask at (NOT_FOUND).
     """
     providers = _missing(env, agent, scope)
-    if not providers or way == NONE:
-        return
-    chosen = way or _ask(env, agent, scope, providers)
-    if chosen != NONE:
-        _store(env, agent, scope, chosen, image)
+    if not providers:
+        return NONE
+    return way or _ask(env, agent, scope, providers)
 
 
 def _missing(env: Env, agent: str, scope: str) -> list[str]:
@@ -48,11 +45,11 @@ def _missing(env: Env, agent: str, scope: str) -> list[str]:
     known = catalogue.agents.get(agent)
     if known is None:
         return []
-    store = services.open_store(env.layout)
-    if store is None:
+    opened = services.open_store(env.layout)
+    if opened is None:
         return list(known.providers)
-    with store:
-        held = needs.credentials(store.describe("credential", scope), scope)
+    with opened:
+        held = needs.credentials(opened.describe("credential", scope), scope)
     return [] if needs.choose(known, held) else list(known.providers)
 
 
@@ -87,7 +84,19 @@ def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
             return _LETTERS[answer[0]]
 
 
-def _store(env: Env, agent: str, scope: str, way: str, image: Callable[[], str]) -> None:
+def store(env: Env, agent: str, scope: str, way: str, image: Callable[[], str]) -> None:
+    """Do what `decide` returned: put the credential into the scope, which comes into being with its first one.
+
+    Args:
+        env, agent, scope: as in `decide`.
+        way: one of `WAYS`.
+        image: gives the agent's image, in which the vendor's login runs.
+
+    Raises:
+        TerokError: the key was refused, the login failed, or there is nothing to import.
+    """
+    if way == NONE:
+        return
     from .. import parser
     from ..vault import auth
 

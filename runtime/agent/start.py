@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import NoReturn
 
 from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import GATE_PORT, check_name, outer_uid
 from ..host.flags import parse
-from ..kit.alive import containers as prepared
 from ..kit.env import Env
 from ..launch.prepare import prepare, with_ports
 from ..launch.refusals import refuse
 from ..launch.request import Request
 from ..launch.resources import refuse_taken
+from ..project import connected, names, rights, trust
 from ..project import file as project_file
-from ..project import names, rights, trust
-from . import containers, images, login
+from . import containers, images, login, scopes
 from .order import Order, fixed_at_creation, merged, ports, volumes
 from .recipes import HOME, RECIPES, UID, WORKSPACE, Recipe, recipe_of, tag
 
@@ -39,38 +39,46 @@ def start(order: Order, env: Env) -> NoReturn:
     Raises:
         TerokError: what is missing, with the command that helps.
     """
-    home = env.environ.get("HOME", "/")
-    where = names.describe("", os.getcwd(), home, scope=order.scope, name=order.name, workspace=order.workspace)
+    place = _place(order, env)
     if not order.agent:
-        _again(order, where, env)
+        _again(order, place, env)
     else:
-        place = names.describe(
-            order.agent, os.getcwd(), home, scope=order.scope, name=order.name, workspace=order.workspace
-        )
-        known = containers.look(check_name(place.container), env.environ)
+        known = containers.look(check_name(place.container), env)
         if known is not None:
             _continue(known, place, order, env)
-    found = project_file.read(where.workspace)
+    found = project_file.read(place.workspace)
     if found is not None:
-        trust.require(found, env.config, where.scope)
+        trust.require(found, env.config, scope=order.scope)
         env.config = rights.apply(found.project, env.config)
     whole = merged(order, found)
     if not whole.agent:
         raise TerokError(
-            f"{where.workspace} has no container yet.",
+            f"{place.workspace} has no container yet.",
             fix="terok start " + " | ".join(RECIPES),
             code=Exit.NOT_FOUND,
         )
+    recipe = recipe_of(whole.agent)
+    place = _place(whole, env)
+    scopes.permit(env, check_name(place.scope), place.workspace, whole.agent, typed=order.scope is not None)
+    _begin(whole, recipe, place, found, env)
+
+
+def _place(order: Order, env: Env) -> names.Place:
+    """Names for the order; a directory that has used a scope before goes on using it."""
     place = names.describe(
-        whole.agent, os.getcwd(), home, scope=whole.scope, name=whole.name, workspace=whole.workspace
+        order.agent,
+        os.getcwd(),
+        env.environ.get("HOME", "/"),
+        scope=order.scope,
+        name=order.name,
+        workspace=order.workspace,
     )
-    _begin(whole, place, found, env)
+    used = [] if order.scope is not None else connected.scopes(env.layout, place.workspace)
+    return replace(place, scope=used[0]) if used else place
 
 
-def _begin(order: Order, place: names.Place, found: project_file.Found | None, env: Env) -> NoReturn:
+def _begin(order: Order, recipe: Recipe, place: names.Place, found: project_file.Found | None, env: Env) -> NoReturn:
     """Make everything that is missing, and run."""
-    recipe = recipe_of(order.agent)
-    check_name(place.scope)
     further = _further(order, env)
     if order.clone and not os.path.isdir(env.layout.gate_home(place.scope).root):
         raise TerokError(
@@ -82,7 +90,9 @@ def _begin(order: Order, place: names.Place, found: project_file.Found | None, e
     def image() -> str:
         return order.image or _built(recipe, order, place, env)
 
-    login.ensure(env, order.agent, place.scope, order.login, image)
+    way = login.decide(env, order.agent, place.scope, order.login)
+    connected.connect(env.layout, place.workspace, place.scope)
+    login.store(env, order.agent, place.scope, way, image)
     name = image()
     request = Request(
         check_name(place.container),
@@ -92,6 +102,8 @@ def _begin(order: Order, place: names.Place, found: project_file.Found | None, e
         network=order.network,
         restricted=order.restricted or env.config.restricted.always,
         allow=order.allow,
+        workspace=place.workspace,
+        project_file=found.digest if found is not None else "",
     )
     request = with_ports(request, env.config, parse([*further, name]))
     refuse_taken(request.published)
@@ -100,10 +112,8 @@ def _begin(order: Order, place: names.Place, found: project_file.Found | None, e
         env.note(note)
     words = run_words(order, recipe, place, name, term=env.environ.get("TERM", "xterm"), root=outer_uid() == 0)
     at = words.index("--workdir")
-    labels = ["--label", f"{containers.LABEL_WORKSPACE}={place.workspace}"]
-    labels += ["--label", f"{containers.LABEL_FILE}={found.digest}"] if found is not None else []
     env.note(f"{place.container}: {order.agent} in {place.workspace}, scope {place.scope}.")
-    containers.become(["run", *made.flags, *labels, *words[:at], *made.podmans(further), *words[at:]], env.environ)
+    containers.become(["run", *made.flags, *words[:at], *made.podmans(further), *words[at:]], env.environ)
 
 
 def _further(order: Order, env: Env) -> list[str]:
@@ -117,10 +127,9 @@ def _further(order: Order, env: Env) -> list[str]:
 
 def _again(order: Order, where: names.Place, env: Env) -> None:
     """Without an agent's name: continue the container of this directory; return when there is none."""
-    looked = [containers.look(name, env.environ) for name in prepared(env.layout)]
-    here = [container for container in looked if container and container.workspace == where.workspace]
-    if order.name is not None:
-        here = [container for container in here if container.name == order.name]
+    names = containers.of_workspace(env.layout, where.workspace)
+    looked = [containers.look(name, env) for name in names if order.name in (None, name)]
+    here = [container for container in looked if container is not None]
     if len(here) > 1:
         raise TerokError(
             f"{where.workspace} has several containers: {', '.join(container.name for container in here)}.",
@@ -170,7 +179,7 @@ def run_words(order: Order, recipe: Recipe, place: names.Place, image: str, *, t
     else:
         # z: on SELinux hosts the files get a label that containers may use; elsewhere it does nothing
         words += ["--volume", f"{place.workspace}:{WORKSPACE}:{'z' if place.writable else 'ro,z'}"]
-    words += ["--volume", f"{volume(place)}:{HOME}", "--env", f"HOME={HOME}", "--env", f"TERM={term}"]
+    words += ["--volume", f"{scopes.home_volume(place.scope)}:{HOME}", "--env", f"HOME={HOME}", "--env", f"TERM={term}"]
     words += ["--workdir", WORKSPACE, image]
     if order.clone:
         words += ["sh", "-c", CLONING, "clone", f"http://127.0.0.1:{GATE_PORT}/{place.scope}.git"]
@@ -180,11 +189,6 @@ def run_words(order: Order, recipe: Recipe, place: names.Place, image: str, *, t
 def command(order: Order, recipe: Recipe) -> list[str]:
     """The agent's own command line. Its permission prompts are off in here unless the container is restricted."""
     return [*recipe.command, *(() if order.restricted else recipe.unattended), *order.words]
-
-
-def volume(place: names.Place) -> str:
-    """The volume that holds the scope's home directory: settings, history, caches; no credential is in it."""
-    return f"terok-{place.scope}-home"
 
 
 def clone_volume(place: names.Place) -> str:
@@ -197,22 +201,35 @@ def _continue(known: containers.Known, place: names.Place, order: Order, env: En
     if known.workspace != place.workspace:
         raise TerokError(
             f"The container {known.name} exists and has another workspace: {known.workspace or 'none'}.",
-            fix=f"terok start {paste.quoted(order.agent)} --name ANOTHER, or terok rm {paste.quoted(known.name)}",
+            fix=f"{_line(order, '--name', 'ANOTHER')}, or {paste.command('terok', 'rm', known.name)}",
             code=Exit.REFUSED,
         )
     if fixed_at_creation(order):
         raise TerokError(
             f"The container {known.name} exists; its image, network, mounts and command stay as they are.",
-            fix=f"terok start {paste.quoted(order.agent)} without these options, "
-            f"or terok rm {paste.quoted(known.name)} first",
+            fix=f"{_line(order)} without these options, or {paste.command('terok', 'rm', known.name)} first",
             code=Exit.REFUSED,
         )
+    if known.scope is not None:
+        if order.scope not in (None, known.scope):
+            raise TerokError(
+                f"The container {known.name} exists and uses the scope {known.scope}.",
+                fix=_line(order, "--scope", order.scope or "", "--name", "ANOTHER"),
+                code=Exit.REFUSED,
+            )
+        scopes.permit(env, known.scope, place.workspace, order.agent, typed=order.scope is not None)
+        connected.connect(env.layout, place.workspace, known.scope)
     _tell_of_changes(known, place, env)
     if order.detach:
         containers.become(["start", "--", known.name], env.environ)
     if known.running:
         containers.become(["attach", "--", known.name], env.environ)
     containers.become(["start", "--attach", "--interactive", "--", known.name], env.environ)
+
+
+def _line(order: Order, *words: str) -> str:
+    """`terok start` with the agent that was named, for people to paste."""
+    return paste.command("terok", "start", *([order.agent] if order.agent else []), *words)
 
 
 def _tell_of_changes(known: containers.Known, place: names.Place, env: Env) -> None:

@@ -117,6 +117,11 @@ class Env:
         finally:
             timer.cancel()
 
+    def agrees(self, question: str) -> bool:
+        """Ask a person at the terminal, on stderr; only a yes is one. Whether there is a terminal is the caller's."""
+        print(f"{printable(question)} [y/N] ", end="", file=self.messages, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     def note(self, text: str) -> None:
         """Print a message for people to stderr."""
         print(printable(text), file=self.messages, flush=True)

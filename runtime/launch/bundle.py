@@ -144,6 +144,8 @@ def _meta(
         agents=tuple(who.names),
         ports=tuple(port for port in ports if port is not None) or None,
         published=published,
+        workspace=request.workspace,
+        project_file=request.project_file,
     )
 
 

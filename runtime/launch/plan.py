@@ -54,6 +54,8 @@ class Meta:
     scope, shield, gate, broker, ssh: its `WiringPlan`.
     ports: the three ports on the host's 127.0.0.1 in tcp mode, else None.
     published: the TCP ports that terok publishes.
+    workspace: the project's directory on the host, of a container of `terok start`; empty for others.
+    project_file: the digest of the project file that it was made with; empty without one.
     """
 
     schema: int
@@ -69,6 +71,8 @@ class Meta:
     agents: tuple[str, ...]
     ports: tuple[int, ...] | None
     published: tuple[Published, ...] = ()
+    workspace: str = ""
+    project_file: str = ""
 
 
 @dataclass(frozen=True)

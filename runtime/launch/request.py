@@ -26,6 +26,7 @@ class Request:
     own_seccomp: the operator brings a seccomp profile.
     allow: targets that may be reached besides the profiles'.
     gate_ssh: git takes the forge's SSH URLs of the gate's repository to the gate.
+    workspace, project_file: as in `plan.Meta`.
     once: the bundle is of no use after the container: it is deleted when Podman removes it.
     """
 
@@ -46,6 +47,8 @@ class Request:
     once: bool = False
     gate_ssh: bool = True
     allow: tuple[str, ...] = ()
+    workspace: str = ""
+    project_file: str = ""
 
 
 def decide(request: Request, cfg: Config) -> tuple[WiringPlan, list[str]]:

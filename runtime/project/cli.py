@@ -64,7 +64,7 @@ def init(args: argparse.Namespace, env: Env) -> int:
     one_of(
         switch("--yes", "trust it without asking"),
         switch("--show", "show it and ask nothing"),
-        switch("--forget", "trust nothing in this directory any more"),
+        switch("--forget", "trust nothing in this directory any more, and let it use no scope without asking"),
     ),
     examples=("terok trust", "terok trust --show ~/src/project"),
     exits=((Exit.MANUAL, "it asks for something, is not trusted, and there was no terminal to ask at"),),
@@ -76,10 +76,9 @@ def trust(args: argparse.Namespace, env: Env) -> int:
     A project file may narrow what your configuration allows. What widens it counts only for the exact content that you
     have trusted here: the file, and the Containerfile that it names.
     """
-    from . import FILE, rights
+    from . import FILE
     from . import trust as shelf
     from .file import read
-    from .names import slug
 
     real = os.path.realpath(args.directory)
     if args.forget:
@@ -89,7 +88,7 @@ def trust(args: argparse.Namespace, env: Env) -> int:
     found = read(real)
     if found is None:
         raise TerokError(f"There is no {FILE} in {real}.", fix="terok init", code=Exit.NOT_FOUND)
-    asked = rights.widenings(found.project, env.config, slug(os.path.basename(real)))
+    asked = shelf.asked(found, env.config)
     lines = shelf.diff(env.layout, found)
     known = shelf.is_trusted(env.layout, found)
     text = [*lines, *([""] if lines else [])]
@@ -111,8 +110,7 @@ def trust(args: argparse.Namespace, env: Env) -> int:
     if env.out.json_output or not sys.stdin.isatty():
         env.note("Not trusted: there is no terminal to ask at. `terok trust --yes` trusts it.")
         return Exit.MANUAL
-    print("Trust this content? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if not env.agrees("Trust this content?"):
         env.note("Not trusted.")
         return Exit.REFUSED
     shelf.remember(env.layout, found)

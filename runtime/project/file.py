@@ -34,7 +34,9 @@ class Project:
         "A Containerfile below the project, built without a context. `ARG AGENT_IMAGE` and `FROM ${AGENT_IMAGE}` "
         "begin with the agent's own image.",
     )
-    scope: str | None = key(kinds.NAME, "Whose credentials, keys and mirrors; default: named like the directory.")
+    scope: str | None = key(
+        kinds.NAME, "Whose credentials, keys and mirrors; default: what the directory used last, else named like it."
+    )
     profiles: tuple[str, ...] | None = key(kinds.list_of(kinds.NAME), "Shield profiles.")
     allow: tuple[str, ...] | None = key(kinds.list_of(kinds.TARGET), "Further destinations that may be reached.")
     publish: tuple[str, ...] | None = key(

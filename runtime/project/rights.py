@@ -87,13 +87,14 @@ ASKING: dict[str, Callable[[Any], Iterator[str]]] = {
 """Keys that have no narrow value, and what each asks for."""
 
 
-def widenings(project: Project, cfg: Config, default_scope: str) -> list[Widening]:
+def widenings(project: Project, cfg: Config, used: Collection[str]) -> list[Widening]:
     """What a project file asks for beyond the configuration.
 
     Args:
         project: the file.
         cfg: the operator's configuration.
-        default_scope: the scope that the project has without the file.
+        used: the scopes that the directory may use without the file. The one that is named like the directory is not
+            among them by its name: the author of a repository chooses both.
     """
     found = []
     for name, dotted in CONFIGURED.items():
@@ -102,7 +103,7 @@ def widenings(project: Project, cfg: Config, default_scope: str) -> list[Widenin
             found.append(Widening(name, f"change {dotted} from {_shown(old)} to {_shown(new)}"))
     for name, sentences in ASKING.items():
         value = getattr(project, name)
-        if value is not None and not (name == "scope" and value == default_scope):
+        if value is not None and not (name == "scope" and value in used):
             found += [Widening(name, sentence) for sentence in sentences(value)]
     return found
 

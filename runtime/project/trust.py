@@ -9,7 +9,7 @@ from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Layout
 from ..kit import files
 from ..kit.config import Config
-from . import FILE, rights
+from . import FILE, connected, rights
 from .file import Found, read
 from .rights import Widening
 
@@ -20,7 +20,7 @@ def is_trusted(layout: Layout, found: Found) -> bool:
 
 
 def remember(layout: Layout, found: Found) -> None:
-    """Trust this content in this directory, and nothing else there."""
+    """Trust this content in this directory, and nothing else there; with it the scope that the file names."""
     files.make_dir(layout.trust)
     record = {
         "directory": found.directory,
@@ -29,15 +29,15 @@ def remember(layout: Layout, found: Found) -> None:
         "containerfile": found.containerfile,
     }
     files.write_json(layout.trust_file(found.directory), record)
+    if found.project.scope is not None:
+        connected.connect(layout, found.directory, found.project.scope)
 
 
 def forget(layout: Layout, directory: str) -> bool:
-    """Trust nothing in a directory; whether something was trusted there."""
-    try:
-        os.unlink(layout.trust_file(os.path.realpath(directory)))
-    except FileNotFoundError:
-        return False
-    return True
+    """Trust nothing in a directory, and let it use no scope; whether something was trusted there."""
+    real = os.path.realpath(directory)
+    used = connected.forget(layout, real)
+    return files.remove_file(layout.trust_file(real)) or used
 
 
 def diff(layout: Layout, found: Found) -> list[str]:
@@ -63,26 +63,33 @@ def escaped(line: str) -> str:
     )
 
 
-def judged(found: Found, cfg: Config, default_scope: str, *, only: frozenset[str] | None = None) -> list[Widening]:
+def asked(found: Found, cfg: Config, *, scope: str | None = None) -> list[Widening]:
+    """What a file asks for beyond the configuration, trusted or not; arguments as for `judged`."""
+    used = connected.scopes(cfg.layout, found.directory)
+    return rights.widenings(found.project, cfg, used if scope is None else [*used, scope])
+
+
+def judged(
+    found: Found, cfg: Config, *, scope: str | None = None, only: frozenset[str] | None = None
+) -> list[Widening]:
     """What a file asks for beyond the configuration and is not trusted for.
 
     Args:
         found: the file.
         cfg: the operator's configuration.
-        default_scope: the scope that the project has without the file.
+        scope: the scope that the operator named.
         only: the keys that the caller takes from the file; None: all.
     """
-    asked = rights.widenings(found.project, cfg, default_scope)
-    asked = [widening for widening in asked if only is None or widening.key in only]
-    return [] if not asked or is_trusted(cfg.layout, found) else asked
+    widenings = [widening for widening in asked(found, cfg, scope=scope) if only is None or widening.key in only]
+    return [] if not widenings or is_trusted(cfg.layout, found) else widenings
 
 
-def require(found: Found, cfg: Config, default_scope: str, *, only: frozenset[str] | None = None) -> None:
+def require(found: Found, cfg: Config, *, scope: str | None = None, only: frozenset[str] | None = None) -> None:
     """Raise TerokError (REFUSED) when a file asks for something that it is not trusted for; arguments as `judged`."""
-    asked = judged(found, cfg, default_scope, only=only)
-    if asked:
-        more = f" and {len(asked) - 3} more" if len(asked) > 3 else ""
-        listed = "; ".join(escaped(widening.sentence) for widening in asked[:3])
+    widenings = judged(found, cfg, scope=scope, only=only)
+    if widenings:
+        more = f" and {len(widenings) - 3} more" if len(widenings) > 3 else ""
+        listed = "; ".join(escaped(widening.sentence) for widening in widenings[:3])
         raise TerokError(
             f"The project file {escaped(found.path)} asks for what only you can allow: {listed}{more}.",
             fix=paste.command("terok", "trust", found.directory) or "terok trust in that directory",
@@ -99,7 +106,7 @@ def applied(cfg: Config, directory: str) -> Config:
     found = read(directory)
     if found is None:
         return cfg
-    require(found, cfg, "", only=frozenset(rights.CONFIGURED))
+    require(found, cfg, only=frozenset(rights.CONFIGURED))
     return rights.apply(found.project, cfg)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, RTLD_LOCAL, CFuncPtr, _SimpleCData, dlopen, get_errno
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, RTLD_LOCAL, Array, CFuncPtr, _SimpleCData, dlopen, get_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
-AT_EMPTY_PATH, AT_FDCWD = 0x1000, -100
+AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, AT_FDCWD = 0x1000, 0x100, -100
+_STATX_INO, _STATX_BTIME = 0x100, 0x800
 _MNT_DETACH = 2
 _IN_DELETE_SELF = 0x400
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
@@ -55,6 +56,16 @@ class _Address(_SimpleCData):  # type: ignore[type-arg]  # as above
 
 class _Text(_SimpleCData):  # type: ignore[type-arg]  # as above
     _type_ = "z"
+
+
+class _Byte(_SimpleCData):  # type: ignore[type-arg]  # as above
+    _type_ = "B"
+
+
+class _Statx(Array):  # type: ignore[type-arg]  # as above
+    """struct statx, which the kernel fills."""
+
+    _type_, _length_ = _Byte, 256
 
 
 class _Function(CFuncPtr):
@@ -102,6 +113,19 @@ def watch_deletion(path: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def origin(path: str) -> tuple[int, int]:
+    """The inode of a file or directory, and its birth time in nanoseconds; 0 where the file system keeps none.
+
+    Two that had the same path one after the other differ in it, even when the second got the inode of the first
+    (statx(2), STATX_BTIME). A symbolic link is not followed.
+    """
+    buffer = _Statx()
+    mask = _STATX_INO | _STATX_BTIME
+    _check(_libc.statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW, mask, buffer), f"statx {path}")
+    told, inode, seconds, nanoseconds = struct.unpack_from("=I28xQ40xqI", bytes(buffer))
+    return inode, seconds * 10**9 + nanoseconds if told & _STATX_BTIME else 0
 
 
 # --- namespaces and mounts -------------------------------------------------------------------------------

@@ -285,9 +285,16 @@ class Layout:
 
     def trust_file(self, directory: str) -> str:
         """What the operator trusts in a project, whose directory is absolute and without links."""
+        return self._of_directory(directory, ".json")
+
+    def connection_file(self, directory: str) -> str:
+        """Which scopes the operator has let a project use; the directory as in `trust_file`."""
+        return self._of_directory(directory, ".scopes")
+
+    def _of_directory(self, directory: str, suffix: str) -> str:
         from hashlib import sha256  # 5 ms that hooks and the supervisor do not need
 
-        return os.path.join(self.trust, sha256(os.fsencode(directory)).hexdigest() + ".json")
+        return os.path.join(self.trust, sha256(os.fsencode(directory)).hexdigest() + suffix)
 
     def hook(self, stage: str) -> str:
         """The OCI hook descriptor of one stage."""

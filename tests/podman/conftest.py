@@ -39,6 +39,20 @@ RECORDS = {
 }
 """What the stand-in DNS server knows."""
 
+AGENT = """\
+#!/bin/sh
+# stands in for the vendor's program: asks its provider once, writes into the project, remembers, waits for a word
+echo "arguments: $*"
+code=$(curl -sS -m 20 -o /dev/null -w '%{http_code}' -H "x-api-key: $ANTHROPIC_API_KEY" "https://upstream.test/v1/models")
+echo "provider: $code"
+id -u >agent-was-here
+echo again >>"$HOME/history"
+echo "starts: $(wc -l <"$HOME/history")"
+echo READY
+read word
+echo "word: $word"
+"""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test of this folder drives Podman."""
@@ -54,6 +68,18 @@ def house() -> Iterator[House]:
     made.podman("run", "--rm", made.image, "true")  # Podman's own first-time work, its pause process among it
     yield made
     made.destroy()
+
+
+@pytest.fixture(scope="session")
+def agent_image(house: House) -> str:
+    """The test image with a program `claude` in it."""
+    context = house.base / "agent-image"
+    context.mkdir()
+    (context / "claude").write_text(AGENT)
+    (context / "claude").chmod(0o755)
+    (context / "Containerfile").write_text(f"FROM {house.image}\nCOPY claude /usr/bin/claude\n")
+    house.podman("build", "--quiet", "--tag", "localhost/toy-agent:1", str(context))
+    return "localhost/toy-agent:1"
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +14,7 @@ from terok_host.sidecars.store import keys
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab import scope
 from tests.lab.house import House
+from tests.lab.terminal import Terminal
 from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.forge import PASSWORD, HttpsForge
@@ -25,33 +22,8 @@ from tests.standins.gate import git, make_upstream
 from tests.standins.stores import unlocked
 from tests.standins.upstream import Upstream
 
-AGENT = """\
-#!/bin/sh
-# stands in for the vendor's program: asks its provider once, writes into the project, remembers, waits for a word
-echo "arguments: $*"
-code=$(curl -sS -m 20 -o /dev/null -w '%{http_code}' -H "x-api-key: $ANTHROPIC_API_KEY" "https://upstream.test/v1/models")
-echo "provider: $code"
-id -u >agent-was-here
-echo again >>"$HOME/history"
-echo "starts: $(wc -l <"$HOME/history")"
-echo READY
-read word
-echo "word: $word"
-"""
 PROJECT = "toy-project"
 CONTAINER = f"{PROJECT}-claude"
-
-
-@pytest.fixture(scope="module")
-def image(house: House) -> str:
-    """The test image with a program `claude` in it."""
-    context = house.base / "agent-image"
-    context.mkdir()
-    (context / "claude").write_text(AGENT)
-    (context / "claude").chmod(0o755)
-    (context / "Containerfile").write_text(f"FROM {house.image}\nCOPY claude /usr/bin/claude\n")
-    house.podman("build", "--quiet", "--tag", "localhost/toy-agent:1", str(context))
-    return "localhost/toy-agent:1"
 
 
 @pytest.fixture
@@ -76,50 +48,14 @@ def provider(house: House, resolver: Resolver) -> Iterator[Upstream]:
         yield server
 
 
-class Terminal:
-    """A program at a terminal of its own."""
-
-    def __init__(self, house: House, argv: list[str], cwd: Path) -> None:
-        ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            argv, stdin=theirs, stdout=theirs, stderr=theirs, env=house.env | {"TERM": "xterm"}, cwd=cwd,
-            start_new_session=True,
-        )  # fmt: skip
-        os.close(theirs)
-        self.fd, self.text = ours, ""
-
-    def until(self, word: str, seconds: float = 60) -> str:
-        """Everything that was printed, once `word` is in what was printed since the last call."""
-        begin, deadline = len(self.text), time.monotonic() + seconds
-        while word not in self.text[begin:]:
-            ready, _, _ = select.select([self.fd], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"{word!r} did not appear:\n{self.text}"
-            try:
-                data = os.read(self.fd, 4096)
-            except OSError:
-                data = b""  # EIO: the other side is closed
-            assert data, f"the program ended without {word!r}:\n{self.text}"
-            self.text += data.decode(errors="replace")
-        return self.text
-
-    def type(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def end(self, seconds: float = 30) -> int:
-        """Wait for its end; returns the exit code."""
-        try:
-            return self.process.wait(seconds)
-        finally:
-            self.process.kill()
-            os.close(self.fd)
-
-
 def start(house: House, place: Path, *words: str) -> Terminal:
     return Terminal(house, [str(house.program), "start", *words], place)
 
 
-def test_an_agent_at_work_and_again(house: House, place: Path, image: str, provider: Upstream) -> None:
-    first = start(house, place, "claude", "--image", image)
+def test_an_agent_at_work_and_again(house: House, place: Path, agent_image: str, provider: Upstream) -> None:
+    first = start(house, place, "claude", "--image", agent_image)
+    first.until(f"Use the existing scope {PROJECT} for {place}? [y/N] ")
+    first.type("y\r")
     shown = first.until("READY")
     assert "arguments: --dangerously-skip-permissions" in shown
     assert "provider: 200" in shown
@@ -143,8 +79,8 @@ def test_an_agent_at_work_and_again(house: House, place: Path, image: str, provi
     assert second.end() == 0
 
 
-def test_a_missing_login_is_asked_for_at_a_terminal(house: House, place: Path, image: str) -> None:
-    terminal = start(house, place, "claude", "--image", image)
+def test_a_missing_login_is_asked_for_at_a_terminal(house: House, place: Path, agent_image: str) -> None:
+    terminal = start(house, place, "claude", "--image", agent_image)
     terminal.until("Which one?")
     terminal.type("n\r")
     shown = terminal.until("READY")
@@ -153,16 +89,18 @@ def test_a_missing_login_is_asked_for_at_a_terminal(house: House, place: Path, i
     assert terminal.end() == 0
 
 
-def test_without_a_terminal_nothing_is_asked(house: House, place: Path, image: str) -> None:
-    done = house.terok("start", "claude", "--image", image, cwd=place, check=False)
+def test_without_a_terminal_nothing_is_asked(house: House, place: Path, agent_image: str) -> None:
+    done = house.terok("start", "claude", "--image", agent_image, cwd=place, check=False)
     assert done.returncode == Exit.NOT_FOUND
     assert f"terok vault add {PROJECT} anthropic" in done.stderr
     assert house.podman("container", "exists", CONTAINER, check=False).returncode == 1
     assert not os.path.exists(house.bundle(CONTAINER).root)
 
 
-def test_a_key_may_come_from_standard_input(house: House, place: Path, image: str) -> None:
-    house.terok("start", "claude", "--image", image, "--login", "key", "--detach", cwd=place, stdin=scope.SECRET + "\n")
+def test_a_key_may_come_from_standard_input(house: House, place: Path, agent_image: str) -> None:
+    house.terok(
+        "start", "claude", "--image", agent_image, "--login", "key", "--detach", cwd=place, stdin=scope.SECRET + "\n"
+    )
     assert scope.PROVIDER in house.terok("vault", "list", "--scope", PROJECT).stdout
     assert scope.SECRET not in house.podman("inspect", CONTAINER).stdout
     house.terok("stop", CONTAINER)
@@ -170,8 +108,8 @@ def test_a_key_may_come_from_standard_input(house: House, place: Path, image: st
     assert [row["state"] for row in json.loads(house.terok("ps", "--all", "--json").stdout)] == ["exited"]
 
 
-def test_another_project_of_the_same_name_is_refused(house: House, place: Path, image: str) -> None:
-    house.terok("start", "claude", "--image", image, "--login", "none", "--detach", cwd=place)
+def test_another_project_of_the_same_name_is_refused(house: House, place: Path, agent_image: str) -> None:
+    house.terok("start", "claude", "--image", agent_image, "--login", "none", "--detach", cwd=place)
     other = house.home / "other" / PROJECT
     other.mkdir(parents=True)
     done = house.terok("start", "claude", cwd=other, check=False)
@@ -196,8 +134,8 @@ def test_an_image_that_cannot_be_built_leaves_nothing(house: House, place: Path)
         house.terok("config", "set", "agents.base_image", "debian:13")
 
 
-def test_rm_takes_tokens_and_bundle_with_the_container(house: House, place: Path, image: str) -> None:
-    house.terok("start", "claude", "--image", image, "--login", "none", "--detach", cwd=place)
+def test_rm_takes_tokens_and_bundle_with_the_container(house: House, place: Path, agent_image: str) -> None:
+    house.terok("start", "claude", "--image", agent_image, "--login", "none", "--detach", cwd=place)
     refused = house.terok("rm", CONTAINER, check=False)
     assert refused.returncode == Exit.REFUSED
     house.terok("rm", "--force", CONTAINER)
@@ -205,9 +143,9 @@ def test_rm_takes_tokens_and_bundle_with_the_container(house: House, place: Path
     assert not os.path.exists(house.bundle(CONTAINER).root)
 
 
-def test_a_project_file_counts_after_trust(house: House, place: Path, image: str) -> None:
+def test_a_project_file_counts_after_trust(house: House, place: Path, agent_image: str) -> None:
     (place / "docs").mkdir(exist_ok=True)
-    (place / "Containerfile").write_text(f"FROM {image}\nRUN echo made >/made\n")
+    (place / "Containerfile").write_text(f"FROM {agent_image}\nRUN echo made >/made\n")
     text = (
         "agent: claude\ncontainerfile: Containerfile\nenvironment: {GREETING: hello there}\nallow: [a.example:8443]\n"
     )
@@ -243,8 +181,8 @@ def images_of_projects(house: House) -> list[str]:
     return [name for name in listed if name.startswith("localhost/terok-project-")]
 
 
-def test_a_clone_through_the_gate_leaves_the_directory_alone(house: House, place: Path, image: str) -> None:
-    words = ("start", "claude", "--image", image, "--login", "none", "--detach", "--clone")
+def test_a_clone_through_the_gate_leaves_the_directory_alone(house: House, place: Path, agent_image: str) -> None:
+    words = ("start", "claude", "--image", agent_image, "--login", "none", "--detach", "--clone", "--scope", PROJECT)
     missing = house.terok(*words, cwd=place, check=False)
     assert missing.returncode == Exit.NOT_FOUND
     assert f"terok gate add {PROJECT} URL" in missing.stderr

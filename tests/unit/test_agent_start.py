@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from terok_host.runtime.agent import recipes
 from terok_host.runtime.agent.order import Order
-from terok_host.runtime.agent.start import command, run_words, volume
+from terok_host.runtime.agent.scopes import home_volume
+from terok_host.runtime.agent.start import command, run_words
 from terok_host.runtime.project import names
 from terok_host.sidecars.roster import files as roster
 from terok_host.sidecars.roster.compile import compile_files
@@ -121,7 +122,7 @@ def test_podmans_words(tmp_path: Path, root: bool) -> None:
     words = run_words(Order("claude", rm=True), CLAUDE, place, "IMAGE", term="xterm", root=root)
     assert words[words.index("IMAGE") :] == ["IMAGE", "claude", *CLAUDE.unattended]
     assert f"{tmp_path}/src:/workspace:ro,z" in words
-    assert f"{volume(place)}:/home/agent" in words
+    assert f"{home_volume(place.scope)}:/home/agent" in words
     assert "--rm" in words
     assert ("keep-id:uid=1000,gid=1000" in words) is not root
     assert not any(os.environ.get("HOME", "/root") == word for word in words)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from terok_host.runtime.agent.order import Order, merged, ports, volumes
 from terok_host.runtime.kit import config
 from terok_host.runtime.kit.config import Config
-from terok_host.runtime.project import FILE, here, rights, schema, suggest, trust
+from terok_host.runtime.project import FILE, connected, here, rights, schema, suggest, trust
 from terok_host.runtime.project.file import Found, keys, parse, read
 from terok_host.supervisor.ground.errors import Exit, TerokError
 from terok_host.supervisor.ground.layout import Layout
@@ -29,7 +29,6 @@ NARROW = [
     "restricted: true\nmemory: 512m\npids: 10",
     "agents: [claude]",
     "agent: codex",
-    "scope: here",
 ]
 WIDE = {
     "network: bridge": "network",
@@ -41,6 +40,7 @@ WIDE = {
     "image: docker.io/library/evil": "image",
     "containerfile: Containerfile": "containerfile",
     "scope: work": "scope",
+    "scope: here": "scope",  # named like the directory, whose name the same author chose
     "allow: [evil.example]": "allow",
     "publish: ['8080:80']": "publish",
     "mounts: ['~/Documents:/docs']": "mounts",
@@ -95,19 +95,19 @@ def found(place: Path, text: str) -> Found:
 
 @pytest.mark.parametrize("text", NARROW)
 def test_a_project_may_narrow(tmp_path: Path, place: Path, text: str) -> None:
-    trust.require(found(place, text), operator(tmp_path), "here")
+    trust.require(found(place, text), operator(tmp_path))
 
 
 @pytest.mark.parametrize(("text", "key"), WIDE.items())
 def test_what_widens_needs_trust(tmp_path: Path, place: Path, text: str, key: str) -> None:
     cfg, known = operator(tmp_path), found(place, text)
-    assert {each.key for each in trust.judged(known, cfg, "here")} == {key}
+    assert {each.key for each in trust.judged(known, cfg)} == {key}
     with pytest.raises(TerokError) as caught:
-        trust.require(known, cfg, "here")
+        trust.require(known, cfg)
     assert caught.value.code == Exit.REFUSED
     assert caught.value.fix == f"terok trust {place}"
     trust.remember(cfg.layout, known)
-    trust.require(known, cfg, "here")
+    trust.require(known, cfg)
 
 
 def test_every_key_is_judged() -> None:
@@ -145,6 +145,65 @@ def test_trust_is_of_one_directory(tmp_path: Path, place: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     assert not trust.is_trusted(cfg.layout, found(other, "scope: work\n"))
+
+
+def test_a_scope_that_the_directory_uses_needs_no_trust(tmp_path: Path, place: Path) -> None:
+    cfg, known = operator(tmp_path), found(place, "scope: work\n")
+    trust.require(known, cfg, scope="work")
+    connected.connect(cfg.layout, str(place), "work")
+    trust.require(known, cfg)
+    assert trust.forget(cfg.layout, str(place)) is True
+    assert trust.judged(known, cfg)
+
+
+def test_what_is_trusted_with_a_scope_may_use_it(tmp_path: Path, place: Path) -> None:
+    cfg = operator(tmp_path)
+    trust.remember(cfg.layout, found(place, "allow: [a.example]\n"))
+    assert connected.scopes(cfg.layout, str(place)) == []
+    trust.remember(cfg.layout, found(place, "scope: work\n"))
+    assert connected.scopes(cfg.layout, str(place)) == ["work"]
+
+
+def test_the_scope_used_last_comes_first(tmp_path: Path, place: Path) -> None:
+    layout = operator(tmp_path).layout
+    for scope in ("one", "two", "one"):
+        connected.connect(layout, str(place), scope)
+    assert connected.scopes(layout, str(place)) == ["one", "two"]
+    assert connected.directories(layout, "two") == [str(place)]
+    assert connected.directories(layout, "three") == []
+
+
+def test_another_directory_in_its_place_uses_no_scope(tmp_path: Path, place: Path) -> None:
+    layout = operator(tmp_path).layout
+    connected.connect(layout, str(place), "work")
+    for _ in range(20):  # file systems give a freed inode to the next directory
+        place.rmdir()
+        place.mkdir()
+        assert connected.scopes(layout, str(place)) == []
+    connected.connect(layout, str(place), "other")
+    assert connected.scopes(layout, str(place)) == ["other"]
+
+
+def test_a_moved_directory_and_a_link_to_one_use_no_scope(tmp_path: Path, place: Path) -> None:
+    layout = operator(tmp_path).layout
+    connected.connect(layout, str(place), "work")
+    moved = place.rename(tmp_path / "moved")
+    assert connected.scopes(layout, str(moved)) == []
+    place.symlink_to(moved)
+    assert connected.scopes(layout, str(place)) == []
+    place.unlink()
+    moved.rename(place)
+    assert connected.scopes(layout, str(place)) == ["work"]
+
+
+def test_a_damaged_record_gives_no_scope(tmp_path: Path, place: Path) -> None:
+    layout = operator(tmp_path).layout
+    connected.connect(layout, str(place), "work")
+    path = Path(layout.connection_file(str(place)))
+    whole = json.loads(path.read_text())
+    for record in ("", "[]", json.dumps({**whole, "scopes": "work"}), json.dumps({**whole, "origin": None})):
+        path.write_text(record)
+        assert connected.scopes(layout, str(place)) == []
 
 
 def test_no_text_moves_between_the_two_files() -> None:
