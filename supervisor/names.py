@@ -90,9 +90,9 @@ class Names:
         """
         if self.dns is None:
             return
-        found = strays.resolvers(self._container.net)
-        self.dns.adopt(found[0] if found else None)
-        for other in found[1:]:
+        processes = strays.resolvers(self._container.net)
+        self.dns.adopt(processes[0] if processes else None)
+        for other in processes[1:]:
             fd = other.open()
             if fd is not None:
                 signal_pidfd(fd, signal.SIGKILL)

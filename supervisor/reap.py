@@ -52,15 +52,17 @@ def end_processes(bundle: Bundle) -> list[str]:
     The kernel is asked too unless the record says that all was taken down: that takes a look at every process.
     """
     known = record.read(bundle.record)
-    found = list(known.processes()) if known else []
+    processes = list(known.processes()) if known else []
     if known is None or not known.over():
-        found += [entry for entry in strays.of_bundle(bundle) if entry[1] not in [process for _, process in found]]
-    return end(found)
+        processes += [
+            entry for entry in strays.of_bundle(bundle) if entry[1] not in [process for _, process in processes]
+        ]
+    return end(processes)
 
 
-def end(found: list[tuple[str, Process]]) -> list[str]:
+def end(processes: list[tuple[str, Process]]) -> list[str]:
     """End these processes, the supervisor by asking it first; returns the names still alive."""
-    open_fds = [(name, fd) for name, process in found if (fd := process.open()) is not None]
+    open_fds = [(name, fd) for name, process in processes if (fd := process.open()) is not None]
     try:
         asked = [fd for name, fd in open_fds if name == "supervisor"]
         for fd in asked:

@@ -120,12 +120,12 @@ class Service:
         self.state, self.pid, self.start_time, self.pidfd = services.WAITING, 0, 0, -1
         self.since = time.time()
 
-    def adopt(self, found: Process | None) -> None:
+    def adopt(self, process: Process | None) -> None:
         """After a change of supervisor: take over the process if it still runs."""
         self.forget_process()
-        fd = found.open() if found else None
-        if found is not None and fd is not None:
-            self.state, self.pid, self.start_time, self.pidfd = services.RUNNING, found.pid, found.start_time, fd
+        fd = process.open() if process else None
+        if process is not None and fd is not None:
+            self.state, self.pid, self.start_time, self.pidfd = services.RUNNING, process.pid, process.start_time, fd
 
     def remember(self, row: Row) -> None:
         """After a change of supervisor: go on counting from what the last record says (see `describe`)."""

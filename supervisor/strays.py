@@ -37,14 +37,14 @@ def resolvers(net: int) -> list[Process]:
 def of_bundle(bundle: Bundle) -> list[tuple[str, Process]]:
     """Supervisor and standby (they hold the bundle's lock) and its dnsmasq (started with the bundle's file)."""
     option = f"--conf-file={bundle.dnsmasq_conf}".encode()
-    found = []
+    strays = []
     for pid, process in _processes():
         name = _name(pid)
         if name in NAMES and bundle.lock in _open_files(pid):
-            found.append(("supervisor" if name == NAMES[0] else "standby", process))
+            strays.append(("supervisor" if name == NAMES[0] else "standby", process))
         elif name == DNSMASQ and option in _arguments(pid):
-            found.append((DNSMASQ, process))
-    return found
+            strays.append((DNSMASQ, process))
+    return strays
 
 
 def _processes() -> Iterator[tuple[str, Process]]:

@@ -161,14 +161,14 @@ def ps(args: argparse.Namespace, env: Env) -> int:
     from ..launch.resources import published_before
 
     looked = [containers.look(name, env) for name in prepared(env.layout)]
-    found = [container for container in looked if container and (args.all or container.running)]
-    ports = {row.name: published_before(env.layout.bundle(row.name)) for row in found}
+    known = [container for container in looked if container and (args.all or container.running)]
+    ports = {row.name: published_before(env.layout.bundle(row.name)) for row in known}
     lines = [("CONTAINER", "STATE", "IMAGE", "WORKSPACE", "PORTS")]
     lines += [
         (row.name, row.state, row.image, row.workspace or "-", ", ".join(map(str, ports[row.name])) or "-")
-        for row in found
+        for row in known
     ]
-    rows = [{**asdict(row), "published": [asdict(port) for port in ports[row.name]]} for row in found]
+    rows = [{**asdict(row), "published": [asdict(port) for port in ports[row.name]]} for row in known]
     env.out.emit(rows, table(lines, env.out))
     return Exit.OK
 

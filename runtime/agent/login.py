@@ -63,9 +63,9 @@ def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
             "or --login key (read from standard input), import, none",
             code=Exit.NOT_FOUND,
         )
-    found = captures(env, agent)
+    captures_of = captures(env, agent)
     home = env.environ.get("HOME", "/")
-    own = next((capture.file for capture in found if os.path.exists(os.path.join(home, capture.file))), None)
+    own = next((capture.file for capture in captures_of if os.path.exists(os.path.join(home, capture.file))), None)
     env.note(
         f"The scope {scope} has no credential for {agent} yet. It stays on this host; the container never sees it."
     )
@@ -74,7 +74,7 @@ def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
         env.note(
             f"  i  take over ~/{own}. If the login renews itself, the copy in your home ends with the first renewal."
         )
-    if any(capture.command for capture in found):
+    if any(capture.command for capture in captures_of):
         env.note("  v  log in with the vendor's program, in a container of its own")
     env.note("  n  go on without")
     while True:

@@ -51,21 +51,21 @@ class Order:
     words: tuple[str, ...] = ()
 
 
-def merged(order: Order, found: Found | None) -> Order:
+def merged(order: Order, file: Found | None) -> Order:
     """The order, completed by what the project file says; what the operator typed wins, lists are put together."""
-    if found is None:
+    if file is None:
         return order
-    said: Project = found.project
+    said: Project = file.project
     own_image = order.image is not None
     return replace(
         order,
         agent=order.agent or said.agent or "",
         scope=order.scope or said.scope,
         image=order.image or said.image,
-        containerfile="" if own_image else found.containerfile,
+        containerfile="" if own_image else file.containerfile,
         allow=(*(said.allow or ()), *order.allow),
         publish=(*(said.publish or ()), *order.publish),
-        mounts=(*((mount, found.directory) for mount in said.mounts or ()), *order.mounts),
+        mounts=(*((mount, file.directory) for mount in said.mounts or ()), *order.mounts),
         environment=(*(f"{name}={value}" for name, value in said.environment or ()), *order.environment),
     )
 

@@ -46,11 +46,11 @@ def start(order: Order, env: Env) -> NoReturn:
         known = containers.look(check_name(place.container), env)
         if known is not None:
             _continue(known, place, order, env)
-    found = project_file.read(place.workspace)
-    if found is not None:
-        trust.require(found, env.config, scope=order.scope)
-        env.config = rights.apply(found.project, env.config)
-    whole = merged(order, found)
+    file = project_file.read(place.workspace)
+    if file is not None:
+        trust.require(file, env.config, scope=order.scope)
+        env.config = rights.apply(file.project, env.config)
+    whole = merged(order, file)
     if not whole.agent:
         raise TerokError(
             f"{place.workspace} has no container yet.",
@@ -60,7 +60,7 @@ def start(order: Order, env: Env) -> NoReturn:
     recipe = recipe_of(whole.agent)
     place = _place(whole, env)
     scopes.permit(env, check_name(place.scope), place.workspace, whole.agent, typed=order.scope is not None)
-    _begin(whole, recipe, place, found, env)
+    _begin(whole, recipe, place, file, env)
 
 
 def _place(order: Order, env: Env) -> names.Place:
@@ -77,7 +77,7 @@ def _place(order: Order, env: Env) -> names.Place:
     return replace(place, scope=used[0]) if used else place
 
 
-def _begin(order: Order, recipe: Recipe, place: names.Place, found: project_file.Found | None, env: Env) -> NoReturn:
+def _begin(order: Order, recipe: Recipe, place: names.Place, file: project_file.Found | None, env: Env) -> NoReturn:
     """Make everything that is missing, and run."""
     further = _further(order, env)
     if order.clone and not os.path.isdir(env.layout.gate_home(place.scope).root):
@@ -103,7 +103,7 @@ def _begin(order: Order, recipe: Recipe, place: names.Place, found: project_file
         restricted=order.restricted or env.config.restricted.always,
         allow=order.allow,
         workspace=place.workspace,
-        project_file=found.digest if found is not None else "",
+        project_file=file.digest if file is not None else "",
     )
     request = with_ports(request, env.config, parse([*further, name]))
     refuse_taken(request.published)
@@ -235,10 +235,10 @@ def _line(order: Order, *words: str) -> str:
 def _tell_of_changes(known: containers.Known, place: names.Place, env: Env) -> None:
     """A container keeps what its project file said when it was made; say so when the file says something else now."""
     try:
-        found = project_file.read(place.workspace)
+        file = project_file.read(place.workspace)
     except TerokError as error:
         env.note(str(error))
         return
-    if known.project_file != (found.digest if found is not None else ""):
+    if known.project_file != (file.digest if file is not None else ""):
         line = paste.command("terok", "rm", known.name)
         env.note(f"The project file has changed since {known.name} was made. To use it: {line}, and start again.")

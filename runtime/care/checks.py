@@ -37,18 +37,18 @@ def install_hint(debian: str, fedora: str | None = None, *, os_release: str = "/
 
 def _podman(env: Env) -> Iterator[Check]:
     try:
-        found = podman.version(env.environ)
+        version = podman.version(env.environ)
     except TerokError as error:
         yield Check("podman", "podman", FAIL, error.what, install_hint("podman"))
         return
-    text = ".".join(map(str, found))
-    if found < podman.OLDEST:
+    text = ".".join(map(str, version))
+    if version < podman.OLDEST:
         oldest = ".".join(map(str, podman.OLDEST))
         yield Check("podman", "podman", FAIL, f"{text} is older than {oldest}", install_hint("podman"))
     else:
         yield Check("podman", "podman", OK, text)
     yield _runtime(env)
-    yield from _network(env, found)
+    yield from _network(env, version)
 
 
 def _runtime(env: Env) -> Check:
@@ -122,9 +122,9 @@ def _range_size(path: str, name: str, uid: int) -> int:
 
 
 def _hooks(env: Env) -> Iterator[Check]:
-    found = hooks.problem(env.layout, env.environ)
-    if found:
-        yield Check("hooks", "hooks", FAIL, found, hooks.how_to_fix(env.layout, env.environ))
+    problem = hooks.problem(env.layout, env.environ)
+    if problem:
+        yield Check("hooks", "hooks", FAIL, problem, hooks.how_to_fix(env.layout, env.environ))
     else:
         yield Check("hooks", "hooks", OK, f"announced: {env.layout.hooks}")
 
@@ -146,7 +146,7 @@ def _ports(env: Env) -> Iterator[Check]:
     wanted = env.config.network.port_range
     if env.config.services.mode != "tcp" or wanted is None:
         return
-    ours = {port for found in all_ports(env.config).values() for port in found}
+    ours = {port for ports in all_ports(env.config).values() for port in ports}
     taken = [port for port in range(wanted[0], wanted[1] + 1) if port not in ours and not is_free(port)]
     if not taken:
         yield Check("hooks", "ports", OK, f"{wanted[0]} to {wanted[1]} are free")

@@ -20,12 +20,12 @@ KEY = argument("key", metavar="KEY", help="for example services.mode", values="c
 
 def values_of(cfg: Config) -> dict[str, object]:
     """Every key's value, as plain data."""
-    found = {}
+    values = {}
     for name in keys():
         section, _, field = name.partition(".")
         value = getattr(getattr(cfg, section), field)
-        found[name] = list(value) if isinstance(value, tuple) else value
-    return found
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return values
 
 
 @verb(switch("--defaults", "print the documented defaults instead"))

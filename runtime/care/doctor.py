@@ -60,16 +60,16 @@ def examine(env: Env) -> list[check.Check]:
         return [
             *checks.run_all(env),
             *(confined.checks() if confined else []),
-            *(found for check in doctor_checks.CHECKS for found in check(env)),
+            *(result for check in doctor_checks.CHECKS for result in check(env)),
         ]
 
 
 def first_cause(results: list[check.Check]) -> check.Check | None:
     """The first failure, else the first warning: checks stand in the order in which one causes the next."""
     for state in (check.FAIL, check.WARN):
-        found = next((result for result in results if result.state == state and result.what not in ADVICE), None)
-        if found:
-            return found
+        cause = next((result for result in results if result.state == state and result.what not in ADVICE), None)
+        if cause:
+            return cause
     return None
 
 

@@ -143,7 +143,7 @@ def orphans(env: Env) -> list[Orphan]:
     known = {process for row in records if row for _, process in row.processes()}
     marks = [program("hookbin", "entry.py"), program("sidecars", "boot.py")]
     marks.append(env.layout.containers + "/")
-    found = []
+    left = []
     for running in psutil.process_iter():
         try:
             words = running.cmdline()
@@ -154,17 +154,17 @@ def orphans(env: Env) -> list[Orphan]:
         name = os.path.basename(words[0]) if words else ""
         ours = any(word.startswith(mark) or f"={mark}" in word for word in words[:8] for mark in marks)
         if ours and record.Process(running.pid, started) not in known and age >= ORPHAN_SECONDS and name != "podman":
-            found.append(Orphan(running.pid, started, name))
-    return found
+            left.append(Orphan(running.pid, started, name))
+    return left
 
 
 def processes(env: Env) -> Iterator[Check]:
     """Whether processes of terok outlived their containers."""
-    found = orphans(env)
-    if not found:
+    left = orphans(env)
+    if not left:
         yield Check("containers", "orphaned processes", OK, "none")
         return
-    detail = ", ".join(f"{orphan.what} (pid {orphan.pid})" for orphan in found)
+    detail = ", ".join(f"{orphan.what} (pid {orphan.pid})" for orphan in left)
     yield Check("containers", "orphaned processes", WARN, detail, "terok doctor --fix")
 
 

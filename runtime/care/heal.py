@@ -85,8 +85,8 @@ def inspect(name: str, env: Env) -> dict[str, Any]:
     done = podman.call(["container", "inspect", "--", name], env.environ, timeout=_TIMEOUT)
     if done.code != 0:
         raise TerokError(f"Podman knows no container {name}: {done.error}", code=Exit.NOT_FOUND)
-    found: dict[str, object] = json.loads(done.out)[0]
-    return found
+    description: dict[str, object] = json.loads(done.out)[0]
+    return description
 
 
 def inside(words: list[str]) -> int:

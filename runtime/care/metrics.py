@@ -80,7 +80,7 @@ def collect(env: Env, *, now: float) -> dict[str, tuple[str, str, list[Sample]]]
             restarts.append((service, float(sidecar["restarts"])))
             running.append((service, float(sidecar["state"] == "running")))
         events += [({**who, **dict(labels)}, float(count)) for labels, count in audited(bundle).items()]
-    found: dict[str, tuple[str, str, list[Sample]]] = {
+    metrics: dict[str, tuple[str, str, list[Sample]]] = {
         "terok_info": ("gauge", "The version of terok.", [({"version": _version()}, 1.0)]),
         "terok_container_state": ("gauge", "1 for the state that a container is in.", state),
         "terok_container_troubles": ("gauge", "What is wrong with a container now; terok status says it.", troubles),
@@ -89,7 +89,7 @@ def collect(env: Env, *, now: float) -> dict[str, tuple[str, str, list[Sample]]]
         "terok_service_restarts_total": ("counter", "How often a service was started again.", restarts),
         "terok_audit_events": ("gauge", "Events in a container's audit log, which keeps the last megabytes.", events),
     }
-    return {**found, **used(env)}
+    return {**metrics, **used(env)}
 
 
 def audited(bundle: Bundle) -> Counter[tuple[tuple[str, str], ...]]:
@@ -111,15 +111,15 @@ def used(env: Env) -> dict[str, tuple[str, str, list[Sample]]]:
         rows = ledger.rows()
     finally:
         ledger.close()
-    found: dict[str, tuple[str, str, list[Sample]]] = {}
+    metrics: dict[str, tuple[str, str, list[Sample]]] = {}
     for field in FIELDS:
         samples: list[Sample] = [
             ({"scope": row.scope, "container": row.container, "provider": row.provider}, float(getattr(row, field)))
             for row in rows
         ]
         name = field.replace("bytes_in", "received_bytes").replace("bytes_out", "sent_bytes")
-        found[f"terok_vault_{name}_total"] = "counter", f"The vault's {field.replace('_', ' ')}.", samples
-    return found
+        metrics[f"terok_vault_{name}_total"] = "counter", f"The vault's {field.replace('_', ' ')}.", samples
+    return metrics
 
 
 def render(metrics: Mapping[str, tuple[str, str, Iterable[Sample]]]) -> str:

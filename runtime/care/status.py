@@ -91,14 +91,14 @@ def run(args: argparse.Namespace, env: Env) -> int:
     MEMORY is the proportional set size (PSS): pages that processes share are divided among them.
     """
     names = args.names or containers(env.layout)
-    found = [container_status(require_bundle(env.config, name), now=time.time()) for name in names]
+    statuses = [container_status(require_bundle(env.config, name), now=time.time()) for name in names]
     open_ = {known.bundle: known for known in unprotected.never_supervised(env)}
-    for row in found:
+    for row in statuses:
         row["state"] = UNPROTECTED if row["container"] in open_ else row["state"]
-    shown = [row for row in found if args.names or args.all or not row["passing"]]
+    shown = [row for row in statuses if args.names or args.all or not row["passing"]]
     text = render(shown, env.out, details=bool(args.names))
-    if len(shown) < len(found):
-        text += f"\n{len(found) - len(shown)} stopped, started by annotations or with --rm: terok status --all"
+    if len(shown) < len(statuses):
+        text += f"\n{len(statuses) - len(shown)} stopped, started by annotations or with --rm: terok status --all"
     refused = None if args.names else _last_line(env.layout.hook_error)[0]
     if refused:
         text += f"\n{env.out.paint('last refused start without wiring', 'bad')}: {refused}"
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, env: Env) -> int:
         sentence = "runs without its firewall and services; the hooks were not there when it was started"
         text += f"\n{known.name}: {env.out.paint(UNPROTECTED, 'bad')}: {sentence}. Fix: {unprotected.fix(known, env)}"
     names_open = [known.name for known in open_.values()]
-    report = {"containers": found, "refused": refused, "landlock": confined.detail, "unprotected": names_open}
+    report = {"containers": statuses, "refused": refused, "landlock": confined.detail, "unprotected": names_open}
     env.out.emit(report, text)
     return Exit.OK
 
@@ -226,15 +226,15 @@ def _last_line(path: str) -> tuple[str | None, float]:
     return (lines[-1] if lines else None), info.st_mtime
 
 
-def render(found: Sequence[Status], out: Output, *, details: bool) -> str:
+def render(containers: Sequence[Status], out: Output, *, details: bool) -> str:
     """The tables for people: a line a process, errors and sockets below."""
-    if not found:
+    if not containers:
         return "No container was prepared. `terok run NAME -- IMAGE` starts one."
     rows: list[tuple[str, ...]] = [("CONTAINER", "SERVICE", "STATE", "PID", "RESTARTS", "UPTIME", "MEMORY")]
-    for row in found:
+    for row in containers:
         rows += _rows(row)
     text = table(rows, out)
-    for row in found:
+    for row in containers:
         for line in row["troubles"]:
             text += f"\n{row['container']}: {out.paint('trouble', 'bad')}: {line}"
         if row["error"]:

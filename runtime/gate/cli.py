@@ -161,10 +161,10 @@ def add(args: argparse.Namespace, env: Env) -> int:
         raise
     gates.publish(env.layout)
     state.log(home, "add", url=settings.url, mode=settings.mode)
-    found = mirror.count(home)
+    refs_count = mirror.count(home)
     env.out.emit(
-        {"scope": args.scope, "path": home.repo, **settings.to_dict(), "refs": found},
-        f"{args.scope}: mirror of {args.url} with {found} branches and tags, mode {settings.mode}.\n"
+        {"scope": args.scope, "path": home.repo, **settings.to_dict(), "refs": refs_count},
+        f"{args.scope}: mirror of {args.url} with {refs_count} branches and tags, mode {settings.mode}.\n"
         f"Containers of the scope reach it at http://127.0.0.1:9418/{args.scope}.git",
     )
     return Exit.OK

@@ -84,11 +84,11 @@ def policy(config: GateConfig) -> str:
     return table([*rows, ("protected", guard)], header=False)
 
 
-def proposal(out: Output, found: Proposal, commits: str, patch: str) -> str:
+def proposal(out: Output, shown: Proposal, commits: str, patch: str) -> str:
     """A proposal for review."""
-    by = found.who or found.source
-    lines = [out.paint(plain(f"proposal {found.number}: {found.kind} {found.ref} by {by}"), "bold")]
-    lines.append(f"{found.old[:12]} -> {found.new[:12]}")
+    by = shown.who or shown.source
+    lines = [out.paint(plain(f"proposal {shown.number}: {shown.kind} {shown.ref} by {by}"), "bold")]
+    lines.append(f"{shown.old[:12]} -> {shown.new[:12]}")
     lines += [plain_lines(commits)] if commits else []
     colours = {"+": "good", "-": "bad", "@": "dim"}
     body = []

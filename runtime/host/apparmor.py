@@ -102,7 +102,7 @@ def check(env: Env) -> Check | None:
     """The finding for `terok setup` and `terok doctor`; None when dnsmasq may do its work."""
     from ..kit.check import WARN, Check
 
-    found = confinement(env.layout)
-    if found is None:
+    confined = confinement(env.layout)
+    if confined is None:
         return None
-    return Check("shield", "AppArmor", WARN, found.summary, found.fix)
+    return Check("shield", "AppArmor", WARN, confined.summary, confined.fix)

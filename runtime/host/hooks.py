@@ -128,9 +128,9 @@ def effective_hook_dirs(
     dirs, decided = list(SYSTEM_HOOK_DIRS), ""
     only, last = environ.get("CONTAINERS_CONF"), environ.get("CONTAINERS_CONF_OVERRIDE")
     for path in [*([only] if only else config_files(environ, uid=uid, by_name=by_name)), *([last] if last else [])]:
-        found = hook_dirs_of(path) if path not in without else None
-        if found is not None:
-            value, append = found
+        setting = hook_dirs_of(path) if path not in without else None
+        if setting is not None:
+            value, append = setting
             dirs, decided = [*dirs, *value] if append else value, path
     return dirs, decided
 
@@ -192,6 +192,6 @@ def require_hooks(layout: Layout, environ: Mapping[str, str]) -> None:
 
     Without the hooks a container would start without firewall and services: nothing else would refuse it.
     """
-    found = problem(layout, environ)
-    if found:
-        raise SystemExit(f"terok: {found}\n  fix: {how_to_fix(layout, environ)}")
+    why = problem(layout, environ)
+    if why:
+        raise SystemExit(f"terok: {why}\n  fix: {how_to_fix(layout, environ)}")

@@ -52,8 +52,8 @@ def call(words: Sequence[str], environ: Mapping[str, str], *, timeout: float = 3
 
 def parse_version(text: str) -> tuple[int, ...]:
     """The version in what `PROGRAM --version` prints, as numbers; empty when there is none."""
-    found = re.search(r"\d+(?:\.\d+)+", text)
-    return tuple(int(part) for part in found.group().split(".")) if found else ()
+    match = re.search(r"\d+(?:\.\d+)+", text)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
 def version(environ: Mapping[str, str]) -> tuple[int, ...]:
@@ -191,8 +191,10 @@ def host_resolvers(path: str = "/etc/resolv.conf") -> list[str]:
             words = [line.split() for line in lines]
     except OSError:
         return []
-    found = [word[1] for word in words if len(word) > 1 and word[0] == "nameserver"]
-    return [address for address in found if "%" not in address and not address.startswith("127.") and address != "::1"]
+    servers = [word[1] for word in words if len(word) > 1 and word[0] == "nameserver"]
+    return [
+        address for address in servers if "%" not in address and not address.startswith("127.") and address != "::1"
+    ]
 
 
 def run_argv(environ: Mapping[str, str], flags: Sequence[str], words: Sequence[str]) -> list[str]:

@@ -31,12 +31,12 @@ def udp_ports(words: Words) -> tuple[int, ...]:
     Raises:
         TerokError: one of them is no port, or there are more than PORTS_MAX.
     """
-    found: list[int] = []
+    numbers: list[int] = []
     for flag in words.flags:
         ports, _, protocol = flag.value.rpartition("/")
         if flag.name == "publish" and protocol.lower() == "udp":
-            found += _range(ports.rpartition(":")[2], flag.value)
-    return _checked(found)
+            numbers += _range(ports.rpartition(":")[2], flag.value)
+    return _checked(numbers)
 
 
 def annotated_udp_ports(text: str) -> tuple[int, ...]:
@@ -157,8 +157,8 @@ def _invalid(value: str) -> TerokError:
 
 
 def _range(text: str, whole: str) -> list[int]:
-    found = _PORTS.fullmatch(text)
-    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    match = _PORTS.fullmatch(text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 0 < first <= last < 65536:
         raise TerokError(f"{whole[:100]!r} contains no valid UDP port of the container (1 to 65535).", code=Exit.USAGE)
     return list(range(first, last + 1))

@@ -110,13 +110,13 @@ def find(state: Mapping[str, object], config: Mapping[str, object]) -> str | Non
     if servers:
         return servers[0]
     seen = look(state, config, source)
-    found = forwarder_of(seen)
-    if found is None and source and seen.mode != "none":
+    address = forwarder_of(seen)
+    if address is None and source and seen.mode != "none":
         raise TerokError(
             "Podman has not yet written a nameserver for the container, and its network program names none.",
             fix="terok config set shield.forwarder ADDRESS   (where the container's network answers DNS)",
         )
-    return found
+    return address
 
 
 def look(state: Mapping[str, object], config: Mapping[str, object], source: str | None) -> Seen:

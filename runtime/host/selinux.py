@@ -227,9 +227,9 @@ def look(mode: str, fs: str = FS) -> Facts:
 def marker(path: str = "") -> str:
     """The alias in terok_socket.te that names its version in a loaded policy."""
     with open(path or policy_source(), encoding="utf-8") as file:
-        found = re.search(r"^typealias \w+ alias (\w+);", file.read(), re.MULTILINE)
-    assert found is not None, "terok_socket.te names its version"
-    return found.group(1)
+        match = re.search(r"^typealias \w+ alias (\w+);", file.read(), re.MULTILINE)
+    assert match is not None, "terok_socket.te names its version"
+    return match.group(1)
 
 
 def container_label(fs: str = FS) -> str | None:
@@ -238,12 +238,12 @@ def container_label(fs: str = FS) -> str | None:
         with open("/etc/selinux/config", encoding="utf-8") as file:
             kind = re.search(r"^SELINUXTYPE=(\S+)", file.read(), re.MULTILINE)
         with open(_LXC_CONTEXTS.format(type=kind.group(1) if kind else "targeted"), encoding="utf-8") as file:
-            found = re.search(r'^process\s*=\s*"([^"]+)"', file.read(), re.MULTILINE)
+            match = re.search(r'^process\s*=\s*"([^"]+)"', file.read(), re.MULTILINE)
     except OSError:
         return None
-    if found is None:
+    if match is None:
         return None
-    label = found.group(1)
+    label = match.group(1)
     with_categories = f"{label}:c1,c2" if label.endswith(":s0") else label
     return next((candidate for candidate in (with_categories, label) if known(candidate, fs)), None)
 

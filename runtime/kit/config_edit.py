@@ -20,10 +20,10 @@ def put(text: str, name: str, value: str) -> str:
     body = _find(root, section)
     if body is None:
         return _append(text, root, f"{section}:\n  {key}: {value}\n")
-    found = _find(body, key)
-    if found is not None:
-        start, end = found.start_mark.index, found.end_mark.index
-        if isinstance(found, yaml.CollectionNode) and not found.flow_style:
+    place = _find(body, key)
+    if place is not None:
+        start, end = place.start_mark.index, place.end_mark.index
+        if isinstance(place, yaml.CollectionNode) and not place.flow_style:
             # a block list begins on the line after its key and ends where the next key does
             return text[:start].rstrip() + " " + value + text[start + len(text[start:end].rstrip()) :]
         return text[:start] + (" " if start and text[start - 1] == ":" else "") + value + text[end:]

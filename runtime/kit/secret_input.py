@@ -58,14 +58,14 @@ def lines(prompts: list[str]) -> list[str]:
         TerokError: one is missing, or the two entries of the last differ.
     """
     if sys.stdin.isatty():
-        found = [_ask(prompt) for prompt in prompts]
-        if _ask(f"{prompts[-1]}, once more") != found[-1]:
+        secrets = [_ask(prompt) for prompt in prompts]
+        if _ask(f"{prompts[-1]}, once more") != secrets[-1]:
             raise TerokError(f"{prompts[-1]}: the two entries differ.", code=Exit.USAGE)
     else:
-        found = read_all().splitlines()[: len(prompts)]
-    if len(found) < len(prompts) or not all(found):
+        secrets = read_all().splitlines()[: len(prompts)]
+    if len(secrets) < len(prompts) or not all(secrets):
         raise TerokError(f"{' and '.join(prompts)} must be given, one a line.", code=Exit.USAGE)
-    return found
+    return secrets
 
 
 def _ask(prompt: str) -> str:

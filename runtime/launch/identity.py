@@ -67,47 +67,47 @@ def make(
     Raises:
         TerokError: an agent is unknown, or the roster or the store can't be read.
     """
-    found = Identity()
+    identity = Identity()
     if plan.scope is None or not (plan.broker or plan.gate):
-        return found
+        return identity
     # the services open it too, and say what is missing to their clients
     store = services.open_store(cfg.layout, create=True)
     assert store is not None
     with store:
         if plan.broker or plan.ssh:
-            _say_if_locked(store, cfg, found)
+            _say_if_locked(store, cfg, identity)
         catalogue, warning = roster.load(cfg.layout)
         if warning:
-            found.notes.append(warning)
-        held = _held(store, plan, catalogue, found)
-        _mint(store, plan, catalogue, held, bundle, found)
+            identity.notes.append(warning)
+        held = _held(store, plan, catalogue, identity)
+        _mint(store, plan, catalogue, held, bundle, identity)
         terminated = tls.decide(cfg.vault, plan.scope, catalogue, held) if names_lead_here else tls.Brokered()
-        if terminated.hosts and tls.ensure_authority(store, bundle, terminated.hosts, found.notes):
-            found.tls_hosts = terminated.hosts
-            found.env.update(tls.environment())
+        if terminated.hosts and tls.ensure_authority(store, bundle, terminated.hosts, identity.notes):
+            identity.tls_hosts = terminated.hosts
+            identity.env.update(tls.environment())
         else:
             terminated = tls.Brokered()
             tls.drop(store, bundle)
     pairs: list[tuple[str, str]] = []
     if plan.broker:
-        found.env.update(agents.general_env(held, found.tokens))
+        identity.env.update(agents.general_env(held, identity.tokens))
         holdings = Holdings(catalogue, held, terminated.providers)
-        _point_agents(wanted, holdings, plan.scope, found, pairs, allow_missing=allow_missing)
+        _point_agents(wanted, holdings, plan.scope, identity, pairs, allow_missing=allow_missing)
     if plan.gate:
-        pairs += gate_config.git_config(cfg.layout, plan.scope, found.tokens[tokens.GATE], ssh=gate_ssh)
-    found.env.update(agents.git_env(pairs))
-    return found
+        pairs += gate_config.git_config(cfg.layout, plan.scope, identity.tokens[tokens.GATE], ssh=gate_ssh)
+    identity.env.update(agents.git_env(pairs))
+    return identity
 
 
-def _say_if_locked(store: Store, cfg: Config, found: Identity) -> None:
+def _say_if_locked(store: Store, cfg: Config, identity: Identity) -> None:
     try:
         if store.describe():
             keys.ensure_unlocked(store, keys.key_files(cfg.layout))
     except LockedError:
-        found.notes.append("The vault is locked: credentials and keys give errors until `terok vault unlock`.")
+        identity.notes.append("The vault is locked: credentials and keys give errors until `terok vault unlock`.")
 
 
-def _held(store: Store, plan: WiringPlan, catalogue: Catalog, found: Identity) -> dict[str, dict[str, object]]:
+def _held(store: Store, plan: WiringPlan, catalogue: Catalog, identity: Identity) -> dict[str, dict[str, object]]:
     """The scope's credentials, by provider, that the roster knows."""
     assert plan.scope is not None
     if not plan.broker:
@@ -115,10 +115,10 @@ def _held(store: Store, plan: WiringPlan, catalogue: Catalog, found: Identity) -
     held = agents.credentials(store.describe("credential", plan.scope), plan.scope)
     if not held:
         command = paste.command("terok", "vault", "add", plan.scope, "PROVIDER")
-        found.notes.append(f"Scope {plan.scope} has no credential: `{command}` adds one.")
+        identity.notes.append(f"Scope {plan.scope} has no credential: `{command}` adds one.")
     unknown = [name for name in held if catalogue.provider(name) is None]
     if unknown:
-        found.notes.append(f"The roster does not know {', '.join(unknown)}: no token was made for it.")
+        identity.notes.append(f"The roster does not know {', '.join(unknown)}: no token was made for it.")
     return {name: meta for name, meta in held.items() if name not in unknown}
 
 
@@ -128,7 +128,7 @@ def _mint(
     catalogue: Catalog,
     held: Mapping[str, dict[str, object]],
     bundle: Bundle,
-    found: Identity,
+    identity: Identity,
 ) -> None:
     assert plan.scope is not None
 
@@ -140,7 +140,7 @@ def _mint(
         return agents.phantom(known, held[provider])
 
     providers = [*held, *([tokens.GATE] if plan.gate else [])]
-    found.tokens = tokens.ensure(store, bundle, scope=plan.scope, providers=providers, mint=mint)
+    identity.tokens = tokens.ensure(store, bundle, scope=plan.scope, providers=providers, mint=mint)
 
 
 class Holdings(NamedTuple):
@@ -161,7 +161,7 @@ def _point_agents(
     wanted: tuple[str, ...] | None,
     holdings: Holdings,
     scope: str,
-    found: Identity,
+    identity: Identity,
     pairs: list[tuple[str, str]],
     *,
     allow_missing: bool,
@@ -169,20 +169,20 @@ def _point_agents(
     catalogue, held = holdings.catalogue, holdings.held
     for name in agents.available(catalogue, held) if wanted is None else wanted:
         check_agent(name, catalogue)
-        need = agents.wanted(catalogue, name, tokens=found.tokens, held=held, tls=holdings.tls)
+        need = agents.wanted(catalogue, name, tokens=identity.tokens, held=held, tls=holdings.tls)
         if need is None:
             missing = f"Agent {name} has no credential in scope {scope}"
             providers = catalogue.agents[name].providers
             fix = " or ".join(paste.command("terok", "vault", "add", scope, provider) for provider in providers)
             if not allow_missing:
                 raise TerokError(f"{missing}.", fix=f"{fix}; or --allow-missing", code=Exit.NOT_FOUND)
-            found.notes.append(f"{missing}: `{fix}`.")
+            identity.notes.append(f"{missing}: `{fix}`.")
             continue
-        found.names.append(name)
+        identity.names.append(name)
         for key, value in need.env.items():
-            found.env.setdefault(key, value)
+            identity.env.setdefault(key, value)
         for file in need.files:
-            found.files.setdefault(file.path, file)
+            identity.files.setdefault(file.path, file)
         pairs += [pair for pair in need.git if pair not in pairs]
 
 

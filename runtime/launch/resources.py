@@ -56,9 +56,9 @@ def allocate_per_container_resources(cfg: Config, container: str) -> PerContaine
 def kept_ports(bundle: Bundle) -> list[int] | None:
     """The three ports that an earlier launch wrote into meta.json; None when it had none."""
     meta = files.read_json(bundle.meta)
-    found = meta.get("ports") if isinstance(meta, dict) else None
-    if isinstance(found, list) and len(found) == 3 and all(isinstance(port, int) for port in found):
-        return found
+    kept = meta.get("ports") if isinstance(meta, dict) else None
+    if isinstance(kept, list) and len(kept) == 3 and all(isinstance(port, int) for port in kept):
+        return kept
     return None
 
 

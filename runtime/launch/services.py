@@ -46,21 +46,21 @@ def settings(
         runtime_dir: the container's.
         tls_hosts: its brokered hosts, each as `host:port`.
     """
-    found: dict[str, dict[str, object]] = {}
+    parts: dict[str, dict[str, object]] = {}
     layout = cfg.layout
     if plan.broker:
         gates.publish(layout)
-        found["vault"] = vault_settings.settings_for(layout, tls_hosts=tls_hosts)
+        parts["vault"] = vault_settings.settings_for(layout, tls_hosts=tls_hosts)
     if plan.ssh:
-        found["ssh"] = ssh_settings.settings_for(layout)
+        parts["ssh"] = ssh_settings.settings_for(layout)
     if plan.gate and plan.scope is not None:
-        found["gate"] = gate_config.settings_for(layout, plan.scope)
+        parts["gate"] = gate_config.settings_for(layout, plan.scope)
     if plan.shield:
-        found["audit"] = audit_settings.settings_for()
+        parts["audit"] = audit_settings.settings_for()
         if network.mode == AIRLOCK:
             told = cfg.notify.command or ()
-            found["airlock"] = airlock_settings.settings_for(runtime_dir, tls_hosts, told, os.environ)
-    return found
+            parts["airlock"] = airlock_settings.settings_for(runtime_dir, tls_hosts, told, os.environ)
+    return parts
 
 
 def known_hosts(layout: Layout, scope: str | None) -> str:

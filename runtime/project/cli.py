@@ -40,8 +40,8 @@ def init(args: argparse.Namespace, env: Env) -> int:
         agent = str(NAME.check(args.agent)) if args.agent else ""
     except ValueError as error:
         raise TerokError(f"AGENT must be {error}.", code=Exit.USAGE) from error
-    found = suggest.languages(suggest.names_in(os.getcwd()))
-    content = suggest.text(agent, found, env.config.shield.profiles, schema.uri(env.layout))
+    languages = suggest.languages(suggest.names_in(os.getcwd()))
+    content = suggest.text(agent, languages, env.config.shield.profiles, schema.uri(env.layout))
     parse(content, path)
     try:
         # an agent may have put a link there: a file is made, never followed
@@ -54,8 +54,8 @@ def init(args: argparse.Namespace, env: Env) -> int:
         raise TerokError(f"{path} exists.", fix="terok init --force replaces it", code=Exit.REFUSED) from error
     except OSError as error:
         raise TerokError(f"Could not write {path}: {error.strerror}.") from error
-    shown = f"Wrote {FILE}" + (f" for {', '.join(found)}" if found else "")
-    env.out.emit({"file": path, "languages": found}, f"{shown}. Next: terok trust, then terok start")
+    shown = f"Wrote {FILE}" + (f" for {', '.join(languages)}" if languages else "")
+    env.out.emit({"file": path, "languages": languages}, f"{shown}. Next: terok trust, then terok start")
     return Exit.OK
 
 
@@ -85,21 +85,21 @@ def trust(args: argparse.Namespace, env: Env) -> int:
         had = shelf.forget(env.layout, real)
         env.out.emit({"directory": real, "forgotten": had}, "Forgotten." if had else "Nothing was trusted here.")
         return Exit.OK
-    found = read(real)
-    if found is None:
+    file = read(real)
+    if file is None:
         raise TerokError(f"There is no {FILE} in {real}.", fix="terok init", code=Exit.NOT_FOUND)
-    asked = shelf.asked(found, env.config)
-    lines = shelf.diff(env.layout, found)
-    known = shelf.is_trusted(env.layout, found)
+    asked = shelf.asked(file, env.config)
+    lines = shelf.diff(env.layout, file)
+    known = shelf.is_trusted(env.layout, file)
     text = [*lines, *([""] if lines else [])]
     if asked:
         text += ["It asks to:", *(f"  {shelf.escaped(widening.sentence)}" for widening in asked), ""]
     if args.yes and asked and not known:
-        shelf.remember(env.layout, found)
+        shelf.remember(env.layout, file)
         known = True
     data = {
-        "directory": found.directory,
-        "digest": found.digest,
+        "directory": file.directory,
+        "digest": file.digest,
         "trusted": known,
         "asks": [{"key": widening.key, "what": widening.sentence} for widening in asked],
         "diff": lines,
@@ -113,7 +113,7 @@ def trust(args: argparse.Namespace, env: Env) -> int:
     if not env.agrees("Trust this content?"):
         env.note("Not trusted.")
         return Exit.REFUSED
-    shelf.remember(env.layout, found)
+    shelf.remember(env.layout, file)
     env.note("Trusted, as long as the content stays the same.")
     return Exit.OK
 

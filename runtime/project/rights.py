@@ -96,16 +96,16 @@ def widenings(project: Project, cfg: Config, used: Collection[str]) -> list[Wide
         used: the scopes that the directory may use without the file. The one that is named like the directory is not
             among them by its name: the author of a repository chooses both.
     """
-    found = []
+    asked = []
     for name, dotted in CONFIGURED.items():
         new, old = getattr(project, name), _configured(cfg, dotted)
         if new is not None and not NARROWER[name](old, new):
-            found.append(Widening(name, f"change {dotted} from {_shown(old)} to {_shown(new)}"))
+            asked.append(Widening(name, f"change {dotted} from {_shown(old)} to {_shown(new)}"))
     for name, sentences in ASKING.items():
         value = getattr(project, name)
         if value is not None and not (name == "scope" and value in used):
-            found += [Widening(name, sentence) for sentence in sentences(value)]
-    return found
+            asked += [Widening(name, sentence) for sentence in sentences(value)]
+    return asked
 
 
 def apply(project: Project, cfg: Config) -> Config:

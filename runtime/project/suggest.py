@@ -32,24 +32,24 @@ def languages(names: Iterable[str]) -> list[str]:
     ]
 
 
-def profiles(found: Iterable[str], default: Iterable[str]) -> list[str]:
+def profiles(spoken: Iterable[str], default: Iterable[str]) -> list[str]:
     """The default profiles and those that the languages need."""
-    return list(dict.fromkeys([*default, *(LANGUAGES[name][0] for name in found if LANGUAGES[name][0])]))
+    return list(dict.fromkeys([*default, *(LANGUAGES[name][0] for name in spoken if LANGUAGES[name][0])]))
 
 
-def text(agent: str, found: list[str], default: tuple[str, ...], schema: str) -> str:
+def text(agent: str, spoken: list[str], default: tuple[str, ...], schema: str) -> str:
     """A whole project file; every key that is not set stands in a comment.
 
     Args:
         agent: the agent that `terok start` starts.
-        found: the project's languages.
+        spoken: the project's languages.
         default: the profiles of the configuration.
         schema: where the JSON Schema is, as a URI.
     """
-    wanted = profiles(found, default)
+    wanted = profiles(spoken, default)
     lines = [
         f"# yaml-language-server: $schema={schema}",
-        f"# Languages: {', '.join(found)}." if found else "# What `terok start` does in this directory.",
+        f"# Languages: {', '.join(spoken)}." if spoken else "# What `terok start` does in this directory.",
         "# What goes beyond the configuration of the person who starts it counts after `terok trust`.",
     ]
     values = {"agent": agent, "profiles": f"[{', '.join(wanted)}]" if set(wanted) - set(default) else ""}

@@ -41,10 +41,10 @@ HEADER = ("ID", "CONTAINER", "ALLOWS", "PORT", "HELD", "LEFT")
 
 def pending(layout: Layout, name: str | None = None) -> list[Held]:
     """The questions that wait, of one container or of all, the oldest first."""
-    found = []
+    questions = []
     for container in [name] if name else containers(layout):
-        found += [Held(container, question) for question in read(layout.bundle(container))]
-    return sorted(found, key=lambda held: held.question.since)
+        questions += [Held(container, question) for question in read(layout.bundle(container))]
+    return sorted(questions, key=lambda held: held.question.since)
 
 
 def read(bundle: Bundle) -> list[Question]:

@@ -181,9 +181,9 @@ def pending(args: argparse.Namespace, env: Env) -> int:
     from .asked import HEADER
     from .asked import pending as waiting
 
-    found, now = waiting(env.layout, args.name), time.time()
-    text = table([HEADER, *(held.row(now) for held in found)], env.out) if found else "Nothing waits."
-    env.out.emit([held.plain() for held in found], text)
+    questions, now = waiting(env.layout, args.name), time.time()
+    text = table([HEADER, *(held.row(now) for held in questions)], env.out) if questions else "Nothing waits."
+    env.out.emit([held.plain() for held in questions], text)
     return Exit.OK
 
 
@@ -219,8 +219,8 @@ def decide(args: argparse.Namespace, env: Env) -> int:
 
 def seconds_of(duration: str) -> int:
     """The seconds of `30s`, `5m` or `2h`; raises TerokError (USAGE) beyond 24 hours or for anything else."""
-    found = _DURATION.fullmatch(duration)
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    match = _DURATION.fullmatch(duration)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 0 < seconds <= TIME_MAX:
         raise TerokError(f"{duration!r} is not a time between 1s and 24h.", fix="--for 5m", code=Exit.USAGE)
     return seconds
@@ -275,8 +275,8 @@ def rules(args: argparse.Namespace, env: Env) -> int:
         return show_rules(bundle, running, env)
     from .show import rules_of, rules_text
 
-    found = rules_of(bundle, running)
-    env.out.emit([row._asdict() for row in found], rules_text(found, env.out))
+    table = rules_of(bundle, running)
+    env.out.emit([row._asdict() for row in table], rules_text(table, env.out))
     return Exit.OK
 
 

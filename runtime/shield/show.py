@@ -44,19 +44,19 @@ def where(target: Target, answers: Mapping[str, Sequence[str]], model: Model) ->
     """
     if target.kind != NAME:
         return str(target)
-    found = answers.get(target.value, ())
-    usable = [address for address in found if static.usable(model, address)]
+    resolved = answers.get(target.value, ())
+    usable = [address for address in resolved if static.usable(model, address)]
     if usable:
         return f"{target} -> {_some(usable)}"
-    if found:
-        kind = "never reachable" if addresses.kind(found[0]) == addresses.NEVER_OPENED else "private"
-        return f"{target} -> {_some(found)} ({kind}: a name does not open it)"
+    if resolved:
+        kind = "never reachable" if addresses.kind(resolved[0]) == addresses.NEVER_OPENED else "private"
+        return f"{target} -> {_some(resolved)} ({kind}: a name does not open it)"
     return f"{target} (does not resolve now)"
 
 
-def _some(found: Sequence[str]) -> str:
-    rest = len(found) - ADDRESSES_SHOWN
-    return ", ".join(found[:ADDRESSES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def _some(addresses: Sequence[str]) -> str:
+    rest = len(addresses) - ADDRESSES_SHOWN
+    return ", ".join(addresses[:ADDRESSES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def allowed_text(targets: Sequence[Target], container: str, model: Model) -> str:
@@ -90,7 +90,7 @@ def rows(state: State, sets: Mapping[str, Set], packets: Mapping[str, int], now:
         now: Unix time.
     """
     passing = dict(state.passing)
-    found = [_denied(target, packets) for target in state.model.denied]
+    table = [_denied(target, packets) for target in state.model.denied]
     for target in state.model.allowed:
         until = passing.get(target)
         why = "profile" if target in state.base else "allow"
@@ -99,8 +99,8 @@ def rows(state: State, sets: Mapping[str, Set], packets: Mapping[str, int], now:
         known = _addresses(state, target, sets)
         counted = packets.get(target.value, 0) if target.is_name else sum(packets.get(address, 0) for address in known)
         name = f"*.{target.value}" if target.kind not in (NAME,) and target.is_name else target.value
-        found.append(Row(name, ports_text(target.ports), why, known, counted))
-    return found
+        table.append(Row(name, ports_text(target.ports), why, known, counted))
+    return table
 
 
 def _denied(target: Target, packets: Mapping[str, int]) -> Row:
@@ -139,7 +139,7 @@ def rules_of(bundle: Bundle, running: Running | None) -> list[Row]:
     return rows(state, sets, counted(read_log(bundle.audit)), time.time())
 
 
-def rules_text(found: Sequence[Row], out: Output | None = None) -> str:
+def rules_text(table_rows: Sequence[Row], out: Output | None = None) -> str:
     """The table for people."""
-    cells = [(row.destination, row.ports, row.why, _some(row.addresses) or "-", str(row.packets)) for row in found]
+    cells = [(row.destination, row.ports, row.why, _some(row.addresses) or "-", str(row.packets)) for row in table_rows]
     return table([HEADER, *cells], out) if cells else "Nothing is allowed."

@@ -180,9 +180,9 @@ def _addresses(names: dict[str, list[str]], env: Env) -> str:
 def _show_synthetic(state: State, addresses: dict[str, str], env: Env) -> int:
     """Each allowed name of an airlock: its address in the container, and those that the host resolves it to now."""
     own = {target.value: addresses[target.value] for target in state.model.names() if target.kind == NAME}
-    found = static.lookup(list(own))
-    data = {"names": found, "unanswered": [name for name in own if name not in found], "synthetic": own}
-    cells = [(name, address, " ".join(found.get(name, [])) or "-") for name, address in own.items()]
+    answers = static.lookup(list(own))
+    data = {"names": answers, "unanswered": [name for name in own if name not in answers], "synthetic": own}
+    cells = [(name, address, " ".join(answers.get(name, [])) or "-") for name, address in own.items()]
     env.out.emit(data, table([("NAME", "IN THE CONTAINER", "ON THE HOST"), *cells], env.out))
     return Exit.OK
 

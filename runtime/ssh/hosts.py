@@ -44,12 +44,12 @@ def known_name(host: str) -> str:
     Raises:
         TerokError: the port is no port.
     """
-    found = re.fullmatch(r"(?:\[(?P<in>[^\]]+)\]|(?P<out>[^:\[\]]+))(?::(?P<port>\d{1,5}))?", host)
-    if found is None:
+    match = re.fullmatch(r"(?:\[(?P<in>[^\]]+)\]|(?P<out>[^:\[\]]+))(?::(?P<port>\d{1,5}))?", host)
+    if match is None:
         if ":" in host and re.fullmatch(r"[0-9A-Fa-f:.]+", host):
             return host
         raise TerokError(f"{host!r} is not a host, HOST:PORT or [HOST]:PORT.", code=Exit.USAGE)
-    name, port = (found["in"] or found["out"]).lower(), int(found["port"] or DEFAULT_PORT)
+    name, port = (match["in"] or match["out"]).lower(), int(match["port"] or DEFAULT_PORT)
     return name if port == DEFAULT_PORT else f"[{name}]:{port}"
 
 
@@ -60,14 +60,14 @@ def known_hosts_files(environ: Mapping[str, str]) -> list[str]:
 
 def find(host: str, environ: Mapping[str, str]) -> list[HostKey]:
     """Keys of `host` (as `known_name` writes it) in the operator's known_hosts files."""
-    found: list[HostKey] = []
+    keys: list[HostKey] = []
     for path in known_hosts_files(environ):
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
-                found += parse(file.read(), host, path)
+                keys += parse(file.read(), host, path)
         except OSError:
             continue
-    return _unique(found)
+    return _unique(keys)
 
 
 def given(text: str, host: str) -> list[HostKey]:
@@ -78,14 +78,14 @@ def given(text: str, host: str) -> list[HostKey]:
     """
     source = text if os.path.exists(text) else "the command line"
     content = read_file(text).decode(errors="replace") if os.path.exists(text) else text
-    found = _unique(parse(content, host, source))
-    if not found:
+    keys = _unique(parse(content, host, source))
+    if not keys:
         raise TerokError(
             f"{source} has no key of {host} that can be pinned.",
             fix=f"give a known_hosts line of {host}, a .pub file, or TYPE and BASE64 in one argument",
             code=Exit.USAGE,
         )
-    return found
+    return keys
 
 
 def parse(content: str, host: str, source: str) -> list[HostKey]:
@@ -93,7 +93,7 @@ def parse(content: str, host: str, source: str) -> list[HostKey]:
 
     A key that is marked @revoked for the host is left out, wherever it stands; certificate authorities are not pins.
     """
-    found: list[HostKey] = []
+    host_keys: list[HostKey] = []
     revoked: set[bytes] = set()
     for line in content.splitlines():
         words = line.split()
@@ -109,8 +109,8 @@ def parse(content: str, host: str, source: str) -> list[HostKey]:
         if blob and marker == "@revoked":
             revoked.add(blob)
         elif blob and not marker:
-            found.append(HostKey(blob, source))
-    return [key for key in found if key.blob not in revoked]
+            host_keys.append(HostKey(blob, source))
+    return [key for key in host_keys if key.blob not in revoked]
 
 
 def _blob(words: list[str]) -> bytes:
@@ -134,18 +134,18 @@ def _matches(patterns: str, host: str) -> bool:
             return bool(HostKeys.hash_host(host, patterns) == patterns)
         except (ValueError, binascii.Error):
             return False
-    found = False
+    matched = False
     for pattern in patterns.lower().split(","):
         wanted = re.escape(pattern.removeprefix("!")).replace(r"\*", ".*").replace(r"\?", ".")
         if re.fullmatch(wanted, host):
             if pattern.startswith("!"):
                 return False
-            found = True
-    return found
+            matched = True
+    return matched
 
 
-def _unique(found: list[HostKey]) -> list[HostKey]:
-    return list({key.blob: key for key in reversed(found)}.values())[::-1]
+def _unique(keys: list[HostKey]) -> list[HostKey]:
+    return list({key.blob: key for key in reversed(keys)}.values())[::-1]
 
 
 def scan(host: str) -> list[HostKey]:
@@ -162,7 +162,7 @@ def scan(host: str) -> list[HostKey]:
     except hostkeys.NoKeyError as error:
         fix = "check the name, the port and the network"
         raise TerokError(f"{host} returned no host key: {error}.", fix=fix) from None
-    found = [HostKey(blob, "the host itself") for blob in blobs if _blob(public_line(blob).split())]
-    if not found:
+    keys = [HostKey(blob, "the host itself") for blob in blobs if _blob(public_line(blob).split())]
+    if not keys:
         raise TerokError(f"{host} returned no host key that can be pinned.")
-    return found
+    return keys

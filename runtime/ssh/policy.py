@@ -82,12 +82,12 @@ def trust(args: argparse.Namespace, env: Env) -> int:
         scope, chosen = _select(shelf, args)
         pinned = all(host in key.policy(scope).get("hosts", {}) for key in chosen)
         only_users = pinned and args.user and not args.key and not args.scan
-        found = [] if only_users else _host_keys(args, env, host)
-        if found and args.scan and not args.yes and not args.fingerprint:
-            _ask(env, host, found)
+        host_keys = [] if only_users else _host_keys(args, env, host)
+        if host_keys and args.scan and not args.yes and not args.fingerprint:
+            _ask(env, host, host_keys)
         for key in chosen:
             entry = key.policy(scope).setdefault("hosts", {}).setdefault(host, {"keys": []})
-            entry["keys"] += [key.line for key in found if key.line not in entry["keys"]]
+            entry["keys"] += [key.line for key in host_keys if key.line not in entry["keys"]]
             if args.user:
                 entry["users"] = list(dict.fromkeys([*entry.get("users", []), *args.user]))
             shelf.save(key)
@@ -95,10 +95,10 @@ def trust(args: argparse.Namespace, env: Env) -> int:
         "host": host,
         "scope": scope,
         "names": [key.name for key in chosen],
-        "keys": [{"key": key.line, "fingerprint": key.fingerprint, "source": key.source} for key in found],
+        "keys": [{"key": key.line, "fingerprint": key.fingerprint, "source": key.source} for key in host_keys],
         "users": args.user,
     }
-    lines = [f"{key.fingerprint}  {key.line.partition(' ')[0]}  from {key.source}" for key in found]
+    lines = [f"{key.fingerprint}  {key.line.partition(' ')[0]}  from {key.source}" for key in host_keys]
     env.out.emit(result, "\n".join(lines))
     if not env.out.json_output:
         env.note(f"{', '.join(key.name for key in chosen)} may log in to {host} for the scope {scope}.")
@@ -109,12 +109,12 @@ def _host_keys(args: argparse.Namespace, env: Env, host: str) -> list[HostKey]:
     from . import hosts as ssh_hosts
 
     if args.scan:
-        found = ssh_hosts.scan(host)
+        keys = ssh_hosts.scan(host)
     elif args.key:
-        found = [key for text in args.key for key in ssh_hosts.given(text, host)]
+        keys = [key for text in args.key for key in ssh_hosts.given(text, host)]
     else:
-        found = ssh_hosts.find(host, env.environ)
-        if not found:
+        keys = ssh_hosts.find(host, env.environ)
+        if not keys:
             raise TerokError(
                 f"Your known_hosts files have no key for {host}.",
                 fix=f"terok ssh trust {paste.quoted(args.host)} --key FILE|LINE, "
@@ -122,22 +122,22 @@ def _host_keys(args: argparse.Namespace, env: Env, host: str) -> list[HostKey]:
                 code=Exit.NOT_FOUND,
             )
     if args.fingerprint:
-        offered = ", ".join(key.fingerprint for key in found)
-        found = [key for key in found if key.fingerprint in args.fingerprint]
-        if not found:
+        offered = ", ".join(key.fingerprint for key in keys)
+        keys = [key for key in keys if key.fingerprint in args.fingerprint]
+        if not keys:
             raise TerokError(f"{host} has none of these fingerprints; it has {offered}.", code=Exit.REFUSED)
-    return found
+    return keys
 
 
-def _ask(env: Env, host: str, found: list[HostKey]) -> None:
+def _ask(env: Env, host: str, host_keys: list[HostKey]) -> None:
     if not sys.stdin.isatty():
         raise TerokError(
-            f"Confirm that these are the keys of {host}: " + ", ".join(key.fingerprint for key in found),
+            f"Confirm that these are the keys of {host}: " + ", ".join(key.fingerprint for key in host_keys),
             fix="compare them with what the host's owner publishes, then repeat with --fingerprint or --yes",
             code=Exit.MANUAL,
         )
     env.note(f"{host} offers these keys:")
-    for key in found:
+    for key in host_keys:
         env.note(f"  {key.fingerprint}  {key.line.partition(' ')[0]}")
     env.note("Compare them with what the host's owner publishes. Trust them? [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

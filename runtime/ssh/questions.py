@@ -44,8 +44,8 @@ class Waiting(NamedTuple):
 
 def waiting(layout: Layout) -> list[Waiting]:
     """Every signature that waits in any container, and in the agents of the operator's own shells."""
-    found = [question for bundle in _bundles(layout) for question in _of(bundle)]
-    return sorted(found, key=lambda question: float(question.shown["asked"]))
+    pending = [question for bundle in _bundles(layout) for question in _of(bundle)]
+    return sorted(pending, key=lambda question: float(question.shown["asked"]))
 
 
 def _bundles(layout: Layout) -> Iterator[Bundle]:

@@ -89,8 +89,8 @@ def run_limit(args: argparse.Namespace, env: Env) -> int:
             raise TerokError(f"--{name} must be a non-negative number.", code=Exit.USAGE)
     with _Opened(env) as ledger:
         ledger.set_limit(Limit(args.scope, args.period, args.requests, args.tokens))
-        found = ledger.limit(args.scope)
-    data = found._asdict() if found else {"scope": args.scope, "period": None, "requests": None, "tokens": None}
+        limit = ledger.limit(args.scope)
+    data = limit._asdict() if limit else {"scope": args.scope, "period": None, "requests": None, "tokens": None}
     env.out.emit(data, f"{args.scope}: {_limit_text(data)}")
     return Exit.OK
 

@@ -83,10 +83,10 @@ def _typed(args: argparse.Namespace, env: Env) -> list[str]:
         )
     if provider.site and sys.stdin.isatty():
         env.note(f"Create a key at {provider.site}")
-    found = Credential(kind, secret_input.read(f"Key for {provider.title}"))
-    check_shape(env, args, name, found)
+    credential = Credential(kind, secret_input.read(f"Key for {provider.title}"))
+    check_shape(env, args, name, credential)
     with opening.unlocked(env, create=True) as store:
-        put(store, args.scope, name, found, {"source": "typed"}, replace=args.replace)
+        put(store, args.scope, name, credential, {"source": "typed"}, replace=args.replace)
     return [f"{args.scope}/{name}"]
 
 

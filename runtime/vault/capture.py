@@ -77,11 +77,11 @@ def read(capture: Capture, text: str, source: str) -> tuple[Credential, dict[str
         tree = _PARSERS[capture.format](text)
     except Exception:  # noqa: BLE001 - each format's parser has errors of its own, and their texts quote the file
         raise TerokError(f"{source} is not a valid {capture.format} file.") from None
-    found = {name: _find(tree, path, capture.format) for name, path in capture.fields.items()}
-    secret = found.get("access_token") if capture.auth == "oauth" else found.get("secret")
+    values = {name: _find(tree, path, capture.format) for name, path in capture.fields.items()}
+    secret = values.get("access_token") if capture.auth == "oauth" else values.get("secret")
     if not isinstance(secret, str) or not secret:
         raise TerokError(f"{source} contains no credential for {capture.provider}.", code=Exit.NOT_FOUND)
-    login = _login(found) if capture.auth == "oauth" else {}
+    login = _login(values) if capture.auth == "oauth" else {}
     made = Credential(capture.auth, check_secret(secret), **login)
     variables = {name: _find(tree, path, capture.format) for name, path in capture.variables.items()}
     meta: dict[str, object] = {"source": source}
@@ -91,19 +91,19 @@ def read(capture: Capture, text: str, source: str) -> tuple[Credential, dict[str
     return made, meta
 
 
-def _login(found: Mapping[str, Any]) -> dict[str, Any]:
+def _login(values: Mapping[str, Any]) -> dict[str, Any]:
     """The optional parts of an OAuth login."""
     expires: float | None = None
-    if isinstance(found.get("expires_at_ms"), int | float):
-        expires = float(found["expires_at_ms"]) / 1000
-    elif isinstance(found.get("expires_at"), int | float):
-        expires = float(found["expires_at"])
+    if isinstance(values.get("expires_at_ms"), int | float):
+        expires = float(values["expires_at_ms"]) / 1000
+    elif isinstance(values.get("expires_at"), int | float):
+        expires = float(values["expires_at"])
     else:
-        expires = jwt_expiry(str(found["access_token"]))
-    scopes = found.get("scopes")
+        expires = jwt_expiry(str(values["access_token"]))
+    scopes = values.get("scopes")
     if isinstance(scopes, str):
         scopes = scopes.split()
-    refresh, identity = found.get("refresh_token"), found.get("id_token")
+    refresh, identity = values.get("refresh_token"), values.get("id_token")
     return {
         "refresh_token": check_secret(refresh) if isinstance(refresh, str) and refresh else None,
         "expires_at": expires,
@@ -123,12 +123,12 @@ def _find(tree: object, path: str, kind: str) -> object:
 
 def _env(text: str) -> dict[str, str]:
     """Lines of KEY=VALUE; `export`, comments and quotes as in a shell's file."""
-    found = {}
+    values = {}
     for line in text.splitlines():
         name, equals, value = line.strip().removeprefix("export ").partition("=")
         if equals and not name.startswith(("#", ";")):
-            found[name.strip()] = value.strip().strip("\"'")
-    return found
+            values[name.strip()] = value.strip().strip("\"'")
+    return values
 
 
 def _ini(text: str) -> dict[str, dict[str, str]]:
@@ -139,14 +139,14 @@ def _ini(text: str) -> dict[str, dict[str, str]]:
 
 def _netrc(text: str) -> dict[str, dict[str, str]]:
     """`machine HOST login NAME password WORD`, the words that such files of tokens have (netrc(5))."""
-    words, found, host = text.split(), dict[str, dict[str, str]](), ""
+    words, machines, host = text.split(), dict[str, dict[str, str]](), ""
     for key, value in zip(words, words[1:], strict=False):
         if key == "machine":
             host = value
-            found[host] = {}
+            machines[host] = {}
         elif host and key in ("login", "password"):
-            found[host].setdefault(key, value)
-    return found
+            machines[host].setdefault(key, value)
+    return machines
 
 
 def _yaml(text: str) -> object:

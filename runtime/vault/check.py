@@ -45,9 +45,9 @@ def run_check(args: argparse.Namespace, env: Env) -> int:
             )
         route = catalog.effective(provider, item.meta)
         item = _fresh(env, store, item, route)
-    found = parse(item)
+    credential = parse(item)
     check = provider.check or Check()
-    url, headers, ca = request(args.provider, route, found, args.path or check.path)
+    url, headers, ca = request(args.provider, route, credential, args.path or check.path)
     headers.update(check.headers)
     began = time.monotonic()
     status, reason = _get(url, headers, ca)
@@ -67,19 +67,19 @@ def run_check(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK if good else Exit.FAILURE
 
 
-def request(name: str, provider: Provider, found: Credential, path: str) -> tuple[str, dict[str, str], str]:
+def request(name: str, provider: Provider, credential: Credential, path: str) -> tuple[str, dict[str, str], str]:
     """URL and headers of a GET that carries the credential as the vault's own requests do, and its CA bundle.
 
     Raises:
         TerokError: the route has no upstream for this kind of credential.
     """
-    route = Route(name, provider, found.auth)
+    route = Route(name, provider, credential.auth)
     raw = path.encode("ascii", "replace")
     target = next((target for target in route.targets if target.host is None and target.matches(raw, b"")), None)
     if target is None:
         raise TerokError(f"The provider has no upstream for {path}.", code=Exit.USAGE)
     endpoint, auth = target.endpoint, target.auth
-    sent = (*auth.merge.values(), *auth.pairs(found))
+    sent = (*auth.merge.values(), *auth.pairs(credential))
     headers = {name.decode("ascii"): value.decode("utf-8") for name, value in sent}
     scheme = "https" if endpoint.tls else "http"
     url = f"{scheme}://{endpoint.authority}{(target.base + target.rewrite(raw)).decode('ascii')}"

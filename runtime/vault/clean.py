@@ -54,9 +54,9 @@ def run_clean(args: argparse.Namespace, env: Env) -> int:
         if _within(os.path.realpath(path), own):
             raise TerokError(f"{path} belongs to terok, which keeps its own files there.", code=Exit.REFUSED)
     scan = Scan(_names(agents), _secrets(env), skip=own)
-    found = [file for root in _outermost(roots) for file in scan.walk(root)]
+    suspects = [file for root in _outermost(roots) for file in scan.walk(root)]
     phantom = _phantoms(env)
-    real = [file for file in found if file.secrets or not _only_phantoms(phantom, agents, file)]
+    real = [file for file in suspects if file.secrets or not _only_phantoms(phantom, agents, file)]
     imported = _import(args.take, env, real) if args.take else {}
     deleted = [file for file in real if args.yes and delete(file)]
     _tell(env, roots, scan, real, imported, deleted)
@@ -66,7 +66,7 @@ def run_clean(args: argparse.Namespace, env: Env) -> int:
 def mounted(env: Env) -> list[str]:
     """Host directories that terok's containers mount, as podman knows them; without those that terok itself mounts."""
     own = [os.path.realpath(path) for path in (env.layout.data, env.layout.runtime)]
-    found: dict[str, None] = {}
+    sources: dict[str, None] = {}
     for name in containers(env.layout):
         words = ["inspect", "--type", "container", "--format", "{{json .Mounts}}", "--", name]
         result = podman.call(words, env.environ)
@@ -75,8 +75,8 @@ def mounted(env: Env) -> list[str]:
         for mount in json.loads(result.out):
             source = mount.get("Source", "")
             if os.path.isdir(source) and not _within(os.path.realpath(source), own):
-                found[source] = None
-    return list(found)
+                sources[source] = None
+    return list(sources)
 
 
 def _within(path: str, directories: Iterable[str]) -> bool:
@@ -93,11 +93,11 @@ def _outermost(roots: Iterable[str]) -> list[str]:
 
 
 def _names(agents: Mapping[str, Agent]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    owners: dict[str, tuple[str, ...]] = {}
     for name, agent in agents.items():
         for path in {*agent.leaks, *(place.file for place in agent.capture)}:
-            found[path] = (*found.get(path, ()), name)
-    return found
+            owners[path] = (*owners.get(path, ()), name)
+    return owners
 
 
 def _secrets(env: Env) -> dict[str, list[bytes]]:
@@ -122,14 +122,14 @@ def _phantoms(env: Env) -> Callable[[str], bool]:
     return lambda token: digest(token) in digests
 
 
-def _only_phantoms(phantom: Callable[[str], bool], agents: Mapping[str, Agent], found: Found) -> bool:
+def _only_phantoms(phantom: Callable[[str], bool], agents: Mapping[str, Agent], file: Found) -> bool:
     """Whether a credential file holds no credential, or a phantom token."""
-    captures = [source for name in found.agents for source in agents[name].capture if found.path.endswith(source.file)]
+    captures = [source for name in file.agents for source in agents[name].capture if file.path.endswith(source.file)]
     if not captures:
-        return any(phantom(word) for word in _WORD.findall(found.text))
+        return any(phantom(word) for word in _WORD.findall(file.text))
     for source in captures:
         try:
-            made, _ = capture.read(source, found.text, found.path)
+            made, _ = capture.read(source, file.text, file.path)
         except TerokError:
             continue
         if not phantom(made.secret):
@@ -137,10 +137,10 @@ def _only_phantoms(phantom: Callable[[str], bool], agents: Mapping[str, Agent], 
     return True
 
 
-def _import(scope: str, env: Env, found: list[Found]) -> dict[str, list[str]]:
+def _import(scope: str, env: Env, files: list[Found]) -> dict[str, list[str]]:
     """Take what the roster can read into a scope; returns path -> what was stored."""
     done: dict[str, list[str]] = {}
-    for file in found:
+    for file in files:
         path = os.path.join(file.root, file.path)
         for agent in file.agents:
             try:

@@ -79,9 +79,9 @@ def run_explain(args: argparse.Namespace, env: Env) -> int:
         wiring = schema.load(bundle.sidecar)
     except schema.SidecarError as error:
         raise TerokError(error.what, fix=error.fix, code=Exit.NOT_FOUND) from error
-    found = explain(env, wiring, args.url, args.method.upper())
-    env.out.emit(dataclasses.asdict(found), text(found))
-    return Exit.OK if found.allowed else Exit.REFUSED
+    answer = explain(env, wiring, args.url, args.method.upper())
+    env.out.emit(dataclasses.asdict(answer), text(answer))
+    return Exit.OK if answer.allowed else Exit.REFUSED
 
 
 def explain(env: Env, wiring: Wiring, url: str, method: str) -> Explained:
@@ -94,25 +94,25 @@ def explain(env: Env, wiring: Wiring, url: str, method: str) -> Explained:
         host, port = "", 0
     if parts.scheme not in ("http", "https") or not host:
         raise TerokError(f"{url[:200]!r} is not an http or https URL.", code=Exit.USAGE)
-    found = Explained(url, method, f"{host}:{port}")
-    found.gate = _at_gate(env, wiring, url)
+    answer = Explained(url, method, f"{host}:{port}")
+    answer.gate = _at_gate(env, wiring, url)
     policy = _policy(wiring)
-    found.mode = policy.mode
+    answer.mode = policy.mode
     place = (host, port)
     named = brokered_hosts(wiring)
     verdict = _judge(policy, host, port)
-    found.by, found.allowed = verdict[1], verdict[0]
-    if not found.allowed:
-        found.why, found.fix = verdict[1], verdict[2]
+    answer.by, answer.allowed = verdict[1], verdict[0]
+    if not answer.allowed:
+        answer.why, answer.fix = verdict[1], verdict[2]
     elif place in named and parts.scheme == "https":
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        _ask_vault(env, wiring, found, Site(*place), target)
+        _ask_vault(env, wiring, answer, Site(*place), target)
     elif place in named:
-        found.allowed, found.why = False, f"{host} is reached over TLS only"
+        answer.allowed, answer.why = False, f"{host} is reached over TLS only"
     else:
-        found.way = "spliced"
-        found.credential = HIDDEN
-    return found
+        answer.way = "spliced"
+        answer.credential = HIDDEN
+    return answer
 
 
 def brokered_hosts(wiring: Wiring) -> frozenset[tuple[str, int]]:
@@ -144,14 +144,14 @@ def _judge(policy: Policy, host: str, port: int) -> tuple[bool, str, str]:
     return verdict.allowed, verdict.why, verdict.allow
 
 
-def _ask_vault(env: Env, wiring: Wiring, found: Explained, site: Site, target: str) -> None:
+def _ask_vault(env: Env, wiring: Wiring, answer: Explained, site: Site, target: str) -> None:
     """Decide as the vault does, with the container's token for the host's provider if there is one."""
-    found.way = "terminated"
+    answer.way = "terminated"
     with Store.open(env.layout.vault_db, read_only=True) as store:
         keeper = Keeper(store, env.layout.vault_routes, env.layout.vault_gates, [], wiring.container)
         keeper.look()
         here = keeper.at(site.host, site.port)
-        head = f"{found.method} {target} HTTP/1.1\r\nHost: {site.host}:{site.port}\r\n"
+        head = f"{answer.method} {target} HTTP/1.1\r\nHost: {site.host}:{site.port}\r\n"
         for grant, _ in here[:1]:
             if token := _token(wiring, grant.provider):
                 head += f"Authorization: Bearer {token}\r\n"
@@ -164,14 +164,14 @@ def _ask_vault(env: Env, wiring: Wiring, found: Explained, site: Site, target: s
         else:
             decision = decide_at(site, request, keeper.places, keeper.lookup, keeper.route, here)
     if isinstance(decision, Refusal):
-        found.allowed, found.rule = False, decision.rule.removeprefix("rule:")
-        found.provider, found.why, found.fix = decision.provider or None, decision.why, decision.allow
+        answer.allowed, answer.rule = False, decision.rule.removeprefix("rule:")
+        answer.provider, answer.why, answer.fix = decision.provider or None, decision.why, decision.allow
         return
-    found.provider, found.credential = decision.grant.provider, decision.credential
+    answer.provider, answer.credential = decision.grant.provider, decision.credential
     path = canonical(request.target.partition(b"?")[0]) or b"/"
     behind = decision.target.behind(path) or path
     rule = decision.route.rule(methods(request.method, [], body=False), behind)
-    found.rule = rule.name if rule is not None else None
+    answer.rule = rule.name if rule is not None else None
 
 
 def _token(wiring: Wiring, provider: str) -> str:
@@ -193,21 +193,21 @@ def _at_gate(env: Env, wiring: Wiring, url: str) -> bool:
     return url == plain or url.startswith((f"{plain}/", f"{plain}.git"))
 
 
-def text(found: Explained) -> str:
+def text(answer: Explained) -> str:
     """For people."""
-    verdict = "would arrive" if found.allowed else "would be refused"
-    lines = [f"{found.method} {found.url} {verdict}."]
-    if found.why:
-        lines.append(f"  why:        {found.why}")
-    if found.fix:
-        lines.append(f"  fix:        {found.fix}")
-    lines.append(f"  target:     {found.target}, mode {found.mode}, {found.by}")
+    verdict = "would arrive" if answer.allowed else "would be refused"
+    lines = [f"{answer.method} {answer.url} {verdict}."]
+    if answer.why:
+        lines.append(f"  why:        {answer.why}")
+    if answer.fix:
+        lines.append(f"  fix:        {answer.fix}")
+    lines.append(f"  target:     {answer.target}, mode {answer.mode}, {answer.by}")
     ways = {"terminated": "the vault terminates TLS", "spliced": "the relay passes it on, unread", "refused": "refused"}
-    lines.append(f"  way:        {ways[found.way]}")
-    if found.provider:
-        lines.append(f"  provider:   {found.provider}, credential: {found.credential or HIDDEN}")
-    if found.rule:
-        lines.append(f"  rule:       {found.rule}")
-    if found.gate:
+    lines.append(f"  way:        {ways[answer.way]}")
+    if answer.provider:
+        lines.append(f"  provider:   {answer.provider}, credential: {answer.credential or HIDDEN}")
+    if answer.rule:
+        lines.append(f"  rule:       {answer.rule}")
+    if answer.gate:
         lines.append("  gate:       git takes this URL to the gate of the scope")
     return "\n".join(lines)

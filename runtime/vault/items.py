@@ -62,12 +62,12 @@ ROUTE: tuple[Argument, ...] = (
 @verb(scope_option("only this scope"))
 def list_items(args: argparse.Namespace, env: Env) -> int:
     """List the credentials, without their secrets."""
-    found: list[Entry] = []
+    entries: list[Entry] = []
     if opening.exists(env):
         with opening.closed(env) as store:
-            found = store.describe(KIND, args.scope)
-    env.out.emit([describe(entry) for entry in found], table([HEAD, *map(_row, found)], env.out) if found else "")
-    if not found:
+            entries = store.describe(KIND, args.scope)
+    env.out.emit([describe(entry) for entry in entries], table([HEAD, *map(_row, entries)], env.out) if entries else "")
+    if not entries:
         env.note("There are no credentials: terok vault add SCOPE PROVIDER, or terok auth AGENT")
     return Exit.OK
 
@@ -106,11 +106,11 @@ def provider_of(env: Env, name: str) -> Provider:
     catalogue, warning = files.load(env.layout)
     if warning:
         env.note(warning)
-    found = catalogue.provider(name)
-    if found is None:
+    provider = catalogue.provider(name)
+    if provider is None:
         known = ", ".join(catalogue.providers)
         raise TerokError(f"There is no provider {name!r}.", fix=f"use one of: {known}", code=Exit.NOT_FOUND)
-    return found
+    return provider
 
 
 @verb(
@@ -159,13 +159,13 @@ def check_shape(env: Env, args: argparse.Namespace, name: str, secret: Credentia
     )
 
 
-def put(store: Store, scope: str, name: str, found: Credential, meta: dict[str, object], *, replace: bool) -> None:
+def put(store: Store, scope: str, name: str, secret: Credential, meta: dict[str, object], *, replace: bool) -> None:
     """Store a credential.
 
     Args:
         store: unlocked.
         scope, name: where.
-        found: the credential.
+        secret: the credential.
         meta: its meta, without what can be told from the credential.
         replace: overwrite one that is there.
 
@@ -178,13 +178,13 @@ def put(store: Store, scope: str, name: str, found: Credential, meta: dict[str, 
             fix=f"terok vault rotate {paste.quoted(scope)} {paste.quoted(name)}, or --replace",
             code=Exit.REFUSED,
         )
-    credential.check_secret(found.secret)
-    meta = {**meta, "auth": found.auth}
-    if found.expires_at is not None:
-        meta["expires_at"] = found.expires_at
-    if found.user:
-        meta["user"] = found.user
-    store.put(KIND, scope, name, found.encode(), meta)
+    credential.check_secret(secret.secret)
+    meta = {**meta, "auth": secret.auth}
+    if secret.expires_at is not None:
+        meta["expires_at"] = secret.expires_at
+    if secret.user:
+        meta["user"] = secret.user
+    store.put(KIND, scope, name, secret.encode(), meta)
 
 
 @verb(*NAMES, *SECRET)
@@ -244,15 +244,15 @@ def show(args: argparse.Namespace, env: Env) -> int:
     """Show one credential."""
     if not args.reveal:
         with opening.closed(env) as store:
-            found = describe(_entry(store, args.scope, args.provider))
+            shown = describe(_entry(store, args.scope, args.provider))
     else:
         with opening.unlocked(env) as store:
-            found = describe(_entry(store, args.scope, args.provider))
+            shown = describe(_entry(store, args.scope, args.provider))
             item = store.get(KIND, args.scope, args.provider)
             assert item is not None
-            found["secret"] = item.secret.decode()
-    lines = [f"{name:<14} {value if isinstance(value, str) else json.dumps(value)}" for name, value in found.items()]
-    env.out.emit(found, "\n".join(lines))
+            shown["secret"] = item.secret.decode()
+    lines = [f"{name:<14} {value if isinstance(value, str) else json.dumps(value)}" for name, value in shown.items()]
+    env.out.emit(shown, "\n".join(lines))
     return Exit.OK
 
 
@@ -305,14 +305,14 @@ def _common_meta(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _variables(args: argparse.Namespace, provider: Provider) -> dict[str, str]:
-    found = {}
+    values = {}
     for word in args.set:
         name, equals, value = word.partition("=")
         if not equals or name not in provider.variables:
             known = ", ".join(provider.variables) or "none"
             raise TerokError(f"--set {word}: {args.provider} has these values: {known}.", code=Exit.USAGE)
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def _upstream(args: argparse.Namespace) -> str:
@@ -357,14 +357,14 @@ def _ask(name: str, kind: str) -> Credential:
 
 
 def _entry(store: Store, scope: str, name: str) -> Entry:
-    found = next((entry for entry in store.describe(KIND, scope) if entry.name == name), None)
-    if found is None:
+    row = next((entry for entry in store.describe(KIND, scope) if entry.name == name), None)
+    if row is None:
         raise TerokError(
             f"The scope {scope} has no credential for {name}.",
             fix=paste.command("terok", "vault", "add", scope, name),
             code=Exit.NOT_FOUND,
         )
-    return found
+    return row
 
 
 def _said(env: Env, scope: str, name: str, done: str) -> int:

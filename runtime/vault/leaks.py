@@ -90,9 +90,9 @@ class Scan:
                 continue
             for name in names:
                 path = os.path.relpath(os.path.join(directory, name), root)
-                found = self._file(root, path, name, fd)
-                if found is not None:
-                    yield found
+                match = self._file(root, path, name, fd)
+                if match is not None:
+                    yield match
 
     def _file(self, root: str, path: str, name: str, directory: int) -> Found | None:
         try:
@@ -121,11 +121,11 @@ class Scan:
     def _agents(self, path: str) -> tuple[str, ...]:
         """The agents whose credential file ends like this path."""
         parts = path.split("/")
-        return next((found for start in range(len(parts)) if (found := self._names.get("/".join(parts[start:])))), ())
+        return next((agents for start in range(len(parts)) if (agents := self._names.get("/".join(parts[start:])))), ())
 
     def _search(self, fd: int, path: str) -> list[str]:
         """The labels of all secrets in a file."""
-        found: dict[str, None] = {}
+        labels: dict[str, None] = {}
         tail, position = b"", 0
         while self._patterns:
             chunk = os.pread(fd, CHUNK, position)
@@ -133,12 +133,12 @@ class Scan:
                 break
             position += len(chunk)
             window = tail + chunk
-            found.update((label, None) for label, pattern in self._patterns if pattern in window)
+            labels.update((label, None) for label, pattern in self._patterns if pattern in window)
             tail = window[-self._overlap :] if self._overlap else b""
             if position >= FILE_MAX:
                 self.cut.append(path)
                 break
-        return list(found)
+        return list(labels)
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
@@ -178,15 +178,15 @@ def _base64(secret: bytes, offset: int) -> list[bytes]:
     return [inner, inner.replace(b"+", b"-").replace(b"/", b"_")]
 
 
-def delete(found: Found) -> bool:
+def delete(file: Found) -> bool:
     """Delete a file when it is still the one that was found; False when it has changed meanwhile."""
     try:
-        directory, name = open_parent(found.root, found.path)
+        directory, name = open_parent(file.root, file.path)
     except OSError:
         return False
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if _inode(status) != found.inode:
+        if _inode(status) != file.inode:
             return False
         os.unlink(name, dir_fd=directory)
         return True

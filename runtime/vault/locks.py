@@ -32,56 +32,56 @@ EXPIRY_WARNING = 7 * 86400
 @verb()
 def status(args: argparse.Namespace, env: Env) -> int:
     """Show whether the vault is unlocked, by which tiers it can be, and what needs attention."""
-    found = report(env)
+    state = report(env)
     lines = [f"vault      {env.layout.vault_db}"]
-    if not found["exists"]:
+    if not state["exists"]:
         lines.append("state      none yet; `terok vault add SCOPE PROVIDER` makes it")
     else:
-        word = env.out.paint("unlocked", "good") if found["unlocked"] else env.out.paint("locked", "warning")
+        word = env.out.paint("unlocked", "good") if state["unlocked"] else env.out.paint("locked", "warning")
         lines += [
-            f"state      {word}" + ("" if found["unlocked"] else f" (terok vault unlock): {found['reason']}"),
-            f"tiers      {', '.join(found['tiers'])}",
-            f"strength   {found['strength']}",
-            f"holds      {found['credentials']} credentials in {len(found['scopes'])} scopes, {found['keys']} SSH keys",
+            f"state      {word}" + ("" if state["unlocked"] else f" (terok vault unlock): {state['reason']}"),
+            f"tiers      {', '.join(state['tiers'])}",
+            f"strength   {state['strength']}",
+            f"holds      {state['credentials']} credentials in {len(state['scopes'])} scopes, {state['keys']} SSH keys",
         ]
-    lines.append(f"routes     {found['routes']}")
-    lines += [f"allows     {line}" for line in found["allows"]]
-    lines += [f"attention  {line}" for line in found["attention"]]
-    env.out.emit(found, "\n".join(lines))
+    lines.append(f"routes     {state['routes']}")
+    lines += [f"allows     {line}" for line in state["allows"]]
+    lines += [f"attention  {line}" for line in state["attention"]]
+    env.out.emit(state, "\n".join(lines))
     return Exit.OK
 
 
 def report(env: Env) -> dict[str, Any]:
     """What `status` prints, as plain data; `doctor` uses it too."""
-    found: dict[str, Any] = {
+    state: dict[str, Any] = {
         "path": env.layout.vault_db, "exists": opening.exists(env), "unlocked": False, "reason": "", "tiers": [],
         "strength": "", "credentials": 0, "keys": 0, "scopes": [], "routes": "", "allows": [],
         "attention": [],
     }  # fmt: skip
     try:
         catalogue, warning = files.load(env.layout)
-        found["routes"] = f"{len(catalogue.providers)} providers, {len(catalogue.agents)} agents"
-        found["attention"] += [warning] if warning else []
+        state["routes"] = f"{len(catalogue.providers)} providers, {len(catalogue.agents)} agents"
+        state["attention"] += [warning] if warning else []
     except TerokError as error:
-        found["routes"] = f"wrong: {error}"
-    if not found["exists"]:
-        return found
+        state["routes"] = f"wrong: {error}"
+    if not state["exists"]:
+        return state
     with opening.closed(env) as store:
-        found["tiers"], found["strength"] = sorted(store.tiers()), tiers.strength(store)
+        state["tiers"], state["strength"] = sorted(store.tiers()), tiers.strength(store)
         entries = store.describe()
         credentials = [entry for entry in entries if entry.kind == KIND]
-        found["credentials"], found["keys"] = len(credentials), len([e for e in entries if e.kind == "ssh-key"])
-        found["scopes"] = sorted({entry.scope for entry in credentials})
-        found["allows"] = [f"{e.scope}/{e.name}: {text}" for e in credentials for text in allowances(e.meta)]
-        found["attention"] += [
+        state["credentials"], state["keys"] = len(credentials), len([e for e in entries if e.kind == "ssh-key"])
+        state["scopes"] = sorted({entry.scope for entry in credentials})
+        state["allows"] = [f"{e.scope}/{e.name}: {text}" for e in credentials for text in allowances(e.meta)]
+        state["attention"] += [
             f"{line} (fix: {login_command(entry)})" for entry in credentials if (line := attention(entry, time.time()))
         ]
         try:
             keys.ensure_unlocked(store, keys.key_files(env.layout))
-            found["unlocked"] = True
+            state["unlocked"] = True
         except LockedError as error:
-            found["reason"] = error.what
-    return found
+            state["reason"] = error.what
+    return state
 
 
 def allowances(meta: Mapping[str, object]) -> list[str]:

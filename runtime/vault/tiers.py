@@ -28,8 +28,8 @@ TIERS = (keys.KEY_FILE_TIER, *tiers.UNLOCK_ORDER)
 def list_tiers(args: argparse.Namespace, env: Env) -> int:
     """List the ways to unlock the vault."""
     with opening.closed(env) as store:
-        found = sorted(store.tiers())
-        env.out.emit({"tiers": found, "strength": tiers.strength(store)}, "\n".join([*found, tiers.strength(store)]))
+        names = sorted(store.tiers())
+        env.out.emit({"tiers": names, "strength": tiers.strength(store)}, "\n".join([*names, tiers.strength(store)]))
     return Exit.OK
 
 
@@ -150,6 +150,6 @@ def _leave_key_file(store: Store, env: Env, data_key: bytes) -> None:
 
 
 def _done(store: Store, env: Env) -> int:
-    found = sorted(store.tiers())
-    env.out.emit({"tiers": found, "strength": tiers.strength(store)}, f"Ways to unlock the vault: {', '.join(found)}.")
+    names = sorted(store.tiers())
+    env.out.emit({"tiers": names, "strength": tiers.strength(store)}, f"Ways to unlock the vault: {', '.join(names)}.")
     return Exit.OK

@@ -62,17 +62,17 @@ def run_export(args: argparse.Namespace, env: Env) -> int:
 
 
 def _collect(store: Store, scope: str | None) -> list[dict[str, Any]]:
-    found = []
+    items = []
     for entry in store.describe():
         if scope is not None and entry.scope != scope and scope not in entry.meta.get("scopes", ()):
             continue
         item = store.get(entry.kind, entry.scope, entry.name)
         if item is not None:
             secret = base64.b64encode(item.secret).decode()
-            found.append(
+            items.append(
                 {"kind": item.kind, "scope": item.scope, "name": item.name, "secret": secret, "meta": item.meta}
             )
-    return found
+    return items
 
 
 def _write(path: str, data: bytes) -> None:
@@ -199,22 +199,22 @@ def store_captured(env: Env, agent: str, scope: str, text: str, source: str, *, 
     failure: TerokError | None = None
     for source_of in captures(env, agent):
         try:
-            found, meta = capture.read(source_of, text, source)
+            credential, meta = capture.read(source_of, text, source)
         except TerokError as error:
             failure = failure or error
             continue
         provider_of(env, source_of.provider)
         with opening.unlocked(env, create=True) as store:
-            put(store, scope, source_of.provider, found, meta, replace=replace)
-        env.note(_taken_over(source, found))
+            put(store, scope, source_of.provider, credential, meta, replace=replace)
+        env.note(_taken_over(source, credential))
         return [f"{scope}/{source_of.provider}"]
     assert failure is not None
     raise failure
 
 
-def _taken_over(source: str, found: Credential) -> str:
+def _taken_over(source: str, credential: Credential) -> str:
     """What becomes of the copy that a file still holds."""
-    if found.refresh_token:
+    if credential.refresh_token:
         return (
             "The vault has taken over this login and renews it. Each renewal ends the login before, so the copy in "
             f"{source} stops working. To use the agent outside of containers too, log in there again; else delete it."
@@ -234,11 +234,11 @@ def captures(env: Env, agent: str) -> Sequence[Capture]:
     if agent not in catalogue.agents:
         known = ", ".join(catalogue.agents)
         raise TerokError(f"There is no agent {agent!r}.", fix=f"use one of: {known}", code=Exit.NOT_FOUND)
-    found = catalogue.agents[agent].capture
-    if not found:
+    ways = catalogue.agents[agent].capture
+    if not ways:
         raise TerokError(
             f"The roster does not say where {agent} keeps its credential.",
             fix="terok vault add SCOPE PROVIDER",
             code=Exit.REFUSED,
         )
-    return found
+    return ways

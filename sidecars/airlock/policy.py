@@ -222,10 +222,10 @@ class Policy:
 
     def _about(self, name: str) -> list[Target]:
         labels = name.split(".")
-        found = list(self.exact.get(name, ()))
+        targets = list(self.exact.get(name, ()))
         for at in range(1, len(labels)):
-            found += self.below.get(".".join(labels[at:]), ())
-        return found
+            targets += self.below.get(".".join(labels[at:]), ())
+        return targets
 
     def next_end(self, now: float) -> float | None:
         """When the next allowance ends by itself; None: none does."""

@@ -100,10 +100,10 @@ def check(home: GateHome, *arguments: str, stdin: bytes = b"", timeout: float = 
 
 def program() -> str:
     """Absolute path of git; TerokError when it is not installed."""
-    found = process.find("git")
-    if found is None:
+    path = process.find("git")
+    if path is None:
         raise TerokError("The program git is not installed.", fix="install the package git")
-    return found
+    return path
 
 
 def exec_path() -> str:

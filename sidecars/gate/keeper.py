@@ -132,10 +132,10 @@ class Keeper:
 
         try:
             with Store.open(self._site.store, read_only=True) as store:
-                found = store.tokens(self._site.container)
+                known = store.tokens(self._site.container)
         except TerokError:
             return {"digests": []}
-        good = [token for token in found if token.provider == "gate" and token.scope == self._site.scope]
+        good = [token for token in known if token.provider == "gate" and token.scope == self._site.scope]
         return {"digests": [token.digest.hex() for token in good]}
 
     def note(self, request: dict[str, object], job: channel.Job) -> dict[str, object]:

@@ -75,10 +75,10 @@ def matches(pattern: str, ref: str, container: str) -> bool:
         return False
     at = len(first)
     for part in middle:
-        found = ref.find(part, at)
-        if found < 0:
+        place = ref.find(part, at)
+        if place < 0:
             return False
-        at = found + len(part)
+        at = place + len(part)
     return len(ref) - at >= len(last) and ref.endswith(last)
 
 

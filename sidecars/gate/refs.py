@@ -101,8 +101,8 @@ def kinds(home: GateHome, oids: list[str]) -> dict[str, str]:
     if not oids:
         return {}
     out = git.check(home, "cat-file", "--batch-check=%(objecttype)", stdin="".join(f"{oid}\n" for oid in oids).encode())
-    found = [line.split()[-1] for line in out.decode().splitlines()]
-    return dict(zip(oids, found, strict=True))
+    types = [line.split()[-1] for line in out.decode().splitlines()]
+    return dict(zip(oids, types, strict=True))
 
 
 class Kept(NamedTuple):
@@ -122,14 +122,14 @@ class Kept(NamedTuple):
 
 def kept(refs: dict[str, str]) -> list[Kept]:
     """Every tip that was overwritten or deleted, oldest first."""
-    found = []
+    tips = []
     for name, tip in refs.items():
         if name.startswith(KEPT):
             identity, _, rest = name.removeprefix(KEPT).partition("/")
             moment = identity.split("-")[0]
             if moment.isdigit():
-                found.append(Kept(identity, f"refs/{rest}", tip, int(moment)))
-    return sorted(found, key=lambda tip: (tip.lost, tip.identity))
+                tips.append(Kept(identity, f"refs/{rest}", tip, int(moment)))
+    return sorted(tips, key=lambda tip: (tip.lost, tip.identity))
 
 
 def forget_old(home: GateHome, refs: dict[str, str], days: int) -> int:

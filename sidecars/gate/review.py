@@ -142,14 +142,14 @@ def choose(kept: list[Kept], scope: str, wanted: str) -> Kept:
         TerokError: there is none (NOT_FOUND).
     """
     names = (wanted, f"refs/heads/{wanted}", f"refs/tags/{wanted}")
-    found = [tip for tip in kept if tip.identity == wanted or tip.ref in names]
-    if not found:
+    tips = [tip for tip in kept if tip.identity == wanted or tip.ref in names]
+    if not tips:
         raise TerokError(
             f"The gate of {scope} has no lost tip of {wanted}.",
             fix=f"terok gate restore {paste.quoted(scope)}",
             code=Exit.NOT_FOUND,
         )
-    return found[-1]
+    return tips[-1]
 
 
 def restore(site: Site, config: GateConfig, wanted: str, say: Callable[[str], None]) -> Kept:

@@ -107,12 +107,12 @@ class State:
 
     def of(self, source: str, who: str, ref: str) -> Proposal | None:
         """The open proposal of one container (or upstream) for one ref."""
-        found = (
+        proposals = (
             proposal
             for proposal in self.proposals.values()
             if (proposal.source, proposal.who, proposal.ref) == (source, who, ref)
         )
-        return next(found, None)
+        return next(proposals, None)
 
     def propose(self, source: str, who: str, ref: str, kind: str, old: str, new: str, change: Change) -> Proposal:
         """Add a proposal in place of the same source's earlier one for this ref.

@@ -87,8 +87,8 @@ class Dialer:
         """Connect and call `done(wire, None)` or `done(None, refusal)`, never before this returns."""
         known = self._resolved.get((endpoint.host, endpoint.port))
         if known is not None and known[0] > self._reactor.now:
-            found = known[1]
-            self._reactor.soon(lambda: self._connect(endpoint, found, done))
+            addresses = known[1]
+            self._reactor.soon(lambda: self._connect(endpoint, addresses, done))
             return
 
         key = (endpoint.host, endpoint.port)
@@ -108,8 +108,8 @@ class Dialer:
         except (OSError, UnicodeError) as error:
             failure = Refusal(502, "upstream-name", f"The name {host} could not be resolved: {error}.")
             return lambda: self._unresolved(key, waiting, failure)
-        found = [(int(family), (str(address[0]), int(address[1]))) for family, _, _, _, address in answers]
-        return lambda: self._learned(key, waiting, found)
+        addresses = [(int(family), (str(address[0]), int(address[1]))) for family, _, _, _, address in answers]
+        return lambda: self._learned(key, waiting, addresses)
 
     def _take_waiting(self, key: tuple[str, int], waiting: _Waiting) -> _Waiting:
         """What waits for this resolution; nothing when it came too late."""
@@ -125,15 +125,15 @@ class Dialer:
         for _, done in self._take_waiting(key, waiting):
             done(None, error)
 
-    def _learned(self, key: tuple[str, int], waiting: _Waiting, found: list[Address]) -> None:
-        self._resolved[key] = (self._reactor.now + limits.RESOLVED_SECONDS, found)
+    def _learned(self, key: tuple[str, int], waiting: _Waiting, addresses: list[Address]) -> None:
+        self._resolved[key] = (self._reactor.now + limits.RESOLVED_SECONDS, addresses)
         for endpoint, done in self._take_waiting(key, waiting):
-            self._connect(endpoint, found, done)
+            self._connect(endpoint, addresses, done)
 
-    def _connect(self, endpoint: Endpoint, found: list[Address], done: Connected) -> None:
+    def _connect(self, endpoint: Endpoint, addresses: list[Address], done: Connected) -> None:
         usable: list[Address] = []
         reason = ""
-        for family, address in found:
+        for family, address in addresses:
             refusal = endpoint.judge(address[0])
             reason = reason or refusal
             if not refusal:

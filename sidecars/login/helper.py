@@ -117,17 +117,17 @@ class Helper:
 
     def receive(self) -> list[Answer] | None:
         """Every answer that has come; None when the helper is gone."""
-        found: list[Answer] = []
+        answers: list[Answer] = []
         while True:
             try:
                 data = self._socket.recv(_MESSAGE_MAX)
             except BlockingIOError:
-                return found
+                return answers
             except OSError:
-                return found or None
+                return answers or None
             if not data:
-                return found or None
-            found.append(Answer(**json.loads(data)))
+                return answers or None
+            answers.append(Answer(**json.loads(data)))
 
     def close(self) -> None:
         """Let the helper end; an exchange that has begun goes on to its end."""

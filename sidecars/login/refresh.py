@@ -218,13 +218,13 @@ def apply(store: Store, item: Item, status: int, body: bytes, now: float, *, for
         meta["forced"] = int(_number(item.meta.get("forced"))) + 1
     meta |= {"refreshed_at": now} if not reading.problem else {"refresh": item.meta.get("refresh")}
     store.put(item.kind, item.scope, item.name, fresh.encode(), {**meta, "expires_at": fresh.expires_at})
-    found = store.get(item.kind, item.scope, item.name)
-    assert found is not None
+    current = store.get(item.kind, item.scope, item.name)
+    assert current is not None
     if reading.problem:
         failure = RefreshError(reading.problem)
-        record_failure(store, found, failure, now)
+        record_failure(store, current, failure, now)
         raise failure
-    return found
+    return current
 
 
 def record_failure(store: Store, item: Item, error: TerokError, now: float, *, lost: bool = False) -> None:

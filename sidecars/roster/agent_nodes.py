@@ -77,12 +77,12 @@ def _needs(fields: Mapping[str, Node], providers: Collection[str]) -> Needs:
 
 
 def _templates(node: Node, providers: Collection[str], keys: str | None = _VARIABLE) -> dict[str, str]:
-    found = {}
+    templates = {}
     for name, member in node.members().items():
         if keys is not None and not re.fullmatch(keys, name):
             member.fail("this is not a variable's name")
-        found[name] = _template(member, providers, r"[^\x00-\x1f\x7f]{0,2000}", name)
-    return found
+        templates[name] = _template(member, providers, r"[^\x00-\x1f\x7f]{0,2000}", name)
+    return templates
 
 
 def _template(node: Node, providers: Collection[str], pattern: str, key: str = "") -> str:

@@ -86,7 +86,7 @@ def phantom(provider: Provider, meta: Mapping[str, Any]) -> str:
 def _claim(claim: Claims, values: Mapping[str, str]) -> Claims:
     """A claim with `{NAME}` replaced by the credential's value; where there is none, `terok` stands for it."""
     if isinstance(claim, str):
-        return _VARIABLE.sub(lambda found: values.get(found[1]) or "terok", claim)
+        return _VARIABLE.sub(lambda match: values.get(match[1]) or "terok", claim)
     if isinstance(claim, Mapping):
         return {name: _claim(item, values) for name, item in claim.items()}
     if isinstance(claim, list | tuple):
@@ -136,7 +136,7 @@ def wanted(
     usable = [name for name in agent.providers if name in held and name in tokens]
     if not usable:
         return None
-    found = Wanted(name, usable[0], {}, [], [])
+    needs = Wanted(name, usable[0], {}, [], [])
     for provider in usable if agent.every else usable[:1]:
         known = catalogue.provider(provider)
         assert known is not None  # an agent's providers are the roster's
@@ -149,12 +149,12 @@ def wanted(
             time.time() if now is None else now,
             tls=provider in tls,
         )
-        _add(found, agent.needs, values)
+        _add(needs, agent.needs, values)
         for variant in agent.variants:
             if variant.provider in (None, provider) and variant.auth in (None, kind_of(held[provider])):
-                _add(found, variant.needs, values)
+                _add(needs, variant.needs, values)
                 break
-    return found
+    return needs
 
 
 def kind_of(meta: Mapping[str, object]) -> str:
@@ -162,40 +162,40 @@ def kind_of(meta: Mapping[str, object]) -> str:
     return str(meta.get("auth", "api-key"))
 
 
-def _add(found: Wanted, part: Needs, values: Mapping[str, str]) -> None:
+def _add(needs: Wanted, part: Needs, values: Mapping[str, str]) -> None:
     """Add what an agent or one of its variants says, as far as it can be filled."""
-    found.env.update(_fill_all(part.env, values))
-    found.git.extend(_fill_all(part.git, values).items())
+    needs.env.update(_fill_all(part.env, values))
+    needs.git.extend(_fill_all(part.git, values).items())
     for file in part.files:
         content = fill(file.content if "vault" in values else without_addresses(file), values)
-        if content is not None and all(file.path != other.path for other in found.files):
-            found.files.append(AgentFile(file.path, content, file.mode))
+        if content is not None and all(file.path != other.path for other in needs.files):
+            needs.files.append(AgentFile(file.path, content, file.mode))
 
 
 def general_env(held: Iterable[str], tokens: Mapping[str, str], vault: str = VAULT_URL) -> dict[str, str]:
     """`TEROK_TOKEN_<NAME>` and `TEROK_URL_<NAME>` for every credential: for clients that the roster does not know."""
-    found = {}
+    variables = {}
     for name in held:
         word = _word(name).upper()
-        found[f"TEROK_TOKEN_{word}"], found[f"TEROK_URL_{word}"] = tokens[name], vault
-    return found
+        variables[f"TEROK_TOKEN_{word}"], variables[f"TEROK_URL_{word}"] = tokens[name], vault
+    return variables
 
 
 def git_env(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Environment variables that give git these configuration pairs (git-config(1), GIT_CONFIG_COUNT)."""
     if not pairs:
         return {}
-    found = {"GIT_CONFIG_COUNT": str(len(pairs))}
+    variables = {"GIT_CONFIG_COUNT": str(len(pairs))}
     for index, (key, value) in enumerate(pairs):
-        found[f"GIT_CONFIG_KEY_{index}"], found[f"GIT_CONFIG_VALUE_{index}"] = key, value
-    return found
+        variables[f"GIT_CONFIG_KEY_{index}"], variables[f"GIT_CONFIG_VALUE_{index}"] = key, value
+    return variables
 
 
 def fill(template: str, values: Mapping[str, str]) -> str | None:
     """The template with its placeholders replaced; None when a value is missing."""
     if not all(name in values for name in _PLACEHOLDER.findall(template)):
         return None
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
 def without_addresses(file: AgentFile) -> str:
@@ -218,12 +218,12 @@ def unknown_placeholders(template: str, providers: Iterable[str]) -> list[str]:
 
 def _fill_all(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
     """Keys and values filled; pairs with a missing value left out."""
-    found = {}
+    filled = {}
     for key, template in templates.items():
         name, value = fill(key, values), fill(template, values)
         if name is not None and value is not None:
-            found[name] = value
-    return found
+            filled[name] = value
+    return filled
 
 
 def _values(

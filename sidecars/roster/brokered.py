@@ -53,13 +53,13 @@ def of_provider(provider: Provider, kind: str) -> set[tuple[str, int]]:
     """
     from urllib.parse import urlsplit  # a launch without credentials has no use for it
 
-    found: set[tuple[str, int]] = set()
+    hosts: set[tuple[str, int]] = set()
     for upstream in provider.upstreams:
         parts = urlsplit(upstream.url)
         host = (parts.hostname or "").lower()
         if parts.scheme == "https" and _NAME.fullmatch(host) and (not upstream.auth or kind in upstream.auth):
-            found.add((host, parts.port or HTTPS_PORT))
-    return found
+            hosts.add((host, parts.port or HTTPS_PORT))
+    return hosts
 
 
 def parse(text: str) -> tuple[str, int]:

@@ -153,7 +153,7 @@ def _substitute(template: str, values: Mapping[str, str]) -> str | None:
     """The template with its values; None when one is missing or empty."""
     if not all(values.get(name) for name in placeholders(template)):
         return None
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
 def _fill(headers: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:

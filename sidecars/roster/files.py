@@ -48,8 +48,8 @@ def write_routes(layout: Layout) -> Catalog:
     """
     from .compile import compile_files
 
-    found = sources(layout)
-    catalogue = compile_files([source.path for source in found])._replace(sources=found)
+    files = sources(layout)
+    catalogue = compile_files([source.path for source in files])._replace(sources=files)
     os.makedirs(os.path.dirname(layout.vault_routes), mode=0o700, exist_ok=True)
     durable.replace(layout.vault_routes, catalog.dump(catalogue))
     return catalogue
@@ -57,7 +57,7 @@ def write_routes(layout: Layout) -> Catalog:
 
 def sources(layout: Layout) -> tuple[Source, ...]:
     """Every roster file, bundled ones first, each group in order of name."""
-    found: list[Source] = []
+    files: list[Source] = []
     for directory in (bundled(), layout.roster):
         try:
             names = sorted(name for name in os.listdir(directory) if name.endswith((".yml", ".yaml")))
@@ -66,8 +66,8 @@ def sources(layout: Layout) -> tuple[Source, ...]:
         for name in names:
             path = f"{directory}/{name}"
             status = os.stat(path)
-            found.append(Source(path, status.st_mtime_ns, status.st_size))
-    return tuple(found)
+            files.append(Source(path, status.st_mtime_ns, status.st_size))
+    return tuple(files)
 
 
 def bundled() -> str:

@@ -271,9 +271,9 @@ class Catalog(NamedTuple):
 
     def meant_for(self, secret: str) -> tuple[str, ...]:
         """The providers whose secrets begin like this one, by the longest beginning; empty: any could be."""
-        found: dict[int, list[str]] = {}
+        titles: dict[int, list[str]] = {}
         for name, provider in self.providers.items():
             length = max((len(shape) for shape in provider.shapes if secret.startswith(shape)), default=0)
-            found.setdefault(length, []).append(name)
-        longest = max(found, default=0)
-        return tuple(found[longest]) if longest else ()
+            titles.setdefault(length, []).append(name)
+        longest = max(titles, default=0)
+        return tuple(titles[longest]) if longest else ()

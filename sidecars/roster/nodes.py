@@ -91,14 +91,14 @@ class Node:
             known: every key that may stand there.
             required: those that must.
         """
-        found = self.members()
-        for name, child in found.items():
+        members = self.members()
+        for name, child in members.items():
             if name not in known:
                 child.fail(f"there is no such key; known here: {', '.join(sorted(known))}")
         for name in required:
-            if name not in found:
+            if name not in members:
                 self.fail(f"the key {name} is missing")
-        return found
+        return members
 
     def items(self) -> list[Node]:
         """The members of a sequence."""

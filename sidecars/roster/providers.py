@@ -74,10 +74,10 @@ def provider(node: Node, known: Mapping[str, Provider]) -> Provider:
 
 def token_headers(providers: Mapping[str, Provider]) -> tuple[str, ...]:
     """Every header in which a client may send a token, lower case: all of them are taken out of each request."""
-    found = {"authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "private-token", "job-token"}
+    names = {"authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "private-token", "job-token"}
     for known in providers.values():
-        found.update(auth.header.lower() for auth in known.auth.values() if auth.header)
-    return tuple(sorted(found))
+        names.update(auth.header.lower() for auth in known.auth.values() if auth.header)
+    return tuple(sorted(names))
 
 
 def _base(extends: Node | None, known: Mapping[str, Provider]) -> Provider:
@@ -126,12 +126,12 @@ def url_problem(text: str) -> str:
 
 
 def _auth(node: Node) -> dict[str, Auth]:
-    found = {}
+    kinds = {}
     for kind, member in node.members().items():
         if kind not in AUTH_KINDS:
             member.fail(f"there is no such kind; known: {', '.join(AUTH_KINDS)}")
-        found[kind] = _auth_kind(member, kind)
-    return found
+        kinds[kind] = _auth_kind(member, kind)
+    return kinds
 
 
 def _auth_kind(node: Node, kind: str) -> Auth:
@@ -177,14 +177,14 @@ def _claims(node: Node) -> Claims:
 
 
 def _headers(node: Node) -> dict[str, str]:
-    found = {}
+    headers = {}
     for name, member in node.members().items():
         if name.lower() in _FORBIDDEN_HEADERS:
             member.fail("this header belongs to the connection; a route cannot set it")
         if not name.isascii() or not name.replace("-", "").isalnum():
             member.fail("this is not a header's name")
-        found[name] = member.text(_HEADER_VALUE, "printable ASCII")
-    return found
+        headers[name] = member.text(_HEADER_VALUE, "printable ASCII")
+    return headers
 
 
 def _rule(node: Node) -> Rule:

@@ -196,8 +196,8 @@ def with_addresses(state: State) -> State:
         return replace(state, addresses=airlock.allocate(state.addresses, state.model))
     if state.features.usable or state.model.forwarder is None:
         return state
-    model, found = static.resolve(state.model, static.lookup)
-    return replace(state, model=model, hosts=found)
+    model, hosts = static.resolve(state.model, static.lookup)
+    return replace(state, model=model, hosts=hosts)
 
 
 def at_start(state: State) -> State:

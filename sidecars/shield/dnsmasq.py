@@ -141,11 +141,11 @@ def lines(model: Model) -> dict[str, tuple[Ports, ...]]:
     stands for the name and all below it, and carries the ports of every target that could match there.
     """
     targets = model.names()
-    found = {}
+    domains = {}
     for base in dict.fromkeys(target.value for target in targets):
         here = [target.ports for target in targets if target.value == base or target.matches(base)]
-        found[base] = tuple(dict.fromkeys(here))
-    return found
+        domains[base] = tuple(dict.fromkeys(here))
+    return domains
 
 
 def line_of(name: str, domains: Iterable[str]) -> str | None:

@@ -158,12 +158,12 @@ def unique(targets: Iterable[Target]) -> tuple[Target, ...]:
 
 def hosts(targets: Iterable[Target], ports: Ports, family: int) -> list[str]:
     """The single addresses of one family among the targets with these ports, sorted."""
-    found = {
+    addresses = {
         target.value
         for target in targets
         if target.kind == HOST and target.ports == ports and _family(target) == family
     }
-    return [str(address) for address in sorted(map(ipaddress.ip_address, found), key=int)]
+    return [str(address) for address in sorted(map(ipaddress.ip_address, addresses), key=int)]
 
 
 def ranges(targets: Iterable[Target], ports: Ports, family: int) -> list[str]:

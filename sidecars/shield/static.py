@@ -28,7 +28,7 @@ def resolve(model: Model, lookup: Lookup) -> tuple[Model, dict[str, list[str]]]:
         lookup: what asks.
     """
     names = list(dict.fromkeys(target.value for target in model.names() if target.kind == NAME))
-    found = {
+    addresses = {
         name: [answer for answer in answers if usable(model, answer)]
         for name, answers in (lookup(names) if names else {}).items()
     }
@@ -36,9 +36,9 @@ def resolve(model: Model, lookup: Lookup) -> tuple[Model, dict[str, list[str]]]:
         Target(HOST, address, target.ports)
         for target in model.names()
         if target.kind == NAME
-        for address in found.get(target.value, [])
+        for address in addresses.get(target.value, [])
     )
-    return replace(model, resolved=tuple(resolved)), found
+    return replace(model, resolved=tuple(resolved)), addresses
 
 
 def usable(model: Model, address: str) -> bool:
@@ -50,9 +50,9 @@ def usable(model: Model, address: str) -> bool:
     return any(host in target.network for target in model.allowed if not target.is_name)
 
 
-def hosts(found: Mapping[str, Sequence[str]]) -> str:
+def hosts(addresses: Mapping[str, Sequence[str]]) -> str:
     """The container's /etc/hosts."""
-    return _HOSTS + "".join(f"{address} {name}\n" for name, answers in found.items() for address in answers)
+    return _HOSTS + "".join(f"{address} {name}\n" for name, answers in addresses.items() for address in answers)
 
 
 def lookup(names: Sequence[str]) -> dict[str, list[str]]:
@@ -73,15 +73,15 @@ def lookup(names: Sequence[str]) -> dict[str, list[str]]:
 
 def parse_dig(text: str) -> dict[str, list[str]]:
     """Addresses by the name that was asked for; the owner of an address may be an alias's target."""
-    found: dict[str, list[str]] = {}
+    addresses: dict[str, list[str]] = {}
     asked = ""
     for line in text.splitlines():
         words = line.split()
         if line.startswith(";") and len(words) >= 3:
             asked = words[0].lstrip(";").rstrip(".").lower()
         elif len(words) >= 5 and words[3] in ("A", "AAAA") and asked and _is_address(words[4]):
-            found.setdefault(asked, []).append(words[4])
-    return found
+            addresses.setdefault(asked, []).append(words[4])
+    return addresses
 
 
 def parse_getent(text: str) -> list[str]:

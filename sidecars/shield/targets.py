@@ -118,17 +118,17 @@ def _split(text: str) -> tuple[str, Ports]:
     """Take the port off, if there is one; a bare IPv6 address has colons but no port."""
     if text.count(":") > 1 and not text.startswith("["):
         return text, WEB
-    found = _PORT.fullmatch(text)
-    if not found:
+    match = _PORT.fullmatch(text)
+    if not match:
         return text, WEB
-    low = int(found["low"])
-    high = int(found["high"] or low)
-    protocol = found["protocol"] or "tcp"
+    low = int(match["low"])
+    high = int(match["high"] or low)
+    protocol = match["protocol"] or "tcp"
     if protocol not in ("tcp", "udp"):
         raise TargetError(f"{text[:80]!r} is not a target: the protocol is tcp or udp.")
     if not 0 < low <= high < 65536:
         raise TargetError(f"{text[:80]!r} is not a target: ports go from 1 to 65535.")
-    return found["rest"], Ports(protocol, low, high)
+    return match["rest"], Ports(protocol, low, high)
 
 
 def _address(text: str, host: str, ports: Ports) -> Target:

@@ -116,9 +116,9 @@ class Keyring:
         Raises:
             Unavailable: its row does not open or does not hold this key.
         """
-        found = self._signers.get((identity.name, identity.version))
-        if found is not None:
-            return found
+        opened = self._signers.get((identity.name, identity.version))
+        if opened is not None:
+            return opened
         assert self._store is not None
         try:
             item = self._store.get(KIND, "", identity.name)

@@ -106,8 +106,8 @@ def secrets_of(item: Item) -> list[bytes]:
     """Every byte string in the row that must never be seen outside, longest first."""
     if item.kind != KIND:
         return [item.secret]
-    found = parse(item)
-    texts = {text for text in (found.secret, found.refresh_token, found.id_token) if text}
+    credential = parse(item)
+    texts = {text for text in (credential.secret, credential.refresh_token, credential.id_token) if text}
     return sorted((text.encode() for text in texts), key=len, reverse=True)
 
 

@@ -103,16 +103,16 @@ def _create(path: str) -> None:
 
 def _check_file(path: str) -> None:
     try:
-        found = os.lstat(path)
+        info = os.lstat(path)
     except FileNotFoundError:
         raise TerokError(
             f"There is no vault at {path}.", fix="terok vault add SCOPE PROVIDER", code=Exit.NOT_FOUND
         ) from None
     except OSError as error:
         raise TerokError(f"Could not open the vault {path}: {error.strerror}.") from error
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+    if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
         raise TerokError(f"The vault {path} is not a regular file of yours.", code=Exit.REFUSED)
-    if found.st_mode & 0o077:
+    if info.st_mode & 0o077:
         raise TerokError(f"The vault {path} can be read by others.", fix=f"chmod 600 {path}", code=Exit.REFUSED)
 
 

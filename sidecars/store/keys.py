@@ -64,10 +64,10 @@ def find_data_key(store: Store, key_files: Sequence[str], *, unlocking: bool = F
     reason = ""
     for path in key_files:
         try:
-            found = _read(path)
-            if found is None:
+            key_file = _read(path)
+            if key_file is None:
                 continue
-            word, key = found
+            word, key = key_file
             if word == _DATA_KEY:
                 return key
             return unwrap(store, KEY_FILE_TIER, key)
@@ -99,11 +99,11 @@ def unwrap(store: Store, tier: str, key: bytes) -> bytes:
     Raises:
         LockedError: the vault has no such tier, or `key` does not open it.
     """
-    found = store.tiers().get(tier)
-    if found is None:
+    wrapped = store.tiers().get(tier)
+    if wrapped is None:
         raise LockedError(f"The vault has no {tier} tier.")
     try:
-        return Sealer(key).open(("terok tier", tier), found[0])
+        return Sealer(key).open(("terok tier", tier), wrapped[0])
     except SealBroken:
         raise LockedError(f"The {tier} tier did not open: wrong key.") from None
 
@@ -135,8 +135,8 @@ def _read(path: str) -> tuple[str, bytes] | None:
     except OSError as error:
         raise TerokError(f"could not be read: {error.strerror}") from error
     with open(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
             raise TerokError("it is not a regular file of yours with mode 0600", fix=f"chmod 600 {path}")
         line = file.read(_LINE_MAX).decode("ascii", "replace").split()
     try:

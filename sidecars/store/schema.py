@@ -40,15 +40,15 @@ def check(connection: sqlite3.Connection, path: str, *, version: int = VERSION) 
     Raises:
         TerokError: a newer program wrote the file, or it is no vault.
     """
-    found = version_of(connection)
-    if found > version:
+    present = version_of(connection)
+    if present > version:
         raise TerokError(
-            f"{path} has schema version {found}; this program knows versions up to {version}.",
+            f"{path} has schema version {present}; this program knows versions up to {version}.",
             fix="use the terok that wrote it, or a newer one",
         )
-    if found and int(connection.execute("PRAGMA application_id").fetchone()[0]) != APPLICATION_ID:
+    if present and int(connection.execute("PRAGMA application_id").fetchone()[0]) != APPLICATION_ID:
         raise TerokError(f"{path} is an SQLite file of another program.")
-    return found
+    return present
 
 
 def migrate(connection: sqlite3.Connection, path: str, *, steps: tuple[tuple[str, ...], ...] = STEPS) -> None:

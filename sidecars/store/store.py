@@ -379,10 +379,10 @@ def _is_version(value: object) -> bool:
 def _object(text: Any) -> dict[str, object] | None:
     """A JSON object; None when the text is none."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, TypeError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _changed(kind: str, scope: str, name: str) -> TerokError:

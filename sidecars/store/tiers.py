@@ -265,10 +265,10 @@ def _open_stretched(store: Store, tier: str, passphrase: str, wrong: str) -> byt
 
 
 def _parameters(store: Store, tier: str) -> dict[str, object]:
-    found = store.tiers().get(tier)
-    if found is None:
+    wrapped = store.tiers().get(tier)
+    if wrapped is None:
         raise LockedError(f"The vault has no {tier} tier.", fix="terok vault status")
-    return found[1]
+    return wrapped[1]
 
 
 def _text(store: Store, tier: str, name: str) -> str:

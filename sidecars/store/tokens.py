@@ -72,7 +72,7 @@ def mint(template: str = DEFAULT_TEMPLATE, claims: Mapping[str, object] | None =
     if template == "jwt":
         head = _base64url({"alg": "none", "typ": "JWT"})
         return f"{head}.{_base64url(dict(claims or {}))}.{_random('base64url', _JWT_RANDOM)}"
-    return _PLACEHOLDER.sub(lambda found: _random(found[1], int(found[2])), template)
+    return _PLACEHOLDER.sub(lambda match: _random(match[1], int(match[2])), template)
 
 
 def _random(kind: str, length: int) -> str:

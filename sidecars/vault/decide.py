@@ -74,15 +74,15 @@ def decide(request: Request, places: Places, lookup: Lookup, route_of: RouteOf) 
         route_of: the route for a grant, or why there is none.
     """
     path, mark, query = request.target.partition(b"?")
-    found = find(request, query, places, lookup)
-    if isinstance(found, Refusal):
-        return found
-    grant = found.grant
+    token = find(request, query, places, lookup)
+    if isinstance(token, Refusal):
+        return token
+    grant = token.grant
     route = route_of(grant)
     if isinstance(route, Refusal):
         return route
     query = strip_query(query, places.query)
-    foreign = found.foreign[0] if found.foreign else ""
+    foreign = token.foreign[0] if token.foreign else ""
     if not foreign and (name := refused_header(request.headers, route.foreign_headers)):
         foreign = f"the header {name}"
     if not foreign and (name := refused_parameter(query, route.foreign_query)):

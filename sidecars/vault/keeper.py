@@ -166,8 +166,8 @@ class Keeper:
         ports: set[int] = {443}
         bundles: set[str] = set()
         for grant in set(self._grants.values()):
-            found = self.route(grant)
-            for route in [found] if isinstance(found, Route) else self._default_routes(grant.provider):
+            answer = self.route(grant)
+            for route in [answer] if isinstance(answer, Route) else self._default_routes(grant.provider):
                 ports.update(target.endpoint.port for target in route.targets)
                 bundles.update(target.endpoint.ca for target in route.targets if target.endpoint.ca)
         return Reach(frozenset(ports), frozenset(bundles))
@@ -221,10 +221,10 @@ class Keeper:
 
     def at(self, host: str, port: int) -> list[tuple[Grant, Route]]:
         """The providers of this container whose credentials are for a host and port, by name."""
-        found = [(grant, self.route(grant)) for grant in sorted(set(self._grants.values()))]
+        routes = [(grant, self.route(grant)) for grant in sorted(set(self._grants.values()))]
         return [
             (grant, route)
-            for grant, route in found
+            for grant, route in routes
             if isinstance(route, Route) and any(target.is_at(host, port) for target in route.targets)
         ]
 

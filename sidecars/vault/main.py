@@ -146,8 +146,8 @@ def confine_vault(keeper: Keeper, settings: Settings) -> int:
 
 def trust_paths(keeper: Keeper) -> list[str]:
     """Files and directories of certificate authorities, the system's and the routes', and what their links point to."""
-    found = {path for pair in trust_stores() for path in pair if path} | keeper.reach().bundles
-    return sorted(found | {os.path.realpath(path) for path in found} | {"/usr/share/ca-certificates"})
+    paths = {path for pair in trust_stores() for path in pair if path} | keeper.reach().bundles
+    return sorted(paths | {os.path.realpath(path) for path in paths} | {"/usr/share/ca-certificates"})
 
 
 def warm() -> None:

@@ -108,10 +108,10 @@ class Renewer:
 
     def _finish(self, grant: Grant, error: str, fix: str) -> None:
         self._keeper.look()
-        found = self._keeper.credential(grant)
-        if error and not isinstance(found, Refusal):
+        outcome = self._keeper.credential(grant)
+        if error and not isinstance(outcome, Refusal):
             why = f"The login for {grant.provider} could not be refreshed. {error}"
-            found = Refusal(401 if fix else 503, "login", why, fix, grant.provider, grant.scope)
-            self._refused[grant] = (self._reactor.now + limits.RENEW_AGAIN_SECONDS, found)
+            outcome = Refusal(401 if fix else 503, "login", why, fix, grant.provider, grant.scope)
+            self._refused[grant] = (self._reactor.now + limits.RENEW_AGAIN_SECONDS, outcome)
         for done in self._waiting.pop(grant, []):
-            done(found)
+            done(outcome)

@@ -228,11 +228,11 @@ class Service:
         return True
 
     def _renewed(self, exchange: Exchange) -> Callable[[Loaded | Refusal], None]:
-        def done(found: Loaded | Refusal) -> None:
-            if isinstance(found, Refusal):
-                exchange.stop(found)
+        def done(outcome: Loaded | Refusal) -> None:
+            if isinstance(outcome, Refusal):
+                exchange.stop(outcome)
                 return
-            exchange.again(found)
+            exchange.again(outcome)
 
         return done
 

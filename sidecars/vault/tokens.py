@@ -72,7 +72,7 @@ def look(request: Request, query: bytes, places: Places, lookup: Lookup) -> Seen
     foreign: list[str] = []
     seen = False
     for place, tokens in _contents(request.headers, query, places):
-        grants = {found for token in tokens if (found := lookup(sha256(token).digest())) is not None}
+        grants = {known for token in tokens if (known := lookup(sha256(token).digest())) is not None}
         if grant is not None:
             grants.add(grant)
         if len(grants) > 1:

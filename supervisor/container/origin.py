@@ -121,14 +121,14 @@ class Origin:
 
 def _run_directories(config: dict[str, object], identity: str) -> list[str]:
     """The `<run>/<driver>-containers` directories from which Podman mounts this container's hostname and the like."""
-    found: list[str] = []
+    directories: list[str] = []
     mounts = config.get("mounts")
     for mount in mounts if isinstance(mounts, list) else []:
         source = mount.get("source") if isinstance(mount, dict) else None
         above, middle, _ = source.partition(f"/{identity}/userdata/") if isinstance(source, str) else ("", "", "")
-        if middle and above.startswith("/") and above not in found:
-            found.append(above)
-    return found
+        if middle and above.startswith("/") and above not in directories:
+            directories.append(above)
+    return directories
 
 
 def _image_annotations(containers: str, image: str) -> dict[str, object] | None:
@@ -151,8 +151,8 @@ def _pid(path: str) -> int:
 
 
 def _list(path: str) -> list[object]:
-    found = _read(path)
-    return found if isinstance(found, list) else []
+    text = _read(path)
+    return text if isinstance(text, list) else []
 
 
 def _read(path: str) -> object:

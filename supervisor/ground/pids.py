@@ -113,13 +113,13 @@ def _inodes(table: str, port: int) -> list[str]:
 
 
 def _links(directory: str) -> set[str]:
-    found = set()
+    links = set()
     try:
         for name in os.listdir(directory):
-            found.add(os.readlink(f"{directory}/{name}"))
+            links.add(os.readlink(f"{directory}/{name}"))
     except OSError:
         pass  # it has ended, or belongs to another user
-    return found
+    return links
 
 
 def _command(pid: str) -> str:

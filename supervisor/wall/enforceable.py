@@ -90,15 +90,15 @@ def _members(net: int) -> list[int]:
     no container.
     """
     link, own = f"net:[{os.fstat(net).st_ino}]", os.readlink("/proc/self/ns/mnt")
-    found = []
+    members = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 if os.readlink(f"/proc/{name}/ns/net") == link and os.readlink(f"/proc/{name}/ns/mnt") != own:
-                    found.append(int(name))
+                    members.append(int(name))
             except OSError:
                 continue  # it has ended, or is another user's
-    return found
+    return members
 
 
 def _command(pid: int) -> str:

@@ -113,9 +113,9 @@ def check(shield: Shield) -> None:
         expected = loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise TerokError(f"What the firewall should be, {path}, is not JSON.", fix="terok prepare again") from error
-    found = difference(expected, structure(loads(_list())["nftables"]))
-    if found:
-        raise TerokError(f"The firewall in force is not the expected one: {found}.")
+    differs = difference(expected, structure(loads(_list())["nftables"]))
+    if differs:
+        raise TerokError(f"The firewall in force is not the expected one: {differs}.")
     if shield.loopback is not None:
         loopback.check(_in_force(shield.loopback))
 

@@ -139,8 +139,8 @@ def _answered(link: socket, identity: int, wait: float, *, present: bool) -> boo
         ours = len(answer) >= 12 and answer[:2] == identity.to_bytes(2, "big") and answer[2] & 0x80
         if not ours:
             continue
-        found = answer[3] & 0x0F == 0 and answer[6:8] != b"\x00\x00"
-        if found or not present:
+        answered = answer[3] & 0x0F == 0 and answer[6:8] != b"\x00\x00"
+        if answered or not present:
             return True
         time.sleep(max(0.0, until - time.monotonic()))  # a definite no: ask again, but not at once
         return False

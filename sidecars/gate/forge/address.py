@@ -40,12 +40,12 @@ def spellings(url: str, *, ssh: bool) -> list[str]:
         url: the upstream's.
         ssh: also what leads to the forge over SSH, when the URL itself does not.
     """
-    found = parse_url(url)
+    address = parse_url(url)
     plain = [url.removesuffix("/").removesuffix(".git")]
-    if found.kind in ("https", "ssh") and not found.port and found.repository:
-        plain.append(f"https://{found.host}/{found.repository}")
+    if address.kind in ("https", "ssh") and not address.port and address.repository:
+        plain.append(f"https://{address.host}/{address.repository}")
         if ssh:
-            plain += [f"git@{found.host}:{found.repository}", f"ssh://git@{found.host}/{found.repository}"]
+            plain += [f"git@{address.host}:{address.repository}", f"ssh://git@{address.host}/{address.repository}"]
     return [spelling for base in dict.fromkeys(plain) for spelling in (f"{base}.git", base)]
 
 
@@ -60,14 +60,14 @@ def parse_url(url: str) -> Address:
     # git would take a URL that begins with a dash for an option, and ssh a host that does.
     if url.startswith("-") or not url.isprintable():
         raise TerokError(f"{url[:80]!r} is not a git URL.", code=Exit.USAGE)
-    found = _URL.fullmatch(url)
-    if found is None:
+    match = _URL.fullmatch(url)
+    if match is None:
         if "://" in url or _SCP.fullmatch(url) is None:
             raise TerokError(f"{url[:80]!r} is not an https, ssh or local git URL.", code=Exit.USAGE)
         login, _, _ = url.partition(":")
         user, _, host = login.rpartition("@")
         return Address("ssh", user, host, 0, url)
-    kind, authority, path = found.groups()
+    kind, authority, path = match.groups()
     user, at, host_port = authority.rpartition("@")
     if ":" in user or (at and kind in ("https", "http")):
         raise TerokError(

@@ -129,10 +129,10 @@ def _login(config: GateConfig, scope: str, store_path: str, key_files: Sequence[
             fix=paste.command("terok", "vault", "add", scope, config.credential),
             code=Exit.NOT_FOUND,
         )
-    found = credential.parse(item)
-    user = config.username or found.user or "x-access-token"
-    credential.check_secret(found.secret)
-    return f"username={user}\npassword={found.secret}\n".encode()
+    secret = credential.parse(item)
+    user = config.username or secret.user or "x-access-token"
+    credential.check_secret(secret.secret)
+    return f"username={user}\npassword={secret.secret}\n".encode()
 
 
 def _ssh_key(config: GateConfig, scope: str, store_path: str, key_files: Sequence[str]) -> Item:

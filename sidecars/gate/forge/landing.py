@@ -109,9 +109,9 @@ class Landing:
         command = against_view(command, self.overlay, self.refs)
         if command.deletes:
             return "create" if command.creates else "delete", ""
-        found = types.get(command.new, "missing")
-        if found == "missing" or (command.ref.startswith("refs/heads/") and found != "commit"):
-            return "", f"its new tip is {'missing' if found == 'missing' else f'a {found}, not a commit'}"
+        type_ = types.get(command.new, "missing")
+        if type_ == "missing" or (command.ref.startswith("refs/heads/") and type_ != "commit"):
+            return "", f"its new tip is {'missing' if type_ == 'missing' else f'a {type_}, not a commit'}"
         if command.creates:
             return "create", ""
         return ("update" if refs.is_ancestor(self.home, command.old, command.new) else "force"), ""
@@ -204,7 +204,7 @@ def accept(home: GateHome, command: Command, kind: str) -> str:
 
 def _commands(request: dict[str, object], config: GateConfig) -> list[tuple[Command, str]]:
     """Check the commands of a request again; raises TerokError for anything that the front would not send."""
-    found: list[tuple[Command, str]] = []
+    judged: list[tuple[Command, str]] = []
     seen: set[str] = set()
     items = request.get("commands")
     if not isinstance(items, list) or not 0 < len(items) <= config.limits.commands:
@@ -220,5 +220,5 @@ def _commands(request: dict[str, object], config: GateConfig) -> list[tuple[Comm
         if not (is_oid(old) and is_oid(new) and len(lengths) == 1 and valid_ref(ref)) or ref in seen:
             raise TerokError("A ref of the push is malformed.")
         seen.add(ref)
-        found.append((Command(old, new, ref), refused[:400]))
-    return found
+        judged.append((Command(old, new, ref), refused[:400]))
+    return judged

@@ -123,10 +123,10 @@ def parse_porcelain(text: str) -> dict[str, str]:
     """The lines of `git push --porcelain`: for each ref "" or the reason (git-push(1), OUTPUT)."""
     verdicts: dict[str, str] = {}
     for line in text.split("\n"):
-        found = _PORCELAIN.fullmatch(line)
-        if found is None:
+        match = _PORCELAIN.fullmatch(line)
+        if match is None:
             continue
-        flag, _, ref, summary = found.groups()
+        flag, _, ref, summary = match.groups()
         reason = _REASON.search(summary)
         verdicts[ref] = "" if flag != "!" else f"upstream: {_plain(reason[1] if reason else summary)}"
     return verdicts

@@ -79,10 +79,10 @@ class Tokens:
 
 def _mark(path: str) -> tuple[int, int]:
     try:
-        found = os.stat(path)
+        info = os.stat(path)
     except FileNotFoundError:
         return 0, 0
-    return found.st_mtime_ns, found.st_size
+    return info.st_mtime_ns, info.st_size
 
 
 class _Door:

@@ -89,8 +89,8 @@ class Front:
     def knows(self, request: Request) -> bool:
         """Whether the request carries a token of this container; takes the same time for every wrong one."""
         given = [digest(token) for token in tokens(request.headers.get("authorization", ""))]
-        found = [hmac.compare_digest(one, other) for one in given for other in self.tokens.current()]
-        return any(found)
+        equal = [hmac.compare_digest(one, other) for one in given for other in self.tokens.current()]
+        return any(equal)
 
     def route(self, request: Request) -> Callable[[Front, Connection, Request, Body], None]:
         """The handler of a request, by its method and exact path.

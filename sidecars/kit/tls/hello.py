@@ -147,12 +147,12 @@ def _read_name(content: bytes) -> str:
 def _read_protocols(content: bytes) -> tuple[bytes, ...]:
     fields = _Reader(content)
     listed = _Reader(fields.take(fields.number(2)))
-    found: list[bytes] = []
+    protocols: list[bytes] = []
     while listed.left:
-        found.append(listed.take(listed.number(1)))
-    if fields.left or not all(found):
+        protocols.append(listed.take(listed.number(1)))
+    if fields.left or not all(protocols):
         raise Malformed("The ClientHello's list of protocols is damaged.")
-    return tuple(found)
+    return tuple(protocols)
 
 
 class _Reader:

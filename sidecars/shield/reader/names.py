@@ -49,14 +49,14 @@ class Names:
         refused: list[Refused] = []
         other: list[str] = []
         for raw in lines:
-            found = _LINE.match(raw[:LINE_MAX].decode("utf-8", "replace"))
-            if found is None:
+            match = _LINE.match(raw[:LINE_MAX].decode("utf-8", "replace"))
+            if match is None:
                 continue
-            event = self._line(found.group(1))
+            event = self._line(match.group(1))
             if event is not None:
                 refused.append(event)
-            elif not found.group(1).startswith(_QUIET):
-                other.append(found.group(1))
+            elif not match.group(1).startswith(_QUIET):
+                other.append(match.group(1))
         return refused, other
 
     def _line(self, text: str) -> Refused | None:

@@ -147,19 +147,19 @@ def verify(path: str) -> Verdict:
     for name, number, line in _lines(path):
         count += 1
         body, _, _ = line.rpartition(b', "chain": "')
-        found = _chain_of(line)
-        if found is None:
+        value = _chain_of(line)
+        if value is None:
             return Verdict(count, f"{name}:{number} has no chain value")
         # the first line that is left continues lines that were rotated away: only the head's own start is known
-        if chain is not None and link(chain, body) != found:
+        if chain is not None and link(chain, body) != value:
             return Verdict(
                 count, f"{name}:{number} does not follow from the line before it: one was changed or removed"
             )
-        if chain is None and link(START, body) != found and not _rotated(path, count):
+        if chain is None and link(START, body) != value and not _rotated(path, count):
             return Verdict(
                 count, f"{name}:{number} is not the first line that was written: the ones before it are gone"
             )
-        chain = found
+        chain = value
     return Verdict(count, _check_head(path, chain, count))
 
 

@@ -98,12 +98,12 @@ class Ledger:
     def rows(self, *, since: float = 0.0, scope: str | None = None) -> list[Row]:
         """What was used since a time (Unix seconds, by whole hours)."""
         sums = ", ".join(f"SUM({field})" for field in FIELDS)
-        found = self._db.execute(
+        rows = self._db.execute(
             f"SELECT scope, container, provider, {sums} FROM usage WHERE hour >= ?1 AND (?2 IS NULL OR scope = ?2)"
             " GROUP BY scope, container, provider ORDER BY scope, container, provider",
             (int(since) // 3600, scope),
         )
-        return [Row(*row) for row in found]
+        return [Row(*row) for row in rows]
 
     def used(self, scope: str, period: str, now: float) -> tuple[int, int]:
         """Requests and tokens of a scope in the running period."""

@@ -97,9 +97,9 @@ class Counter:
         at = data.rfind(_MARK)
         while at >= 0:
             if data[at - 1 : at] != b"\\":
-                found = _object_behind(data, at + len(_MARK))
-                if found is not None:
-                    self._add(found)
+                usage = _object_behind(data, at + len(_MARK))
+                if usage is not None:
+                    self._add(usage)
                     return
             at = data.rfind(_MARK, 0, at)
 
@@ -121,10 +121,10 @@ def _object_behind(data: bytes, at: int) -> dict[str, object] | None:
     if text[:1] != b":":
         return None
     try:
-        found, _ = _DECODER.raw_decode(text[1:].lstrip().decode("utf-8", "replace"))
+        usage, _ = _DECODER.raw_decode(text[1:].lstrip().decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return usage if isinstance(usage, dict) else None
 
 
 def _number(usage: dict[str, object], names: tuple[str, ...]) -> int:

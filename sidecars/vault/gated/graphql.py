@@ -88,7 +88,7 @@ def mutations(text: str) -> frozenset[str] | None:
 
 def _tokens(text: str) -> list[str] | None:
     """Names and marks; a string is an empty one. None: a character stands there that no token begins with."""
-    found: list[str] = []
+    tokens: list[str] = []
     place = 0
     while place < len(text):
         match = _TOKEN.match(text, place)
@@ -96,5 +96,5 @@ def _tokens(text: str) -> list[str] | None:
             return None
         place = match.end()
         if match.lastgroup != "skipped":
-            found.append("" if match.lastgroup == "string" else match[0])
-    return found
+            tokens.append("" if match.lastgroup == "string" else match[0])
+    return tokens

@@ -89,10 +89,10 @@ def inside(content: bytes, *path: int) -> tuple[int, bytes, bytes]:
     Raises:
         DerError: there is none.
     """
-    found = 0, content, content
+    part = 0, content, content
     for number in path:
-        parts = split(found[1])
+        parts = split(part[1])
         if number >= len(parts):
             raise DerError("an element is missing")
-        found = parts[number]
-    return found
+        part = parts[number]
+    return part
