@@ -14,23 +14,23 @@ from .file import Found, read
 from .rights import Widening
 
 
-def is_trusted(layout: Layout, found: Found) -> bool:
+def is_trusted(layout: Layout, file: Found) -> bool:
     """Whether the operator has trusted exactly this content in this directory."""
-    return _remembered(layout, found.directory).get("digest") == found.digest
+    return _remembered(layout, file.directory).get("digest") == file.digest
 
 
-def remember(layout: Layout, found: Found) -> None:
+def remember(layout: Layout, file: Found) -> None:
     """Trust this content in this directory, and nothing else there; with it the scope that the file names."""
     files.make_dir(layout.trust)
     record = {
-        "directory": found.directory,
-        "digest": found.digest,
-        "text": found.text,
-        "containerfile": found.containerfile,
+        "directory": file.directory,
+        "digest": file.digest,
+        "text": file.text,
+        "containerfile": file.containerfile,
     }
-    files.write_json(layout.trust_file(found.directory), record)
-    if found.project.scope is not None:
-        connected.connect(layout, found.directory, found.project.scope)
+    files.write_json(layout.trust_file(file.directory), record)
+    if file.project.scope is not None:
+        connected.connect(layout, file.directory, file.project.scope)
 
 
 def forget(layout: Layout, directory: str) -> bool:
@@ -40,14 +40,14 @@ def forget(layout: Layout, directory: str) -> bool:
     return files.remove_file(layout.trust_file(real)) or used
 
 
-def diff(layout: Layout, found: Found) -> list[str]:
+def diff(layout: Layout, file: Found) -> list[str]:
     """Both files as a unified diff to what was trusted last, without anything that a terminal would act on."""
     import difflib  # 6 ms
 
-    before = _remembered(layout, found.directory)
+    before = _remembered(layout, file.directory)
     lines: list[str] = []
-    pairs = [(FILE, before.get("text", ""), found.text)]
-    pairs.append((found.project.containerfile or "Containerfile", before.get("containerfile", ""), found.containerfile))
+    pairs = [(FILE, before.get("text", ""), file.text)]
+    pairs.append((file.project.containerfile or "Containerfile", before.get("containerfile", ""), file.containerfile))
     for name, old, new in pairs:
         if old != new:
             lines += difflib.unified_diff(
@@ -63,36 +63,34 @@ def escaped(line: str) -> str:
     )
 
 
-def asked(found: Found, cfg: Config, *, scope: str | None = None) -> list[Widening]:
+def asked(file: Found, cfg: Config, *, scope: str | None = None) -> list[Widening]:
     """What a file asks for beyond the configuration, trusted or not; arguments as for `judged`."""
-    used = connected.scopes(cfg.layout, found.directory)
-    return rights.widenings(found.project, cfg, used if scope is None else [*used, scope])
+    used = connected.scopes(cfg.layout, file.directory)
+    return rights.widenings(file.project, cfg, used if scope is None else [*used, scope])
 
 
-def judged(
-    found: Found, cfg: Config, *, scope: str | None = None, only: frozenset[str] | None = None
-) -> list[Widening]:
+def judged(file: Found, cfg: Config, *, scope: str | None = None, only: frozenset[str] | None = None) -> list[Widening]:
     """What a file asks for beyond the configuration and is not trusted for.
 
     Args:
-        found: the file.
+        file: the file.
         cfg: the operator's configuration.
         scope: the scope that the operator named.
         only: the keys that the caller takes from the file; None: all.
     """
-    widenings = [widening for widening in asked(found, cfg, scope=scope) if only is None or widening.key in only]
-    return [] if not widenings or is_trusted(cfg.layout, found) else widenings
+    widenings = [widening for widening in asked(file, cfg, scope=scope) if only is None or widening.key in only]
+    return [] if not widenings or is_trusted(cfg.layout, file) else widenings
 
 
-def require(found: Found, cfg: Config, *, scope: str | None = None, only: frozenset[str] | None = None) -> None:
+def require(file: Found, cfg: Config, *, scope: str | None = None, only: frozenset[str] | None = None) -> None:
     """Raise TerokError (REFUSED) when a file asks for something that it is not trusted for; arguments as `judged`."""
-    widenings = judged(found, cfg, scope=scope, only=only)
+    widenings = judged(file, cfg, scope=scope, only=only)
     if widenings:
         more = f" and {len(widenings) - 3} more" if len(widenings) > 3 else ""
         listed = "; ".join(escaped(widening.sentence) for widening in widenings[:3])
         raise TerokError(
-            f"The project file {escaped(found.path)} asks for what only you can allow: {listed}{more}.",
-            fix=paste.command("terok", "trust", found.directory) or "terok trust in that directory",
+            f"The project file {escaped(file.path)} asks for what only you can allow: {listed}{more}.",
+            fix=paste.command("terok", "trust", file.directory) or "terok trust in that directory",
             code=Exit.REFUSED,
         )
 
@@ -103,11 +101,11 @@ def applied(cfg: Config, directory: str) -> Config:
     Raises:
         TerokError: the file is wrong (USAGE), or asks for more without being trusted (REFUSED).
     """
-    found = read(directory)
-    if found is None:
+    file = read(directory)
+    if file is None:
         return cfg
-    require(found, cfg, only=frozenset(rights.CONFIGURED))
-    return rights.apply(found.project, cfg)
+    require(file, cfg, only=frozenset(rights.CONFIGURED))
+    return rights.apply(file.project, cfg)
 
 
 def _remembered(layout: Layout, directory: str) -> dict[str, str]:

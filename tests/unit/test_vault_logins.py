@@ -113,6 +113,7 @@ def test_a_path_that_always_answers_401_costs_little(login: Login, tokens: Token
     for _ in range(5):
         assert vault.get("/unauthorized", token).status == 401
     helper = int(Path(f"/proc/{vault.pid}/task/{vault.pid}/children").read_text())
+    until(lambda: not Path(f"/proc/{helper}/task/{helper}/children").read_text())  # the exchange's process has ended
     before = time_of_children(helper)
     for _ in range(20):
         assert vault.get("/unauthorized", token).status == 401
