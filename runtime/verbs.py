@@ -65,6 +65,7 @@ RUN = (
     Verb("heal", "care.heal:run", "start a new supervisor for a running container that has lost its own"),
 )
 SEE = (
+    Verb("top", "top.cli:run", "show all containers live, and decide what waits for you"),
     Verb("ps", "agent.cli:ps", "list the containers that terok prepared"),
     Verb("status", "care.status:run", "show containers, their supervisors and sidecars"),
     Verb("logs", "care.logs:run", "show what a container did and what was refused"),
@@ -73,7 +74,7 @@ SEE = (
 )
 ALLOW = (
     Verb("pending", "queue.cli:pending", "show everything that waits for your decision"),
-    Verb("decide", "queue.cli:decide", "answer what waits: a connection, a proposal, a signature"),
+    Verb("decide", "queue.cli:decide", "answer what waits: a connection, a proposal, a signature, a limit"),
     Verb(
         "shield",
         "",

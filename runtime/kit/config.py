@@ -140,6 +140,15 @@ class NotifyConfig:
 
 
 @dataclass(frozen=True)
+class TopConfig:
+    """The live view."""
+
+    prices: str | None = key(
+        None, "path?", "A YAML file with prices of models that replace the shipped ones and add to them (docs/top.md)."
+    )
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How containers are started."""
 
@@ -172,6 +181,7 @@ class Config:
     gate: GateConfig = GateConfig()
     agents: AgentsConfig = AgentsConfig()
     notify: NotifyConfig = NotifyConfig()
+    top: TopConfig = TopConfig()
     run: RunConfig = RunConfig()
     restricted: RestrictedConfig = RestrictedConfig()
 
@@ -186,6 +196,7 @@ SECTIONS: dict[str, type[Any]] = {
     "gate": GateConfig,
     "agents": AgentsConfig,
     "notify": NotifyConfig,
+    "top": TopConfig,
     "run": RunConfig,
     "restricted": RestrictedConfig,
 }

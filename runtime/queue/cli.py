@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..kit.env import Env
 
 ALLOW, DENY = "allow", "deny"
+RAISE_MAX = 10**15
 
 
 @verb(
@@ -25,7 +26,7 @@ ALLOW, DENY = "allow", "deny"
     examples=("terok pending", "terok pending box --json"),
 )
 def pending(args: Namespace, env: Env) -> int:
-    """Show everything that waits for a decision: held connections, gate proposals, signatures to confirm.
+    """Show everything that waits for a decision: held connections, gate proposals, signatures, limits reached.
 
     What ends first stands first. Each row has the command that `terok decide ID allow` is equal to; --json has the
     commands for both answers and, for a proposal, the one that shows its changes.
@@ -43,19 +44,26 @@ def pending(args: Namespace, env: Env) -> int:
 
 @verb(
     argument("id", metavar="ID", help="from `terok pending`", values="waiting"),
-    argument("answer", choices=(ALLOW, DENY), help="go on, approve or sign; or refuse, reject, do not sign"),
+    argument("answer", choices=(ALLOW, DENY), help="go on, approve, sign or raise; or refuse, reject, do not sign"),
     one_of(
         switch("--once", "only what waits now (default)"),
         argument("--for", dest="duration", metavar="TIME", help="allow a connection's name for 30s, 5m or 2h"),
         switch("--always", "make a lasting entry, as `terok shield allow` and `deny` do"),
     ),
-    examples=("terok decide 0a1b2c3d4e5f allow --for 10m", "terok decide work/7 allow", "terok decide work/7 deny"),
+    argument("--raise", dest="raise_by", type=int, metavar="N", help="raise a limit by N (default: by what it allows)"),
+    examples=(
+        "terok decide 0a1b2c3d4e5f allow --for 10m",
+        "terok decide work/7 allow",
+        "terok decide work/7 deny",
+        "terok decide work/limit allow --raise 500",
+    ),
 )
 def decide(args: Namespace, env: Env) -> int:
-    """Answer one thing that waits: a held connection, a gate proposal or a signature.
+    """Answer one thing that waits: a held connection, a gate proposal, a signature or a usage limit.
 
     --for and --always concern connections only. A proposal that is allowed is pushed to upstream, one that is denied
-    can be restored for 30 days (`terok gate restore`).
+    can be restored for 30 days (`terok gate restore`). A limit that is allowed is raised for good (`terok vault limit`
+    changes it again), one that is denied stands and is not asked about again in its hour or day.
     """
     from ..shield.cli import seconds_of
 
@@ -69,7 +77,14 @@ def decide(args: Namespace, env: Env) -> int:
             fix=_without_time(args),
             code=Exit.USAGE,
         )
-    item.act(env, Answer(args.answer == ALLOW, args.always, seconds))
+    raises = item.kind == items.LIMIT and args.answer == ALLOW
+    if args.raise_by is not None and not (raises and 0 < args.raise_by < RAISE_MAX):
+        raise TerokError(
+            "--raise goes with allowing a limit, and says a number of 1 or more.",
+            fix=_without_time(args),
+            code=Exit.USAGE,
+        )
+    item.act(env, Answer(args.answer == ALLOW, args.always, seconds, args.raise_by))
     how = f"for {args.duration}" if seconds else "for good" if args.always else "once"
     env.out.emit({**item.plain(), "answer": args.answer, "how": how}, _done(item, args.answer, how))
     return Exit.OK

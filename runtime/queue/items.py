@@ -12,22 +12,25 @@ from functools import partial
 from typing import NamedTuple
 
 from ...sidecars.gate import config, refs, review, state
+from ...sidecars.vault.books.ledger import period_start
 from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit import gates
 from ..kit.table import plain
 from ..shield import asked
 from ..ssh import questions
+from . import reached
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ...sidecars.gate.state import Proposal
+    from ...sidecars.vault.books.ledger import Reached
     from ...supervisor.ground.layout import Layout
     from ..kit.env import Env
 
-CONNECTION, PROPOSAL, SIGNATURE = "connection", "proposal", "signature"
+CONNECTION, PROPOSAL, SIGNATURE, LIMIT = "connection", "proposal", "signature", "limit"
 
 
 class Answer(NamedTuple):
@@ -37,11 +40,13 @@ class Answer(NamedTuple):
         allowed: yes or no.
         always: a connection's name is allowed or denied for good.
         seconds: a connection's name is allowed for so long; None: no time was given.
+        raise_by: a limit is raised by so much; None: as much again as it allows.
     """
 
     allowed: bool
     always: bool = False
     seconds: int | None = None
+    raise_by: int | None = None
 
 
 class Item(NamedTuple):
@@ -175,10 +180,42 @@ def _decide_signature(question: questions.Waiting, env: Env, answer: Answer) -> 
     questions.answer(question, yes=answer.allowed)
 
 
+def _limits(layout: Layout) -> Iterator[Item | Unread]:
+    try:
+        rows = reached.reached(layout)
+    except TerokError as error:
+        yield Unread(error.what)
+        return
+    yield from map(_limit, rows)
+
+
+def _limit(row: Reached) -> Item:
+    limit = row.limit
+    allowed = [f"{count} {name}" for name, count in (("requests", limit.requests), ("tokens", limit.tokens)) if count]
+    identity = f"{limit.scope}/{reached.ID}"
+    return Item(
+        identity,
+        LIMIT,
+        "",
+        f"use more than {' and '.join(allowed)} each {limit.period} in the scope {limit.scope}",
+        period_start(limit.period, time.time()),
+        row.until,
+        paste.command("terok", "vault", "usage", "--scope", limit.scope),
+        reached.command(reached.raised(row)),
+        paste.command("terok", "decide", identity, "deny"),
+        partial(_decide_limit, row),
+    )
+
+
+def _decide_limit(row: Reached, env: Env, answer: Answer) -> None:
+    reached.answer(env.layout, row, allowed=answer.allowed, by=answer.raise_by)
+
+
 SOURCES: dict[str, Callable[[Layout], Iterator[Item | Unread]]] = {
     CONNECTION: _connections,
     PROPOSAL: _proposals,
     SIGNATURE: _signatures,
+    LIMIT: _limits,
 }
 """Every kind, and what reads it."""
 

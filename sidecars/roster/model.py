@@ -134,7 +134,7 @@ class Provider(NamedTuple):
         body_max: bytes; None: no limit.
         encoded_slash: its servers keep `%2F` inside a segment; otherwise rules judge both readings.
         ca_bundle: path of the only authorities that are trusted; None: the system's.
-        usage: whose way of reporting used tokens is read: `anthropic`, `openai`, `mistral` or None.
+        usage: whose way of reporting used tokens is read: `anthropic`, `openai`, `mistral`, `google` or None.
         custom: the upstream comes with the credential; a scope may have several, named `custom-NAME`.
         shapes: how its secrets begin; one that begins like another provider's is not stored by mistake.
         secret_fields: members of the credential's JSON that are secret.

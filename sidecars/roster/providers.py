@@ -307,7 +307,7 @@ _READERS: dict[str, Callable[[Node], Any]] = {
     "ca_bundle": lambda node: node.text(r"/.{1,1023}", "an absolute path"),
     "encoded_slash": lambda node: node.boolean(),
     "websocket": lambda node: node.boolean(),
-    "usage": lambda node: node.choice(("anthropic", "openai", "mistral")),
+    "usage": lambda node: node.choice(("anthropic", "openai", "mistral", "google")),
     "refresh": _refresh,
     "check": _check,
     "custom": lambda node: node.boolean(),

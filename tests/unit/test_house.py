@@ -93,6 +93,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "runtime.gate": ("runtime.kit", "runtime.host"),
     "runtime.shield": ("runtime.kit", "runtime.host"),
     "runtime.queue": ("runtime.kit", "runtime.shield", "runtime.gate", "runtime.ssh"),
+    "runtime.top": ("runtime.kit", "runtime.queue", "runtime.care", "runtime.vault"),
 }
 """What each room may import of its own floor besides itself. Rooms that are not here may import all of their floor."""
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import time
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,87 +13,17 @@ from typing import Any
 import pytest
 
 from terok_host.runtime import values
-from terok_host.runtime.kit.env import Env, Output
-from terok_host.runtime.queue import cli, items
+from terok_host.runtime.queue import items
 from terok_host.runtime.shield import asked
 from terok_host.sidecars.airlock import questions
-from terok_host.sidecars.airlock.questions import Question
 from terok_host.sidecars.gate import state
-from terok_host.sidecars.shield import bundle as files
-from terok_host.sidecars.shield.dnsmasq import Features
-from terok_host.sidecars.shield.model import Model
-from terok_host.sidecars.shield.state import State
-from terok_host.sidecars.ssh.confirm import ANSWER, Desk, Pending
-from terok_host.supervisor import record
-from terok_host.supervisor.ground import pids
+from terok_host.sidecars.ssh.confirm import ANSWER
+from terok_host.sidecars.vault.books.ledger import Counts, Ledger, Limit
 from terok_host.supervisor.ground.errors import Exit, TerokError
-from terok_host.supervisor.record import Process, Record, Row
+from tests.standins.decisions import ID, Operator
 from tests.standins.gate import Rig, commit, git, make_upstream
 
-ID = "0a1b2c3d4e5f"
 EVIL = "refs/heads/agent/x\N{RIGHT-TO-LEFT OVERRIDE}y"
-
-
-class Operator:
-    """A person with terok's directories, and what the two verbs print."""
-
-    def __init__(self, base: Path) -> None:
-        (base / "config" / "terok").mkdir(parents=True)
-        paths = f"paths: {{data: {base}/data, runtime: {base}/run}}\n"
-        (base / "config" / "terok" / "config.yml").write_text(paths)
-        self.environ = {"HOME": str(base), "XDG_CONFIG_HOME": str(base / "config"), "XDG_RUNTIME_DIR": str(base)}
-        self.messages = ""
-        self.layout = self.env(io.StringIO(), json_output=False).layout
-
-    def env(self, stream: io.StringIO, *, json_output: bool) -> Env:
-        return Env(self.environ, out=Output(json_output=json_output, stream=stream), messages=io.StringIO())
-
-    def pending(self, name: str | None = None, *, code: int = Exit.OK) -> str:
-        """What people see."""
-        stream = io.StringIO()
-        env = self.env(stream, json_output=False)
-        assert cli.pending(Namespace(name=name), env) == code
-        assert isinstance(env.messages, io.StringIO)
-        self.messages = env.messages.getvalue()
-        return stream.getvalue()
-
-    def rows(self, name: str | None = None) -> list[dict[str, Any]]:
-        """What programs see."""
-        stream = io.StringIO()
-        cli.pending(Namespace(name=name), self.env(stream, json_output=True))
-        rows: list[dict[str, Any]] = json.loads(stream.getvalue())
-        return rows
-
-    def decide(self, identifier: str, answer: str, *, duration: str | None = None, always: bool = False) -> str:
-        stream = io.StringIO()
-        words = Namespace(id=identifier, answer=answer, duration=duration, once=False, always=always)
-        assert cli.decide(words, self.env(stream, json_output=False)) == Exit.OK
-        return stream.getvalue()
-
-    def hold(self, container: str, identifier: str = ID, name: str = "files.example.com") -> None:
-        """A container that runs, whose relay (this process) shows a question."""
-        bundle = self.layout.bundle(container)
-        os.makedirs(os.path.dirname(bundle.airlock_pending))
-        own = Process(os.getpid(), pids.start_time(os.getpid()))
-        relay = (("airlock", Row(own, "running")),)
-        record.write(bundle.record, Record(container, container=own, supervisor=own, phase="ready", services=relay))
-        shield = State((), (), Model(), {}, Features((2, 90)), addresses={})
-        Path(bundle.shield).write_text(files.encode(shield))
-        now = time.time()
-        question = Question(identifier, name, 443, now, now + 60, 2)
-        Path(bundle.airlock_pending).write_bytes(questions.encode([question], os.getpid()))
-
-    def sign(self, container: str = "signing", key: str = "work key") -> tuple[Desk, Pending]:
-        """A container that wants a signature."""
-        desk = Desk(self.layout.bundle(container).confirm)
-        shown: dict[str, object] = {
-            "key": key,
-            "fingerprint": "SHA256:x",
-            "host": "forge.test",
-            "user": "git",
-            "namespace": None,
-        }
-        return desk, desk.ask(shown, time.monotonic())
 
 
 @pytest.fixture
@@ -136,13 +65,15 @@ def test_nothing_waits(operator: Operator) -> None:
 def test_every_kind_is_in_one_queue_with_its_command(operator: Operator, gate: Rig) -> None:
     operator.hold("box")
     _, signature = operator.sign()
+    operator.use("work", 3, 0, limit=Limit("work", "day", 2, None))
     rows = operator.rows()
     assert [(row["kind"], row["container"], row["allow"], row["deny"]) for row in rows] == [
         ("connection", "box", f"terok shield decide {ID} allow", f"terok shield decide {ID} deny"),
         ("signature", "signing", f"terok ssh confirm {signature.id} --yes", f"terok ssh confirm {signature.id} --no"),
+        ("limit", "", "terok vault limit work --requests 5 --period day", "terok decide work/limit deny"),
         ("proposal", "agent", "terok gate approve proj 1", "terok gate reject proj 1"),
     ]
-    assert (rows[2]["id"], rows[2]["until"], rows[2]["look"]) == ("proj/1", None, "terok gate diff proj 1")
+    assert (rows[3]["id"], rows[3]["until"], rows[3]["look"]) == ("proj/1", None, "terok gate diff proj 1")
     assert [row["kind"] for row in operator.rows("signing")] == ["signature"]
     text = operator.pending()
     assert all(row["id"] in text and row["allow"] in text for row in rows)
@@ -222,3 +153,76 @@ def test_a_gate_that_cannot_be_read_hides_nothing_else(operator: Operator, gate:
     Path(gate.home.state).write_text("{")
     assert ID in operator.pending(code=Exit.FAILURE)
     assert "gate proj cannot be read" in operator.messages
+
+
+# --- limits ---
+
+
+def test_a_limit_that_is_reached_is_raised(operator: Operator) -> None:
+    """The vault that counts sees it without a restart, at its next look."""
+    operator.use("work", 8, 0, limit=Limit("work", "hour", 10, None))
+    assert operator.rows() == []
+    ledger = Ledger(operator.layout.vault_usage)
+    vault = Counts(ledger, "box")
+    operator.use("work", 3, 0)
+    now = time.time()
+    assert vault.exceeded("work", now) is not None
+    (row,) = operator.rows()
+    assert row["what"] == "use more than 10 requests each hour in the scope work"
+    assert row["look"] == "terok vault usage --scope work"
+    assert operator.decide("work/limit", "allow", raise_by=5).startswith("Allowed: use more than 10 requests")
+    assert vault.exceeded("work", now + 2) is None
+    assert ledger.limit("work") == Limit("work", "hour", 16, None)
+    ledger.close()
+    assert operator.rows() == []
+
+
+def test_a_limit_is_raised_by_as_much_as_it_allowed(operator: Operator) -> None:
+    operator.use("work", 10, 600, limit=Limit("work", "day", 10, 500))
+    error = refused(operator, "work/limit", "allow", raise_by=5)
+    assert (error.code, error.fix) == (Exit.USAGE, "terok vault limit work --requests N --tokens N")
+    (row,) = operator.rows()
+    operator.decide("work/limit", "allow")
+    assert row["allow"] == "terok vault limit work --requests 20 --tokens 1100 --period day"
+    ledger = Ledger(operator.layout.vault_usage)
+    assert ledger.limit("work") == Limit("work", "day", 20, 1100)
+    ledger.close()
+
+
+def test_a_limit_that_is_declined_stands_and_is_not_asked_about_again(operator: Operator) -> None:
+    operator.use("work", 10, 0, limit=Limit("work", "day", 10, None))
+    operator.decide("work/limit", "deny")
+    assert operator.rows() == []
+    ledger = Ledger(operator.layout.vault_usage)
+    now = time.time()
+    assert Counts(ledger, "box").exceeded("work", now) is not None
+    assert ledger.reached(now + 86400) == []  # nothing was used in the next day
+    ledger.set_limit(Limit("work", "day", 9, None))
+    assert [row.limit.requests for row in ledger.reached(now)] == [9]
+    ledger.set_limit(Limit("work", "day", 0, None))
+    assert ledger.reached(now) == []  # a limit of 0 is a decision
+    ledger.close()
+
+
+def test_a_limit_that_was_changed_meanwhile_is_not_raised(operator: Operator) -> None:
+    operator.use("work", 10, 0, limit=Limit("work", "day", 10, None))
+    item = items.find(operator.layout, "work/limit")
+    operator.use("work", 0, 0, limit=Limit("work", "day", 4, None))
+    with pytest.raises(TerokError, match="changed meanwhile"):
+        item.act(operator.env(io.StringIO(), json_output=False), items.Answer(True))
+
+
+@pytest.mark.parametrize(("answer", "amount"), [("deny", 5), ("allow", 0), ("allow", 10**15)])
+def test_what_raises_no_limit(operator: Operator, answer: str, amount: int) -> None:
+    operator.use("work", 10, 0, limit=Limit("work", "day", 10, None))
+    assert refused(operator, "work/limit", answer, raise_by=amount).code == Exit.USAGE
+    _, signature = operator.sign()
+    assert refused(operator, signature.id, "allow", raise_by=5).code == Exit.USAGE
+
+
+def test_counts_that_cannot_be_read_hide_nothing_else(operator: Operator) -> None:
+    operator.hold("box")
+    os.makedirs(operator.layout.vault)
+    Path(operator.layout.vault_usage).write_text("no database, but long enough to be looked at" * 100)
+    assert ID in operator.pending(code=Exit.FAILURE)
+    assert "limits cannot be read" in operator.messages

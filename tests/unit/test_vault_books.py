@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from terok_host.sidecars.vault.books import journal
 from terok_host.sidecars.vault.books.journal import Journal, verify
-from terok_host.sidecars.vault.books.ledger import Counts, Ledger, Limit
+from terok_host.sidecars.vault.books.ledger import MODELS_MAX, OTHER_MODEL, Counts, Ledger, Limit
 from terok_host.sidecars.vault.books.usage import Counter, Tokens
 
 # --- usage ---
@@ -33,6 +34,17 @@ OPENAI = {
 RESPONSES = {
     "output": [],
     "usage": {"input_tokens": 20, "input_tokens_details": {"cached_tokens": 6}, "output_tokens": 9},
+}
+GOOGLE = {
+    "candidates": [{"content": {"parts": [{"text": "x"}]}}],
+    "usageMetadata": {
+        "promptTokenCount": 40,
+        "candidatesTokenCount": 10,
+        "thoughtsTokenCount": 5,
+        "cachedContentTokenCount": 30,
+        "totalTokenCount": 55,
+    },
+    "modelVersion": "gemini-2.5-flash",
 }
 ANTHROPIC_EVENTS = (
     'event: message_start\ndata: {"message":{"id":"m","usage":{"input_tokens":25,"output_tokens":1}}}\n\n'
@@ -78,7 +90,78 @@ def test_other_types_have_no_usage() -> None:
     assert Counter.fitting(b"application/problem+json") is not None
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "model", "tokens"),
+    [
+        (b"application/json", {"model": "claude-sonnet-4-6", **ANTHROPIC}, "claude-sonnet-4-6", Tokens(15, 7, 5)),
+        (
+            b"application/json",
+            {"model": "m-1", "usage": {"input_tokens": 1, "cache_creation_input_tokens": 20, "output_tokens": 2}},
+            "m-1",
+            Tokens(21, 2, 0, 20),
+        ),
+        (b"application/json", {"model": "gpt-5.5", "text": "x" * 200_000, **OPENAI}, "gpt-5.5", Tokens(11, 3, 4)),
+        (b"application/json", {"text": 'a "model": "b"', **OPENAI}, "", Tokens(11, 3, 4)),
+        (b"application/json", {"model": 'x", "verdict": "', **OPENAI}, "", Tokens(11, 3, 4)),
+        (b"application/json", GOOGLE, "gemini-2.5-flash", Tokens(40, 15, 30)),
+        (b"text/event-stream", f"data: {json.dumps(GOOGLE)}\r\n\r\n", "gemini-2.5-flash", Tokens(40, 15, 30)),
+        (
+            b"text/event-stream",
+            'data: {"message":{"model":"claude-x","usage":{"input_tokens":25,"output_tokens":1}}}\n\n'
+            'data: {"delta":{"text":"\\"model\\": \\"y\\""},"usage":{"output_tokens":15}}\n\n',
+            "claude-x",
+            Tokens(25, 15, 0),
+        ),
+    ],
+)
+def test_the_model_is_read_beside_the_usage(
+    kind: bytes, text: str | dict[str, object], model: str, tokens: Tokens
+) -> None:
+    whole = text if isinstance(text, str) else json.dumps(text)
+    for size in (len(whole), 5000, 700):
+        counter = Counter.fitting(kind)
+        assert counter is not None
+        for at in range(0, len(whole), size):
+            counter.feed(whole[at : at + size].encode())
+        assert (counter.end(), counter.model) == (tokens, model)
+
+
 # --- ledger ---
+
+
+def test_tokens_are_counted_by_model(tmp_path: Path) -> None:
+    path = str(tmp_path / "usage.db")
+    ledger = Ledger(path)
+    counts = Counts(ledger, "box")
+    for number in range(MODELS_MAX + 5):
+        counts.add("work", "p", 1, 0, 0, 100, 5, 10)
+        counts.add_model("work", "p", f"model-{number}", 100, 5, 10, 2)
+        counts.add("work", "p", 1, 0, 0, 100, 5, 10)
+        counts.add_model("work", "p", "model-0", 100, 5, 10, 2)
+    assert counts.flush() and counts.flush()
+    reader = Ledger(path, read_only=True)
+    rows = {row.model: row for row in reader.models()}
+    assert len(rows) == MODELS_MAX + 1
+    assert rows["model-0"][4:] == tuple(tokens * (MODELS_MAX + 6) for tokens in (100, 5, 10, 2))
+    assert rows[OTHER_MODEL].input_tokens == 500
+    assert reader.models(since=time.time() + 7200) == []
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.set_limit(Limit("work", "day", 1, 1))
+    reader.close()
+    ledger.close()
+
+
+def test_a_file_of_an_older_version_gets_the_tables_it_lacks(tmp_path: Path) -> None:
+    path = str(tmp_path / "usage.db")
+    old = Ledger(path)
+    old.add({("work", "box", "p", 1): [1, 2, 3, 4, 5, 6]})
+    old.close()
+    raw = sqlite3.connect(path)
+    raw.executescript("DROP TABLE models; DROP TABLE declined")
+    raw.close()
+    new = Ledger(path, read_only=True)
+    assert new.rows()[0].requests == 1 and new.models() == [] and new.reached(time.time()) == []
+    new.close()
 
 
 def test_the_ledger_adds_up_and_limits(tmp_path: Path) -> None:

@@ -15,6 +15,10 @@ from ...store.light import sqlite3
 FIELDS = ("requests", "bytes_in", "bytes_out", "input_tokens", "output_tokens", "cached_tokens")
 PERIODS = {"hour": 3600, "day": 86400}
 """Periods of limits, in seconds of UTC."""
+MODEL_FIELDS = ("input_tokens", "output_tokens", "cached_tokens", "written_tokens")
+MODELS_MAX = 64
+"""Models that one vault tells apart; an upstream names them. What comes further is counted as `OTHER_MODEL`."""
+OTHER_MODEL = ""
 LOOK_SECONDS = 1.0
 """How long a limit, or what other containers of the scope used, may be known late."""
 _OPEN_SECONDS, _BUSY_SECONDS = 5.0, 0.05
@@ -25,7 +29,14 @@ CREATE TABLE IF NOT EXISTS usage (
   PRIMARY KEY (scope, container, provider, hour)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS limits (
   scope TEXT PRIMARY KEY, period TEXT NOT NULL, requests INTEGER, tokens INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS models (
+  scope TEXT, container TEXT, provider TEXT, model TEXT, hour INTEGER,
+  {" INTEGER NOT NULL, ".join(MODEL_FIELDS)} INTEGER NOT NULL,
+  PRIMARY KEY (scope, container, provider, model, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS declined (
+  scope TEXT PRIMARY KEY, start INTEGER NOT NULL, period TEXT NOT NULL, requests INTEGER, tokens INTEGER) WITHOUT ROWID;
 """
+_TABLES = {"usage", "limits", "models", "declined"}
 
 
 class Limit(NamedTuple):
@@ -35,6 +46,12 @@ class Limit(NamedTuple):
     period: str
     requests: int | None
     tokens: int | None
+
+    def exceeded(self, requests: int, tokens: int) -> bool:
+        """Whether so many requests and tokens are all that it allows."""
+        return (self.requests is not None and requests >= self.requests) or (
+            self.tokens is not None and tokens >= self.tokens
+        )
 
 
 class Row(NamedTuple):
@@ -51,17 +68,48 @@ class Row(NamedTuple):
     cached_tokens: int
 
 
+class ModelRow(NamedTuple):
+    """Tokens that one container used of one model, as the upstream names it; `OTHER_MODEL` when it does not."""
+
+    scope: str
+    container: str
+    provider: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    written_tokens: int
+
+
+class Reached(NamedTuple):
+    """A limit that is reached, what was used of it, and when its period ends (Unix seconds)."""
+
+    limit: Limit
+    requests: int
+    tokens: int
+    until: int
+
+
 class Ledger:
     """The file, opened for reading and writing; made when missing.
 
     Args:
         path: `Layout.vault_usage`.
+        read_only: it is only read; it must exist, and no other process is held up.
 
     Raises:
         sqlite3.Error: it cannot be opened, or is no database.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
+        if read_only:
+            self._db = _reader(path)
+            names = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            if not {name for (name,) in names} >= _TABLES:  # a vault of an older version has written it
+                self._db.close()
+                Ledger(path).close()
+                self._db = _reader(path)
+            return
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         self._db = sqlite3.connect(path, isolation_level=None, timeout=_OPEN_SECONDS)
@@ -78,18 +126,26 @@ class Ledger:
         """Close the file."""
         self._db.close()
 
-    def add(self, counts: dict[tuple[str, str, str, int], list[int]]) -> None:
+    def add(
+        self,
+        counts: dict[tuple[str, str, str, int], list[int]],
+        models: dict[tuple[str, str, str, str, int], list[int]] | None = None,
+    ) -> None:
         """Add counts, by (scope, container, provider, hour) in the order of `FIELDS`.
+
+        Args:
+            counts: the counts.
+            models: tokens, by (scope, container, provider, model, hour) in the order of `MODEL_FIELDS`.
 
         Raises:
             sqlite3.OperationalError: another process writes; nothing was added.
         """
-        marks = ", ".join("?" * (4 + len(FIELDS)))
-        sums = ", ".join(f"{field} = {field} + excluded.{field}" for field in FIELDS)
-        statement = f"INSERT INTO usage VALUES ({marks}) ON CONFLICT DO UPDATE SET {sums}"
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._db.executemany(statement, [(*key, *values) for key, values in counts.items()])
+            self._db.executemany(_adding("usage", 4, FIELDS), [(*key, *values) for key, values in counts.items()])
+            self._db.executemany(
+                _adding("models", 5, MODEL_FIELDS), [(*key, *values) for key, values in (models or {}).items()]
+            )
         except sqlite3.Error:
             self._db.execute("ROLLBACK")
             raise
@@ -104,6 +160,16 @@ class Ledger:
             (int(since) // 3600, scope),
         )
         return [Row(*row) for row in rows]
+
+    def models(self, *, since: float = 0.0) -> list[ModelRow]:
+        """Tokens by model since a time (Unix seconds, by whole hours)."""
+        sums = ", ".join(f"SUM({field})" for field in MODEL_FIELDS)
+        found = self._db.execute(
+            f"SELECT scope, container, provider, model, {sums} FROM models WHERE hour >= ?"
+            " GROUP BY scope, container, provider, model ORDER BY scope, container, provider, model",
+            (int(since) // 3600,),
+        )
+        return [ModelRow(*row) for row in found]
 
     def used(self, scope: str, period: str, now: float) -> tuple[int, int]:
         """Requests and tokens of a scope in the running period."""
@@ -130,9 +196,42 @@ class Ledger:
         else:
             self._db.execute("INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?)", limit)
 
+    def reached(self, now: float) -> list[Reached]:
+        """The limits that are reached and wait for a decision.
+
+        A limit of 0 is a decision already, and one that was declined is one until its period ends or it is changed.
+        """
+        found = []
+        for row in self._db.execute("SELECT scope, period, requests, tokens FROM limits ORDER BY scope").fetchall():
+            limit = Limit(*row)
+            requests, tokens = self.used(limit.scope, limit.period, now)
+            start = period_start(limit.period, now)
+            if 0 not in (limit.requests, limit.tokens) and limit.exceeded(requests, tokens):
+                declined = self._db.execute("SELECT * FROM declined WHERE scope = ?", (limit.scope,)).fetchone()
+                if declined != (limit.scope, start, *limit[1:]):
+                    found.append(Reached(limit, requests, tokens, start + PERIODS[limit.period]))
+        return found
+
+    def decline(self, limit: Limit, now: float) -> None:
+        """Let a limit stand for the running period: `reached` does not name it again."""
+        start = period_start(limit.period, now)
+        self._db.execute("INSERT OR REPLACE INTO declined VALUES (?, ?, ?, ?, ?)", (limit.scope, start, *limit[1:]))
+
     def changes(self) -> int:
         """A number that moves when another process wrote (PRAGMA data_version)."""
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _reader(path: str) -> sqlite3.Connection:
+    # characters that mean something in a URI (https://www.sqlite.org/uri.html)
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return sqlite3.connect(f"file:{quoted}?mode=ro", isolation_level=None, timeout=_BUSY_SECONDS, uri=True)
+
+
+def _adding(table: str, keys: int, fields: tuple[str, ...]) -> str:
+    marks = ", ".join("?" * (keys + len(fields)))
+    sums = ", ".join(f"{field} = {field} + excluded.{field}" for field in fields)
+    return f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT DO UPDATE SET {sums}"
 
 
 def period_start(period: str, now: float) -> int:
@@ -152,6 +251,8 @@ class Counts:
     def __init__(self, ledger: Ledger, container: str) -> None:
         self._ledger, self._container = ledger, container
         self._pending: dict[tuple[str, str, str, int], list[int]] = {}
+        self._models: dict[tuple[str, str, str, str, int], list[int]] = {}
+        self._names: set[str] = set()
         self._changes = -1
         self._look_next = 0.0
         self._known: dict[str, tuple[Limit | None, int, int, int]] = {}
@@ -169,15 +270,25 @@ class Counts:
                     entry[at] += count
         return first
 
+    def add_model(self, scope: str, provider: str, model: str, *counts: int) -> None:
+        """Count one request's tokens for its model, in the order of `MODEL_FIELDS`; `add` has counted the request."""
+        if len(self._names) < MODELS_MAX:
+            self._names.add(model)
+        name = model if model in self._names else OTHER_MODEL
+        key = (scope, self._container, provider, name, int(time.time()) // 3600)
+        entry = self._models.setdefault(key, [0] * len(MODEL_FIELDS))
+        for at, count in enumerate(counts):
+            entry[at] += count
+
     def flush(self) -> bool:
         """Write what was counted; False when another process was in the way: try again."""
         pending = self._pending
         if pending:
             try:
-                self._ledger.add(pending)
+                self._ledger.add(pending, self._models)
             except sqlite3.Error:
                 return False
-            self._pending = {}
+            self._pending, self._models = {}, {}
             self._known.clear()
         return True
 
@@ -202,7 +313,4 @@ class Counts:
         for (counted, _, _, _), counts in self._pending.items():
             if counted == scope:
                 requests, tokens = requests + counts[0], tokens + counts[3] + counts[4]
-        reached = (limit.requests is not None and requests >= limit.requests) or (
-            limit.tokens is not None and tokens >= limit.tokens
-        )
-        return (limit, start + PERIODS[limit.period]) if reached else None
+        return (limit, start + PERIODS[limit.period]) if limit.exceeded(requests, tokens) else None

@@ -18,7 +18,7 @@ from ..guard.screen import GZIP, Screen
 from ..headers import readable
 from .ledger import Counts
 from .rates import Rates
-from .usage import NO_TOKENS, Counter, Tokens
+from .usage import NO_TOKENS, Counter
 
 if TYPE_CHECKING:
     from ...kit.audit import Audit
@@ -158,7 +158,7 @@ class Books:
         self._rates.leave(exchange.plan)
         if not self._waiting:
             self._reactor.soon(self._commit)
-        self._waiting.append((exchange, self._line(exchange, exchange.status, "", counter.end() if counter else None)))
+        self._waiting.append((exchange, self._line(exchange, exchange.status, "", counter)))
 
     def _commit(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -174,17 +174,20 @@ class Books:
         self._rates.leave(exchange.plan)
         notes = exchange.notes
         counter = notes.counter if isinstance(notes, _Notes) else None
-        self._write([self._line(exchange, refusal.status, refusal.rule, counter.end() if counter else None)])
+        self._write([self._line(exchange, refusal.status, refusal.rule, counter)])
 
     # --- the books ---
 
-    def _line(self, exchange: Exchange, status: int, reason: str, tokens: Tokens | None) -> bytes:
+    def _line(self, exchange: Exchange, status: int, reason: str, counter: Counter | None) -> bytes:
         """Count an exchange, and its audit line without the closing brace. Everything in it is plain ASCII."""
         plan = exchange.plan
-        if self._counts is not None and self._counts.add(
-            plan.grant.scope, plan.route.name, 1, exchange.sent, exchange.got, *(tokens or NO_TOKENS)
-        ):
-            self._reactor.later(limits.FLUSH_SECONDS, self._flush)
+        tokens = counter.end() if counter else NO_TOKENS
+        if self._counts is not None:
+            scope, provider = plan.grant.scope, plan.route.name
+            if self._counts.add(scope, provider, 1, exchange.sent, exchange.got, *tokens[:3]):
+                self._reactor.later(limits.FLUSH_SECONDS, self._flush)
+            if counter and tokens:
+                self._counts.add_model(scope, provider, counter.model, *tokens)
         about = plan.about
         if not about:
             about = plan.about = (
@@ -200,6 +203,8 @@ class Books:
         )
         if tokens:
             line += f', "tokens": {{"input": {tokens.input}, "output": {tokens.output}, "cached": {tokens.cached}}}'
+            if counter and counter.model:
+                line += f', "model": "{counter.model}"'
         if reason:
             line += f', "verdict": "refused", "reason": "{reason}"'
         return line.encode("ascii", "backslashreplace")
