@@ -58,7 +58,7 @@ class Top(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """The lists."""
-        return Main()
+        return Main(self.decide)
 
     def on_mount(self) -> None:
         """Begin to look."""

@@ -14,8 +14,9 @@ from .model import Snapshot, rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from ..queue.items import Item
-    from .app import Top
     from .decision import Offer
     from .model import Container, Refusal
 
@@ -28,18 +29,16 @@ NO_REFUSAL = "Nothing was refused."
 class Page(Screen[None]):
     """A screen that shows a snapshot."""
 
-    @property
-    def top(self) -> Top:
-        """The application."""
-        app: Top = self.app  # type: ignore[assignment]  # the only application that these screens belong to
-        return app
-
     def show(self, snapshot: Snapshot) -> None:
         """Show what was seen."""
 
 
 class Main(Page):
-    """The lists."""
+    """The lists.
+
+    Args:
+        decide: carries an answer out, and returns what to say about it.
+    """
 
     BINDINGS = [
         Binding("tab", "app.focus_next", show=False),
@@ -49,8 +48,9 @@ class Main(Page):
     ]
     AUTO_FOCUS = "#queue"
 
-    def __init__(self) -> None:
+    def __init__(self, decide: Callable[[Offer], Awaitable[str]]) -> None:
         super().__init__()
+        self._decide = decide
         self._decisions = Decisions()
         self._snapshot = Snapshot(0.0)
         self._note = ""
@@ -148,6 +148,6 @@ class Main(Page):
             self._tell()
 
     async def _carry_out(self, offer: Offer) -> None:
-        self._note = await self.top.decide(offer)
+        self._note = await self._decide(offer)
         if self._decisions.offer is None:
             self._tell()

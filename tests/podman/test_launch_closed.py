@@ -164,10 +164,13 @@ def test_a_container_without_its_supervisor_is_called_unprotected_and_healed(hou
     house.podman("start", name, env={"CONTAINERS_CONF": str(empty)})
     text = house.terok("status", check=False).stdout
     assert f"{name}: UNPROTECTED" in text and f"terok heal {name}" in text
+    first = json.loads(house.terok("top", "--json").stdout)["containers"][0]
+    assert (first["name"], first["state"], first["fix"]) == (name, "UNPROTECTED", f"terok heal {name}")
     report = json.loads(house.terok("doctor", "--json", check=False).stdout)
     assert any("UNPROTECTED" in row["detail"] and name in row["detail"] for row in report["checks"])
     house.terok("heal", name)
     assert "UNPROTECTED" not in house.terok("status").stdout
+    assert "UNPROTECTED" not in house.terok("top").stdout
     rules = house.terok("shield", "status", name).stdout
     assert "enforced" in rules
     empty.unlink()

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from terok_host.runtime.care.unprotected import Known
 from terok_host.runtime.kit.table import plain
-from terok_host.runtime.top import columns, gather, text, traffic
+from terok_host.runtime.top import columns, text, traffic
 from terok_host.runtime.top.columns import Column
 from terok_host.runtime.top.gather import Watch
-from terok_host.runtime.top.model import Container, Refusal, Service, Snapshot, Usage, order, rank
+from terok_host.runtime.top.model import Container, Destination, Refusal, Service, Snapshot, Usage, order
 from terok_host.runtime.top.tail import LINE_MAX, PART, Tail
 from terok_host.runtime.top.traffic import Traffic
 from terok_host.sidecars.vault.books.ledger import Ledger
@@ -88,18 +88,6 @@ def test_a_new_container_of_the_same_name_has_no_old_refusals(operator: Operator
     watching.close()
 
 
-def test_an_unprotected_container_is_first(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Podman is asked for these; here its answer is given."""
-    operator.hold("a-running-one")
-    open_ = [Known("bare", "0123456789ab", running=True, pid=1, network="pasta", mounts_presence=False)]
-    monkeypatch.setattr(gather.unprotected, "never_supervised", lambda env: open_)
-    first, second = look(operator).containers
-    assert (first.name, first.state, rank(first)) == ("bare", "UNPROTECTED", 0)
-    assert first.fix == "terok setup, then podman restart bare"
-    assert text.containers(Snapshot(0.0, (first, second)))[0].style == text.BAD
-    assert text.summary(Snapshot(0.0, (first, second))).startswith("1 UNPROTECTED  1 running")
-
-
 def test_the_order_and_the_words() -> None:
     rows = [
         Container("e", "stopped"),
@@ -112,6 +100,9 @@ def test_the_order_and_the_words() -> None:
     box = Container(
         "box", "running", services=(Service("vault", "on demand", None, 0), Service("gate", "running", 5, 1))
     )
+    bare = Snapshot(0.0, (Container("a", "UNPROTECTED", fix="terok heal a"), box))
+    assert text.containers(bare)[0].style == text.BAD and text.about(bare.containers[0]).endswith("Fix: terok heal a")
+    assert text.summary(bare).startswith("1 UNPROTECTED  1 running")
     assert text.about(box) == "running gate, on demand vault"
 
 
@@ -183,8 +174,8 @@ def test_bytes_by_destination() -> None:
     seen.add({"event": "connection", "verdict": "brokered", "id": 3, "name": "api.example", "port": 443})
     seen.add({"source": "vault", "event": "request", "upstream": "api.example", "bytes_in": 5, "bytes_out": 7})
     assert seen.destinations() == (
-        traffic.Destination("files.example:443", 2, 1, 10, 2000),
-        traffic.Destination("api.example:443", 1, 1, 5, 7),
+        Destination("files.example:443", 2, 1, 10, 2000),
+        Destination("api.example:443", 1, 1, 5, 7),
     )
     seen.add({"event": "connection", "verdict": "allowed", "id": 1, **place})  # the next relay counts from 1
     assert sum(row.open for row in seen.destinations()) == 1
@@ -234,7 +225,7 @@ def test_what_is_kept_is_bounded() -> None:
 def test_no_cell_leaves_its_width_or_carries_a_control_character(word: str, width: int) -> None:
     shown = columns.crop(columns.cell(word), width)
     assert shown == plain(shown)
-    assert columns.cell_len(shown) == width
+    assert cell_len(shown) == width
 
 
 @given(
@@ -246,7 +237,7 @@ def test_columns_fit(rows: list[list[str]], width: int) -> None:
     cells = [[columns.cell(word) for word in row] for row in rows]
     sizes = columns.widths(made, cells, width)
     assert sum(sizes) + 4 <= width
-    assert all(columns.cell_len(columns.laid_out(made, row, sizes)) == sum(sizes) + 4 for row in cells)
+    assert all(cell_len(columns.laid_out(made, row, sizes)) == sum(sizes) + 4 for row in cells)
 
 
 def test_hostile_words_are_shown_harmless() -> None:
