@@ -81,6 +81,10 @@ def _epilog(command: Command) -> str:
     return "\n".join(lines)
 
 
+WORDS = "words"
+"""The last argument of a verb that passes words on; everything after `--` belongs to it."""
+
+
 def parse(command: Command, words: Sequence[str], prog: str) -> argparse.Namespace:
     """The arguments of a verb.
 
@@ -89,6 +93,11 @@ def parse(command: Command, words: Sequence[str], prog: str) -> argparse.Namespa
     """
     own, rest = _split(words) if command.to_podman else (list(words), None)
     parser = build(command, prog, texts=not {"-h", "--help"}.isdisjoint(own))
+    further: list[str] = []
+    takes_words = not command.to_podman and any(action.dest == WORDS for action in parser._actions)
+    if takes_words:  # argparse would take what follows `--` for unknown once an option stands before it
+        own, after = _split(own)
+        further = after or []
     known = list(parser._option_string_actions)
     takes_all = any(action.nargs == argparse.REMAINDER for action in parser._actions)
     unknown = [] if takes_all else [word for word in _options(own) if _name(word) not in known]
@@ -101,6 +110,8 @@ def parse(command: Command, words: Sequence[str], prog: str) -> argparse.Namespa
         raise TerokError(f"Unexpected argument {extra[0][:60]!r}.", fix=f"{prog} --help", code=Exit.USAGE)
     if command.to_podman:
         args.rest, args.typed = rest, [*prog.split(), *own]
+    if takes_words:
+        args.words = [*args.words, *further]
     return args
 
 

@@ -178,6 +178,13 @@ def test_words_after_two_dashes_are_podmans() -> None:
     assert parsed("prepare", "x", "--").rest == []
 
 
+@pytest.mark.parametrize("before", [["claude"], ["claude", "--name", "x"], ["--name", "x", "claude"]])
+def test_words_after_two_dashes_are_the_agents_whatever_stands_before(before: list[str]) -> None:
+    command = verbs.BY_PATH["start"].load()
+    args = parser.parse(command, [*before, "--", "--print", "a b", "--"], "terok start")
+    assert (args.agent, args.words) == ("claude", ["--print", "a b", "--"])
+
+
 @pytest.mark.parametrize("words", [["a", "b"], ["a,b"], ["a,", "b"], ["a", ",b"]])
 def test_profiles_are_separated_by_spaces_or_commas(words: list[str]) -> None:
     assert comma_separated(parsed("run", "x", "--profiles", *words, "--", "i").profiles) == ("a", "b")
