@@ -152,7 +152,10 @@ def run(args: argparse.Namespace, env: Env) -> int:
 @verb(
     *WIRING,
     argument(
-        "--format", choices=["words", "compose", "quadlet"], default="words", help="shell words (default), or a file"
+        "--format",
+        choices=["words", "compose", "quadlet", "devcontainer"],
+        default="words",
+        help="shell words (default), or a file",
     ),
     usage="NAME [options] [-- podman's options, IMAGE, COMMAND...]",
     examples=(
@@ -172,10 +175,14 @@ def prepare(args: argparse.Namespace, env: Env) -> int:
     if args.format == "words":
         text = shlex.join(everything)
     else:
+        from ...supervisor.ground.layout import outer_uid
         from . import formats
 
-        write = {"compose": formats.compose, "quadlet": formats.quadlet}[args.format]
-        text = write(Words(parse(prepared.flags).flags + parse(rest).flags, words.rest))
+        whole = Words(parse(prepared.flags).flags + parse(rest).flags, words.rest)
+        if args.format == "devcontainer":
+            text = formats.devcontainer(whole, rootless=outer_uid() != 0)
+        else:
+            text = {"compose": formats.compose, "quadlet": formats.quadlet}[args.format](whole)
     env.out.emit(everything, text)
     return Exit.OK
 

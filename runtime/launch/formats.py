@@ -1,4 +1,7 @@
-"""The wiring of a container as a Compose service or a Quadlet unit, out of the same flags that `podman run` gets."""
+"""The wiring of a container as a Compose service, a Quadlet unit or a `devcontainer.json`.
+
+Each is written out of the same flags that `podman run` gets.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from ..host.flags import Flag, Words, is_on
 
 IMAGE = "IMAGE"
 """Stands where the image goes when none was given."""
+
+WORKSPACE = "/workspace"
+"""Where a dev container shows the project, unless `--workdir` names another directory."""
 
 
 def compose(words: Words) -> str:
@@ -183,3 +189,97 @@ _QUADLET = {
     "label": "Label",
 }
 """Keys that Quadlet has since Podman 4.4."""
+
+
+def devcontainer(words: Words, *, rootless: bool) -> str:
+    """A `devcontainer.json` (containers.dev, "Dev Container metadata reference") that starts this container.
+
+    The project is mounted, and its `.devcontainer` directory read-only over it: the file names commands that the editor
+    runs on the host, so nothing in the container may write it.
+
+    Args:
+        words: podman's flags, and the image.
+        rootless: Podman runs as an ordinary user.
+
+    Raises:
+        TerokError: USAGE: a command or a flag that the editor sets itself, a user that is no number, or a `${`, which
+            the format would replace.
+    """
+    name = _name(words)
+    values = {flag.name: flag.value for flag in words.flags}
+    folder = values.get("workdir", WORKSPACE)
+    user = values.get("user", "root")
+    _editors(words, user, rootless=rootless)
+    mounts = [f"type=bind,source=${{localWorkspaceFolder}}/.devcontainer,target={folder}/.devcontainer,readonly"]
+    environment: dict[str, str] = {}
+    arguments: list[str] = []
+    for flag in words.flags:
+        variable, given, value = flag.value.partition("=")
+        mount = _mount(flag.value) if flag.name == "volume" else None
+        if mount:
+            mounts.append(mount)
+        elif flag.name == "env" and given:
+            environment[variable] = value
+        elif flag.name not in _DEVCONTAINER_NEEDLESS:
+            arguments.append(_joined(flag))
+    if user.partition(":")[0] not in ("root", "0") and rootless:
+        uid, _, gid = user.partition(":")
+        # what this user writes belongs to the operator; editors add a keep-id of their own, and the last one counts
+        arguments.append(f"--userns=keep-id:uid={uid},gid={gid or uid}")
+    document = {
+        "name": name,
+        "image": words.rest[0] if words.rest else IMAGE,
+        "workspaceMount": f"type=bind,source=${{localWorkspaceFolder}},target={folder},relabel=shared",
+        "workspaceFolder": folder,
+        "containerUser": user,
+        "remoteUser": user.partition(":")[0],
+        "updateRemoteUserUID": False,
+        "init": is_on(values.get("init", "false")),
+        "mounts": mounts,
+        "containerEnv": environment,
+        "runArgs": arguments,
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+_DEVCONTAINER_NEEDLESS = frozenset({"detach", "rm", "tty", "interactive", "init", "user", "workdir"})
+"""Flags that editors decide themselves, and those that have a property of their own."""
+
+
+def _editors(words: Words, user: str, *, rootless: bool) -> None:
+    """Refuse what an editor would replace or run in another way than Podman does."""
+    if words.rest[1:] or any(flag.name == "entrypoint" for flag in words.flags):
+        raise TerokError(
+            "A dev container's command is the editor's.",
+            fix="remove the command after the image, and --entrypoint",
+            code=Exit.USAGE,
+        )
+    if rootless and user != "root" and not user.replace(":", "", 1).isdecimal():
+        raise TerokError(
+            f"The user {user!r} is no number, so that its files cannot be given to you.",
+            fix="--user 1000, or whatever number the image gives it",
+            code=Exit.USAGE,
+        )
+    for word in [*(flag.value for flag in words.flags), *words.rest]:
+        if "${" in word:
+            raise TerokError(
+                f"{word!r} holds ${{, which devcontainer.json replaces and cannot escape.",
+                fix="remove it here, and write it into the file yourself",
+                code=Exit.USAGE,
+            )
+
+
+def _mount(volume: str) -> str | None:
+    """A bind mount or volume of `--volume` in the notation of `--mount`; None when that cannot say it."""
+    source, _, rest = volume.partition(":")
+    target, _, options = rest.partition(":")
+    if not target or source.startswith(".") or "," in source + target or '"' in source + target:
+        return None
+    words = [_OPTIONS.get(option) for option in options.split(",") if option not in ("", "rw")]
+    if None in words:
+        return None
+    kind = "bind" if source.startswith("/") else "volume"
+    return ",".join([f"type={kind},source={source},target={target}", *filter(None, words)])
+
+
+_OPTIONS = {"ro": "readonly", "z": "relabel=shared", "Z": "relabel=private"}

@@ -1,7 +1,8 @@
-"""`terok prepare` as a Compose service and as a Quadlet unit, given to the programs that read them."""
+"""`terok prepare` as a Compose service, a Quadlet unit and a dev container, given to the programs that read them."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,3 +110,58 @@ def test_quadlets_generator_reads_the_unit_where_podman_has_it(house: House, nam
     assert f"--annotation terok.sandbox.sidecar={house.bundle(name).sidecar}" in started
     assert f"--env-file {house.bundle(name).env}" in started
     assert "--cap-drop net_admin" in started
+
+
+def podmans_words(text: str, folder: Path) -> list[str]:
+    """The words of `podman run` for a devcontainer.json, as @devcontainers/cli 0.89 makes and orders them."""
+    document = json.loads(text.replace("${localWorkspaceFolder}", str(folder)))
+    user = document["containerUser"]
+    words = ["--mount", document["workspaceMount"]]
+    words += [word for mount in document["mounts"] for word in ("--mount", mount)]
+    words += [word for item in document["containerEnv"].items() for word in ("-e", "=".join(item))]
+    words += ["-u", user, "--security-opt", "label=disable", *(["--userns=keep-id"] if user != "root" else [])]
+    words += [*document["runArgs"], *(["--init"] if document["init"] else [])]
+    return [*words, "--entrypoint", "/bin/sh", document["image"]]
+
+
+INSIDE = """id -u; echo "$A"; ls /run/terok; cd /workspace; touch new
+(echo >.devcontainer/devcontainer.json) 2>/dev/null || echo kept
+mv .devcontainer elsewhere 2>/dev/null || echo stays"""
+
+
+@pytest.mark.parametrize("user", ["root", "1000"])
+def test_a_dev_container_starts_as_the_editor_starts_it(house: House, name: str, tmp_path: Path, user: str) -> None:
+    fragment = tmp_path / ".devcontainer/devcontainer.json"
+    fragment.parent.mkdir()
+    words = [*(["--user", user] if user != "root" else []), "--init", "--env", "A=x d", house.image]
+    text = house.terok("prepare", name, "--scope", "proj", "--allow-missing", "--format", "devcontainer", "--", *words)
+    fragment.write_text(text.stdout)
+    done = house.podman("run", "--rm", *podmans_words(text.stdout, tmp_path), "-c", INSIDE)
+    uid, variable, *rest = done.stdout.splitlines()
+    assert (uid, variable) == ("0" if user == "root" else user, "x d")
+    assert "vault.sock" in rest
+    # what the editor runs on the host stands in the file: the container may not change it
+    assert rest[-2:] == ["kept", "stays"]
+    assert fragment.read_text() == text.stdout
+    assert (tmp_path / "new").stat().st_uid == fragment.stat().st_uid
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["IMAGE", "sleep", "1"], "command is the editor's"),
+        (["--entrypoint", "sh", "IMAGE"], "command is the editor's"),
+        (["--user", "vscode", "IMAGE"], "--user 1000"),
+        (["--env", "A=${localEnv:HOME}", "IMAGE"], "cannot escape"),
+    ],
+)
+def test_what_a_dev_container_cannot_say_is_refused(house: House, name: str, words: list[str], said: str) -> None:
+    done = house.terok("prepare", name, "--format", "devcontainer", "--", *words, check=False)
+    assert done.returncode == Exit.USAGE
+    assert said in done.stderr
+
+
+def test_volumes_of_a_dev_container_are_mounts_where_the_notation_can_say_them(nothing_left: None) -> None:
+    assert formats._mount("/a:/b:ro,z") == "type=bind,source=/a,target=/b,readonly,relabel=shared"
+    assert formats._mount("home:/home/agent") == "type=volume,source=home,target=/home/agent"
+    assert [formats._mount(volume) for volume in ("/a,b:/c", "./a:/b", "/a", "/a:/b:U")] == [None] * 4
