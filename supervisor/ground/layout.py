@@ -234,6 +234,9 @@ class Layout:
         Args:
             environ: usually `os.environ`.
             uid: the outer uid; default: the one that `/proc/self/uid_map` gives for this process.
+
+        Raises:
+            TerokError: without a runtime directory the one below /tmp is used, and another user was there first.
         """
         uid = outer_uid() if uid is None else uid
         home = environ.get("HOME") or "/root"
@@ -249,6 +252,7 @@ class Layout:
         runtime = base("XDG_RUNTIME_DIR", f"/run/user/{uid}")
         if not os.path.isdir(runtime):
             runtime = f"/tmp/terok-runtime-{uid}"
+            _make_private(runtime)
         return cls(
             os.path.join(base("XDG_DATA_HOME", home + "/.local/share"), "terok"),
             os.path.join(runtime, "terok"),
@@ -352,6 +356,24 @@ DROPIN = "99-terok.conf"
 """The last file that sets hooks_dir wins (containers.conf(5)), and Podman 6 sorts the files of all folders by name."""
 OLD_DROPIN = "50-terok.conf"
 """The name that earlier versions used."""
+
+
+def _make_private(path: str) -> None:
+    """Every user may make a name below /tmp: who owns the directory can put others in the place of what is in it."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError:
+        return  # what needs the directory says why there is none
+    info = os.lstat(path)
+    if info.st_uid != os.geteuid() or info.st_mode & 0o170000 != 0o040000:
+        raise TerokError(
+            f"{path} belongs to another user, and there is no other directory for sockets and keys.",
+            fix="set XDG_RUNTIME_DIR to a directory of yours with mode 0700",
+        )
+    if info.st_mode & 0o077:
+        os.chmod(path, 0o700)
 
 
 def containers_conf_dropin(environ: Mapping[str, str], *, uid: int | None = None, name: str = DROPIN) -> str:

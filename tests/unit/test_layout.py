@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,49 @@ def test_xdg_variables_move_everything_but_a_relative_one_is_ignored(tmp_path: P
 def test_real_root_has_the_system_directories() -> None:
     made = Layout.from_environ({"HOME": "/root", "XDG_RUNTIME_DIR": "/run/user/0"}, uid=0)
     assert (made.data, made.runtime) == ("/var/lib/terok", "/run/terok")
+
+
+@pytest.fixture
+def no_runtime_directory(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str], int]]:
+    """The directory below /tmp of a user who has no other one, and the environment and the number of such a user."""
+    uid = 4_000_000_000 + os.getpid()
+    below = Path(f"/tmp/terok-runtime-{uid}")
+    yield below, {"HOME": "/home/u", "XDG_RUNTIME_DIR": str(tmp_path / "none")}, uid
+    if below.is_symlink():
+        below.unlink()
+    elif below.exists():
+        below.rmdir()
+
+
+def test_without_a_runtime_directory_there_is_one_of_ones_own_below_tmp(
+    no_runtime_directory: tuple[Path, dict[str, str], int],
+) -> None:
+    below, environ, uid = no_runtime_directory
+    for mode in (0o700, 0o775):
+        assert Layout.from_environ(environ, uid=uid).runtime == f"{below}/terok"
+        assert below.stat().st_mode & 0o777 == 0o700
+        below.chmod(mode)
+
+
+@pytest.mark.parametrize("foreign", ["a link", "a file", "another user's"])
+def test_a_directory_below_tmp_that_another_user_made_is_refused(
+    no_runtime_directory: tuple[Path, dict[str, str], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    foreign: str,
+) -> None:
+    below, environ, uid = no_runtime_directory
+    if foreign == "a link":
+        below.symlink_to(tmp_path)
+    elif foreign == "a file":
+        below.touch()
+    else:
+        below.mkdir(0o777)
+        monkeypatch.setattr("os.geteuid", lambda: uid)
+    with pytest.raises(TerokError, match="belongs to another user"):
+        Layout.from_environ(environ, uid=uid)
+    if foreign == "a file":
+        below.unlink()
 
 
 @pytest.mark.parametrize(
