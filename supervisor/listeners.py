@@ -14,7 +14,7 @@ from .ground import netlink, pids, sockets, within
 from .ground.errors import TerokError
 from .ground.layout import DNS_PORT
 from .ground.log import mark
-from .wall import firewall, guard, nflog
+from .wall import firewall, guard, loopback, nflog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Opened:
     Attributes:
         fds: listener -> listening descriptor.
         probe: a UDP socket connected to its resolver.
-        monitors: netlink sockets that hear of changes of its firewall, and of its routes in the airlock.
+        monitors: netlink sockets that hear of changes of its firewall, and of its loopback network.
         dns_log: what dnsmasq's standard error becomes when its log is read; else -1.
     """
 
@@ -65,7 +65,7 @@ def begin_inside(container: Container, wiring: Wiring) -> within.Call:
         mark("network: entered")
         monitors = [guard.listen()]
         if wiring.shield is not None and wiring.shield.loopback is not None:
-            monitors.append(netlink.listen())
+            monitors.append(netlink.listen(routes=loopback.closed(wiring.shield.loopback)))
         fds = [sockets.connect_udp("127.0.0.1", DNS_PORT), *map(_open_inside, wanted), *monitors]
         mark("network: sockets")
         if wiring.shield is not None:

@@ -107,7 +107,7 @@ class Shield:
     expected: `ruleset.json`, the structure that reading back must show.
     dnsmasq_conf: None when names are resolved statically.
     probe: a name that dnsmasq must answer (even with NXDOMAIN) before the container starts.
-    loopback: `loopback.json`, the airlock's addresses and routes; None in the other network modes.
+    loopback: `loopback.json`, addresses and routes of the loopback interface; None where no name has a synthetic one.
     """
 
     ruleset: str

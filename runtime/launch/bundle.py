@@ -43,7 +43,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         cfg=cfg,
         bundle=bundle,
         gate_ssh=request.gate_ssh,
-        names_lead_here=plan.shield and network.mode == podman.AIRLOCK,
+        names_lead_here=plan.shield,
         allow_missing=request.allow_missing or request.agents is None,
     )
     env = {**service_env(plan, gate_token=who.tokens.get(tokens.GATE)), **who.env}
@@ -61,7 +61,8 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
             resources=resources,
             dnsmasq_works=cfg.shield.dns != "static" and confined is None,
             udp_ports=request.udp_ports,
-            allow=(*request.allow, *who.tls_hosts),
+            allow=request.allow,
+            tls_hosts=who.tls_hosts,
             published=[port.port for port in ports],
         )
     mounts = _home_files(who, bundle, read_only=request.restricted)
@@ -95,7 +96,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         ),
         shield=shield,
         mounts=mounts,
-        tls=network.mode if who.tls_hosts else None,
+        tls=bool(who.tls_hosts),
     )
     files.write_json(bundle.sidecar, document)
     return Written(profiles, env, who.notes)

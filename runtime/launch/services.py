@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ...sidecars.airlock import settings as airlock_settings
 from ...sidecars.gate import config as gate_config
 from ...sidecars.kit.addresses import own_addresses
+from ...sidecars.roster import brokered
 from ...sidecars.shield import airlock, dnsmasq
 from ...sidecars.shield import bundle as shield_bundle
 from ...sidecars.shield import profiles as shield_profiles
@@ -57,8 +58,8 @@ def settings(
         parts["gate"] = gate_config.settings_for(layout, plan.scope)
     if plan.shield:
         parts["audit"] = audit_settings.settings_for()
-        if network.mode == AIRLOCK:
-            told = cfg.notify.command or ()
+        if network.mode == AIRLOCK or tls_hosts:
+            told = (cfg.notify.command or ()) if network.mode == AIRLOCK else ()  # elsewhere the relay asks nothing
             parts["airlock"] = airlock_settings.settings_for(runtime_dir, tls_hosts, told, os.environ)
     return parts
 
@@ -83,11 +84,14 @@ def shield_files(
     dnsmasq_works: bool,
     udp_ports: Sequence[int] = (),
     allow: Sequence[str] = (),
+    tls_hosts: Sequence[str] = (),
     published: Sequence[int] = (),
 ) -> Shield:
     """Write the firewall's files into the bundle and return where they are.
 
-    Without `dnsmasq_works` the allowed names are resolved statically, whatever dnsmasq was built with.
+    In the airlock brokered hosts are allowed like others, and the relay knows which they are; elsewhere only they have
+    synthetic addresses. Without `dnsmasq_works` the allowed names are resolved statically, whatever dnsmasq was built
+    with.
 
     Raises:
         TerokError: a profile is unknown.
@@ -97,7 +101,8 @@ def shield_files(
     written = shield_bundle.prepare(
         bundle,
         profiles=profiles,
-        also=allow,
+        also=(*allow, *(tls_hosts if network.mode == AIRLOCK else ())),
+        brokered=() if network.mode == AIRLOCK else [brokered.parse(host)[0] for host in tls_hosts],
         user_profiles=cfg.layout.profiles,
         forwarder=network.forwarder,
         features=dnsmasq_features() if dnsmasq_works else dnsmasq.Features(),

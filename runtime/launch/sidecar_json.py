@@ -12,7 +12,6 @@ from ...supervisor import schema
 from ...supervisor.ground import layout as places
 from ...supervisor.ground import netlink
 from ...supervisor.ground.layout import Bundle
-from ..host.podman import AIRLOCK
 from ..kit.config import Config, GateConfig, SshConfig, VaultConfig
 from .plan import PerContainerResources, WiringPlan
 
@@ -27,7 +26,7 @@ def build(
     shield: schema.Shield | None,
     mounts: list[schema.Mount],
     published: Sequence[publish.Published] = (),
-    tls: str | None = None,
+    tls: bool = False,
 ) -> dict[str, object]:
     """The sidecar JSON as plain data, already checked by the schema that the supervisor uses.
 
@@ -40,7 +39,7 @@ def build(
         shield: the firewall's files, or None.
         mounts: further bind mounts.
         published: ports that terok publishes.
-        tls: the network mode in which brokered hosts are terminated; None: TLS is off.
+        tls: brokered hosts are terminated.
 
     Raises:
         TerokError: the result is not what the schema allows; nothing was written.
@@ -63,8 +62,8 @@ def build(
             listeners.append({"kind": "unix", "path": places.socket_path(runtime_dir, name)})
         if name in loopback:
             listeners.append({"kind": "netns", "port": loopback[name]})
-        if name == "vault" and tls is not None:
-            listeners += vault.tls_listeners(runtime_dir, airlock=tls == AIRLOCK)
+        if name == "vault" and tls:
+            listeners += vault.tls_listeners(runtime_dir)
         if (port := host_ports.get(name)) is not None:
             listeners.append({"kind": "tcp", "port": port})
         sidecars.append(
@@ -86,7 +85,7 @@ def build(
         "mounts": [{"source": runtime_dir, "target": places.IN_CONTAINER, "read_only": True}, *map(vars, mounts)],
         "shield": None if shield is None else _shield(shield),
     }
-    if tls is not None:
+    if tls:
         result["trust"] = True
     schema.parse(result)
     return result

@@ -1,4 +1,4 @@
-"""What the launch writes into the sidecar JSON for the relay."""
+"""What the launch writes into the sidecar JSON for the relay, in the airlock and for brokered hosts elsewhere."""
 
 from __future__ import annotations
 

@@ -3,13 +3,16 @@
 In the airlock a container has only its loopback interface. Each allowed name has an address of `SYNTHETIC` that stands
 for it inside this container; the rules hand every connection to such an address to the relay (`sidecars/airlock/`),
 which decides by the name. dnsmasq has no upstream: it answers with these addresses or with NXDOMAIN.
+
+In the other network modes only brokered hosts have such an address, and a relay (`brokered`, `beside`, `policy`).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...supervisor.ground.errors import TerokError
@@ -17,7 +20,7 @@ from ...supervisor.ground.layout import AIRLOCK_PORT, Bundle
 from . import expressions as nft
 from .dnsmasq import check_paths, log_options, marker
 from .expressions import ACCEPT, PROHIBIT, RESET, Rule, rule
-from .model import ASK, OPEN_MODES, QUARANTINE, Model
+from .model import ASK, OPEN_MODES, QUARANTINE, UP, Model
 from .ruleset import FAMILIES, SERVICE_PORTS, Chain, Set, Table
 from .special import HOST, HOST_NAME, SYNTHETIC, UNKNOWN
 from .targets import BELOW, NAME, WEB, Target
@@ -46,6 +49,12 @@ def allocate(addresses: Mapping[str, str], model: Model) -> dict[str, str]:
             held[key] = str(ipaddress.ip_address(base + following))
             following += 1
     return held
+
+
+def brokered(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The brokered names of a container outside of the airlock, with their addresses."""
+    first = ipaddress.ip_network(SYNTHETIC).network_address + _FIRST
+    return tuple((name, str(first + number)) for number, name in enumerate(sorted(set(names))))
 
 
 def pattern(target: Target) -> str:
@@ -118,6 +127,11 @@ def loopback(model: Model) -> str:
     return json.dumps({"local": local}) + "\n"
 
 
+def beside() -> str:
+    """The same file outside of the airlock: synthetic addresses are local, and no route is refused."""
+    return json.dumps({"local": [], "closed": False}) + "\n"
+
+
 # --- names ---------------------------------------------------------------------------------------------------
 
 
@@ -184,9 +198,14 @@ def _patterns(state: State) -> dict[str, str]:
 
 
 def policy(state: State, container: str) -> str:
-    """The file `airlock/policy.json` (see `sidecars/airlock/policy.py`)."""
-    assert state.addresses is not None
+    """The file `airlock/policy.json` (see `sidecars/airlock/policy.py`).
+
+    The relay connects from the host's network. Where the container has none, it may only hand over to the vault.
+    """
     model = state.model
+    names = dict(model.brokered) if state.addresses is None else state.addresses
+    if state.addresses is None and model.forwarder is None:
+        model = replace(model, allowed=(), mode=QUARANTINE if model.mode == QUARANTINE else UP)
     document = {
         "container": container,
         "generation": state.generation,
@@ -195,7 +214,7 @@ def policy(state: State, container: str) -> str:
         "allowed": [str(target) for target in model.allowed],
         "denied": [str(target) for target in model.denied],
         "passing": {str(target): until for target, until in state.passing},
-        "names": {address: name for name, address in state.addresses.items()},
+        "names": {address: name for name, address in names.items()},
     }
     return json.dumps(document) + "\n"
 

@@ -37,6 +37,7 @@ class Rendered:
     dnsmasq_servers: str
     dnsmasq_hosts: str
     resolv_conf: str
+    etc_hosts: str
     loopback: str | None = None
     policy: str | None = None
 
@@ -46,7 +47,7 @@ def render(state: State, bundle: Bundle) -> Rendered:
     if state.addresses is not None:
         return _render_airlock(state, bundle)
     table = ruleset.build(state.model)
-    conf = None
+    conf, led = None, state.model.led()
     if state.has_dnsmasq:
         conf = dnsmasq.config(state.model, bundle.dnsmasq_servers, bundle.dnsmasq_hosts, state.features)
     return Rendered(
@@ -54,20 +55,25 @@ def render(state: State, bundle: Bundle) -> Rendered:
         expected=ruleset.structure_text(table),
         dnsmasq_conf=conf,
         dnsmasq_servers=dnsmasq.servers(state.model),
-        dnsmasq_hosts=dnsmasq.hosts(state.generation),
+        dnsmasq_hosts=dnsmasq.hosts(state.generation, led),
         resolv_conf=dnsmasq.RESOLV_CONF,
+        etc_hosts=static.hosts({**state.hosts, **{name: [address] for name, address in led.items()}}),
+        loopback=airlock.beside() if state.model.brokered else None,
+        policy=airlock.policy(state, bundle.name) if state.model.brokered else None,
     )
 
 
 def _render_airlock(state: State, bundle: Bundle) -> Rendered:
     table = airlock.table(state.model)
+    hosts = airlock.hosts(state, bundle.name)
     return Rendered(
         ruleset=ruleset.text(table),
         expected=ruleset.structure_text(table),
         dnsmasq_conf=airlock.config(state, bundle) if state.has_dnsmasq else None,
         dnsmasq_servers="",
-        dnsmasq_hosts=airlock.hosts(state, bundle.name),
+        dnsmasq_hosts=hosts,
         resolv_conf=dnsmasq.RESOLV_CONF,
+        etc_hosts=hosts,
         loopback=airlock.loopback(state.model),
         policy=airlock.policy(state, bundle.name),
     )
@@ -93,6 +99,7 @@ def prepare(
     ask: bool = False,
     own: Sequence[str] = (),
     also: Sequence[str] = (),
+    brokered: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the shield's files into a bundle, with what `allow` and `deny` recorded there before.
 
@@ -108,6 +115,7 @@ def prepare(
         audit_group: NFLOG group of the audit sidecar.
         own: the host's own addresses, which names do not open.
         also: targets besides those of the profiles.
+        brokered: names of brokered hosts, outside of the airlock; there they are among `also`.
         ask: connections to unknown names wait for a decision; only in the airlock.
         in_airlock: the container has the airlock's network; names keep the addresses that they had there before.
 
@@ -127,6 +135,7 @@ def prepare(
         published_udp=tuple(published_udp),
         audit_group=audit_group,
         own=ordinary(own),
+        brokered=airlock.brokered(brokered),
         mode=ASK if ask and in_airlock else UP,
     )
     check_size(model)
@@ -154,7 +163,7 @@ def shield_of(bundle: Bundle, state: State) -> Shield:
         expected=bundle.expected,
         dnsmasq_conf=bundle.dnsmasq_conf if state.has_dnsmasq else None,
         probe=dnsmasq.marker(state.generation),
-        loopback=bundle.loopback if state.addresses is not None else None,
+        loopback=bundle.loopback if state.addresses is not None or state.model.brokered else None,
     )
 
 
@@ -221,7 +230,9 @@ def write(bundle: Bundle, state: State) -> Rendered:
     now = render(state, bundle)
     start = now if at_start(state) == state else render(at_start(state), bundle)
     if now.policy is not None:
-        _write_airlock(bundle, now, start)
+        _write_relay(bundle, now, start)
+    if state.addresses is not None:
+        _write_airlock_dns(bundle, now, start)
     write_file(bundle.ruleset, start.ruleset)
     write_file(bundle.expected, start.expected)
     differs = now.ruleset != start.ruleset
@@ -229,7 +240,7 @@ def write(bundle: Bundle, state: State) -> Rendered:
     _beside(bundle.expected + firewall.NOW, now.expected if differs else None)
     write_file(bundle.resolv_conf, now.resolv_conf, mode=0o644)
     if now.dnsmasq_conf is None:
-        _write_in_place(bundle.hosts, now.dnsmasq_hosts if now.policy is not None else static.hosts(state.hosts))
+        _write_in_place(bundle.hosts, now.etc_hosts)
     write_dns(bundle, now, start)
     if now.dnsmasq_conf is not None:
         write_file(bundle.dnsmasq_conf, now.dnsmasq_conf)
@@ -247,19 +258,23 @@ def write_dns(bundle: Bundle, now: Rendered, start: Rendered) -> None:
     write_file(bundle.dnsmasq_hosts, now.dnsmasq_hosts)
 
 
-def _write_airlock(bundle: Bundle, now: Rendered, start: Rendered) -> None:
-    """Write what only the airlock has: routes, the relay's policy, and what dnsmasq answers at a start."""
+def _write_relay(bundle: Bundle, now: Rendered, start: Rendered) -> None:
+    """Write what the relay and its loopback network need: routes and the relay's policy."""
     assert now.policy is not None and now.loopback is not None and start.policy is not None and start.loopback
     os.makedirs(bundle.airlock, 0o700, exist_ok=True)
     write_file(bundle.loopback, start.loopback)
     _beside(bundle.loopback + firewall.NOW, now.loopback if now.loopback != start.loopback else None)
+    _beside(bundle.airlock_policy + firewall.START, start.policy if start.policy != now.policy else None)
+    write_file(bundle.airlock_policy, now.policy)
+
+
+def _write_airlock_dns(bundle: Bundle, now: Rendered, start: Rendered) -> None:
+    """Write what the airlock's dnsmasq answers at a start, where that differs."""
     for path, content, at_next in (
-        (bundle.airlock_policy, now.policy, start.policy),
         (bundle.dnsmasq_hosts, now.dnsmasq_hosts, start.dnsmasq_hosts),
         (bundle.dnsmasq_conf, now.dnsmasq_conf, start.dnsmasq_conf),
     ):
         _beside(path + firewall.START, at_next if at_next != content else None)
-    write_file(bundle.airlock_policy, now.policy)
 
 
 def _write_in_place(path: str, content: str) -> None:
@@ -329,6 +344,7 @@ def encode(state: State) -> str:
             "published": model.published,
             "published_udp": model.published_udp,
             "own": model.own,
+            "brokered": model.brokered,
             "audit_group": model.audit_group,
             "epoch": model.epoch,
             "dns_epoch": model.dns_epoch,
@@ -370,6 +386,7 @@ def decode(text: str) -> State:
                 published=tuple(model.get("published", ())),  # bundles of older versions have none
                 published_udp=tuple(model["published_udp"]),
                 own=tuple(model.get("own", ())),
+                brokered=tuple((name, address) for name, address in model.get("brokered", ())),
                 audit_group=model["audit_group"],
                 epoch=model["epoch"],
                 dns_epoch=model["dns_epoch"],

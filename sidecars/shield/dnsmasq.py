@@ -4,6 +4,7 @@
 read again without a pause in its service, and `dnsmasq.hosts` holds one name made of a number: when that name answers,
 the files of that number are in force. Answers are put into the firewall's sets before they are handed on; a name that
 was allowed after the start has no line of its own in the configuration and teaches the web's sets and the set `live`.
+Brokered names stand in `dnsmasq.hosts` too, with their synthetic addresses, and are never asked for.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ def marker(generation: int) -> str:
     return MARKER.format(generation)
 
 
-def hosts(generation: int) -> str:
-    """The file `dnsmasq.hosts`."""
-    return f"127.0.0.1 {marker(generation)}\n"
+def hosts(generation: int, led: Mapping[str, str]) -> str:
+    """The file `dnsmasq.hosts`; `led`: names and their addresses."""
+    return "".join(f"{address} {name}\n" for name, address in {marker(generation): "127.0.0.1", **led}.items())
 
 
 def config(model: Model, servers_path: str, hosts_path: str, available: Features) -> str:
@@ -193,16 +194,25 @@ def servers(model: Model) -> str:
     if model.forwarder is None or model.mode == QUARANTINE:
         return "server=/#/\n"
     if model.mode in OPEN_MODES:
-        return f"server={model.forwarder}\n" + "".join(_refusals(model))
+        return f"server={model.forwarder}\n" + "".join((*_refusals(model), *_kept_here(model)))
     verdicts = ["server=/#/\n"]
-    for base in sorted({target.value for target in (*model.names(), *model.denied) if target.is_name}):
-        verdicts.append(f"server=/{base}/{_to(model, model.verdict(base))}\n")
+    led = model.led()
+    for base in sorted({*led, *(target.value for target in (*model.names(), *model.denied) if target.is_name)}):
+        # a question for another type, AAAA above all, must not bring the server's own address
+        verdicts.append(f"server=/{base}/{_to(model, base not in led and model.verdict(base))}\n")
         verdicts.append(f"server=/*.{base}/{_to(model, model.verdict('x.' + base))}\n")
     return "".join(verdicts)
 
 
 def _to(model: Model, allowed: bool) -> str:
     return str(model.forwarder) if allowed else ""
+
+
+def _kept_here(model: Model) -> Iterator[str]:
+    """Brokered names, in the modes in which every other name is asked for."""
+    for name in model.led():
+        below = not any(denial.matches(f"x.{name}") for denial in model.denied if denial.ports == WEB)
+        yield f"server=/{name}/\nserver=/*.{name}/{_to(model, below)}\n"
 
 
 def _refusals(model: Model) -> Iterator[str]:

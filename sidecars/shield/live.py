@@ -281,13 +281,20 @@ def _carry_out_in_airlock(bundle: Bundle, running: Running, old: State, step: po
     """Files, relay, rules and routes, names: the relay decides about every connection, so it comes first."""
     state = step.state
     before = files.render(old, bundle)
-    after = files.write(bundle, state)
-    tell_relay(bundle, running, state.generation)
+    after = _write_and_tell(bundle, running, state)
     change = ruleset.change(files.table(old), files.table(state))
     firewall.load(running.namespaces, _LOOK + change.encode())
     firewall.settle(running.namespaces, files.shield_of(bundle, state))
     if after.dnsmasq_conf is not None:
         _tell_dns(running, replace(step, restart=before.dnsmasq_conf != after.dnsmasq_conf))
+
+
+def _write_and_tell(bundle: Bundle, running: Running, state: State) -> files.Rendered:
+    """Write the files, and wait for the relay to follow, where there is one."""
+    now = files.write(bundle, state)
+    if now.policy is not None:
+        tell_relay(bundle, running, state.generation)
+    return now
 
 
 def tell_relay(bundle: Bundle, running: Running, generation: int) -> None:
@@ -343,14 +350,14 @@ def _carry_out(bundle: Bundle, running: Running, old: State, step: policy.Step) 
         if step.state.model.mode == BYPASS:
             firewall.load(running.namespaces, _bypass(step.state.until))
         firewall.load(running.namespaces, ruleset.change(before, after).encode())
-        files.write(bundle, step.state)
+        _write_and_tell(bundle, running, step.state)
         if dns:
             _tell_dns(running, step)
         return
     closed = ruleset.halfway(old.model, step.state.model, dns_epoch=old.model.dns_epoch)
     between = ruleset.halfway(old.model, step.state.model, dns_epoch=step.state.model.dns_epoch)
     firewall.load(running.namespaces, _LOOK + ruleset.change(before, closed).encode())
-    files.write(bundle, step.state)
+    _write_and_tell(bundle, running, step.state)
     if dns:
         _tell_dns(running, step)
     firewall.load(running.namespaces, ruleset.change(closed, between).encode())

@@ -58,6 +58,7 @@ class Model:
         published: TCP ports of the container that terok publishes (airlock).
         published_udp: UDP ports that the container publishes.
         own: the host's own addresses, as ranges of one: like a special range, what a name answers does not open them.
+        brokered: outside of the airlock, the names of brokered hosts, each with its synthetic address.
         audit_group: NFLOG group that gets a copy of noteworthy packets; None: no log.
         epoch: part of the mark of granted connections. A new one makes every connection be judged again.
         dns_epoch: part of the mark of dnsmasq's questions. A new one makes answers under way worthless.
@@ -74,6 +75,7 @@ class Model:
     published: tuple[int, ...] = ()
     published_udp: tuple[int, ...] = ()
     own: tuple[str, ...] = ()
+    brokered: tuple[tuple[str, str], ...] = ()
     audit_group: int | None = None
     epoch: int = 0
     dns_epoch: int = 0
@@ -129,6 +131,13 @@ class Model:
         if any(denial.matches(name) and denial.ports == WEB for denial in self.denied):
             return False
         return any(target.matches(name) for target in self.names())
+
+    def led(self) -> dict[str, str]:
+        """The brokered names that answer with their synthetic addresses now: all that are not denied."""
+        if self.mode == QUARANTINE:
+            return {}
+        denials = [denial for denial in self.denied if denial.ports == WEB]
+        return {name: address for name, address in self.brokered if not any(denial.matches(name) for denial in denials)}
 
     def with_mode(self, mode: str) -> Model:
         """The same policy in another mode."""

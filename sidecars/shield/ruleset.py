@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...supervisor.ground.layout import AIRLOCK_PORT
 from ..kit.addresses import NEVER, SPECIAL, of_family
 from . import expressions as nft
 from .expressions import ACCEPT, DROP, PROHIBIT, RESET, Rule, Statement, goto, jump, rule
@@ -92,6 +93,10 @@ def build(model: Model) -> Table:
         Chain("grant", tuple(_grant(model))),
         Chain("refuse", tuple(_refuse(model))),
     ]
+    if model.brokered:
+        tcp = nft.port("tcp", "dport", [(1, 0xFFFF)])
+        led = rule(nft.address(4, "daddr", "@led4"), tcp, nft.redirect(AIRLOCK_PORT))
+        chains.append(Chain("relay", (led,), ("output", "accept"), kind="nat", priority=-100))
     return Table(tuple(_sets(model)), tuple(chains))
 
 
@@ -100,6 +105,8 @@ def build(model: Model) -> Table:
 
 def _sets(model: Model) -> Iterator[Set]:
     yield Set("bypass", 0, None)
+    if model.brokered:
+        yield Set("led4", 4, tuple(address for _, address in model.brokered))
     for family in FAMILIES:
         yield Set(f"never{family}", family, tuple(of_family(NEVER, family)), interval=True)
         yield Set(f"special{family}", family, tuple(of_family((*SPECIAL, *model.own), family)), interval=True)
@@ -241,9 +248,10 @@ def _learn(model: Model) -> Iterator[Rule]:
 
 
 def _quarantine(model: Model) -> Iterator[Rule]:
+    ports = (*SERVICE_PORTS, (AIRLOCK_PORT, AIRLOCK_PORT)) if model.brokered else SERVICE_PORTS
     for protocol in ("tcp", "udp"):
-        yield rule(nft.out_loopback(), nft.port(protocol, "dport", SERVICE_PORTS), goto("refuse"))
-        yield rule(nft.out_loopback(), nft.port(protocol, "sport", SERVICE_PORTS), goto("refuse"))
+        yield rule(nft.out_loopback(), nft.port(protocol, "dport", ports), goto("refuse"))
+        yield rule(nft.out_loopback(), nft.port(protocol, "sport", ports), goto("refuse"))
     yield rule(nft.out_loopback(), ACCEPT)
     yield rule(goto("refuse"))
 

@@ -27,7 +27,9 @@ def resolve(model: Model, lookup: Lookup) -> tuple[Model, dict[str, list[str]]]:
         model: the policy.
         lookup: what asks.
     """
-    names = list(dict.fromkeys(target.value for target in model.names() if target.kind == NAME))
+    brokered = dict(model.brokered)
+    exact = (target.value for target in model.names() if target.kind == NAME)
+    names = [name for name in dict.fromkeys(exact) if name not in brokered]
     addresses = {
         name: [answer for answer in answers if usable(model, answer)]
         for name, answers in (lookup(names) if names else {}).items()

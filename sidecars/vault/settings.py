@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...supervisor.ground.errors import TerokError
-from ...supervisor.ground.layout import TLS_PORT, handover_socket
+from ...supervisor.ground.layout import handover_socket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,13 +96,10 @@ def settings_for(layout: Layout, *, audit_required: bool = True, tls_hosts: Sequ
     }
 
 
-def tls_listeners(runtime_dir: str, *, airlock: bool) -> list[dict[str, object]]:
-    """Where connections to brokered hosts arrive: from the relay, or in the other network modes straight from a rule.
+def tls_listeners(runtime_dir: str) -> list[dict[str, object]]:
+    """Where connections to brokered hosts arrive, from the relay.
 
     Args:
         runtime_dir: the container's.
-        airlock: the container is in the airlock.
     """
-    if airlock:
-        return [{"kind": "handover", "path": handover_socket(runtime_dir)}]
-    return [{"kind": "netns", "port": TLS_PORT}]
+    return [{"kind": "handover", "path": handover_socket(runtime_dir)}]

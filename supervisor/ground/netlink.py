@@ -19,7 +19,8 @@ _AF_NETLINK, _NETLINK_ROUTE = 16, 0
 _NEWLINK, _NEWADDR, _GETADDR, _NEWROUTE, _DELROUTE, _GETROUTE = 16, 20, 22, 24, 25, 26
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _CREATE, _REPLACE, _DUMP = 0x1, 0x4, 0x400, 0x100, 0x300
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links, IPv4 and IPv6 addresses, IPv4 and IPv6 routes
+_GROUPS = 0x1 | 0x10  # links, IPv4 addresses
+_ROUTE_GROUPS = 0x40 | 0x100 | 0x400  # IPv4 routes, IPv6 addresses and routes
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
@@ -67,10 +68,14 @@ def has_ipv6() -> bool:
         return False
 
 
-def listen() -> int:
-    """A non-blocking descriptor that is told of every change of links, addresses and routes."""
+def listen(*, routes: bool = True) -> int:
+    """A non-blocking descriptor that is told of changes of links and IPv4 addresses.
+
+    Args:
+        routes: also of routes and of IPv6, which a network with router advertisements renews all the time.
+    """
     link = socket(_AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, _NETLINK_ROUTE)
-    link.bind((0, _GROUPS))
+    link.bind((0, _GROUPS | (_ROUTE_GROUPS if routes else 0)))
     return link.detach()
 
 

@@ -1,9 +1,11 @@
-"""The airlock's network: a loopback interface on which every allowed address is local, and no other one has a route.
+"""The loopback interface on which synthetic addresses are local; in the airlock, no other destination has a route.
 
 What should be there lies in `loopback.json`: `local`, the ranges whose connections the redirect rule of the firewall
 hands to the relay. Every other destination meets the `prohibit` route: connect(2) fails with EACCES at once, blocking
 or not. It is in the table `local`, before a default route that Podman or a process with NET_ADMIN adds; neighbours on
 another interface have a longer prefix and meet the firewall instead.
+
+Outside of the airlock `closed` is false: the interface has its address, and Podman's network keeps its routes.
 """
 
 from __future__ import annotations
@@ -65,17 +67,31 @@ def check(path: str) -> None:
         raise TerokError(f"The container's loopback network {'lacks' if route in wanted else 'has'} {route}.")
 
 
+def closed(path: str) -> bool:
+    """Whether the file is the airlock's: every route counts, not only the interface's address.
+
+    Raises:
+        TerokError: the file makes no sense.
+    """
+    return _read(path)[1]
+
+
 def _wanted(path: str) -> list[Route]:
     """The routes of the file. A range that is everything takes the place of the refusal."""
+    local, refusing = _read(path)
+    refused = [Route(PROHIBIT, network) for network in _EVERYTHING.values() if refusing and network not in local]
+    return [*refused, *(Route(LOCAL, network) for network in local)]
+
+
+def _read(path: str) -> tuple[list[str], bool]:
     try:
         with open(path, "rb") as file:
-            local = [netlink.shape(network) for network in loads(file.read())["local"]]
+            document = loads(file.read())
+        return [netlink.shape(network) for network in document["local"]], document.get("closed") is not False
     except OSError as error:
         raise TerokError(f"{path} cannot be read: {error.strerror}.", fix="run `terok prepare` again") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TerokError(f"{path} is not what `terok prepare` writes.", fix="run `terok prepare` again") from error
-    refused = [Route(PROHIBIT, network) for network in _EVERYTHING.values() if network not in local]
-    return [*refused, *(Route(LOCAL, network) for network in local)]
 
 
 def _families() -> tuple[int, ...]:

@@ -48,8 +48,11 @@ def count(pem: str) -> int:
     return pem.count("BEGIN CERTIFICATE")
 
 
-def test_curl_with_a_phantom_token_and_no_configuration(house: House, name: str, vendor: Upstream) -> None:
-    start(house, name)
+@pytest.mark.parametrize("network", ["airlock", "auto", "bridge", "none"])
+def test_curl_with_a_phantom_token_and_no_configuration(
+    house: House, name: str, vendor: Upstream, network: str
+) -> None:
+    start(house, name, network)
     variables = inside(house, name, "env")
     assert "ANTHROPIC_API_KEY=" in variables and "ANTHROPIC_BASE_URL" not in variables
     token = inside(house, name, "printf %s $ANTHROPIC_API_KEY")
