@@ -94,8 +94,8 @@ class VaultConfig:
     tls: bool = key(
         True,
         "bool",
-        "Whether HTTPS at the providers' own hosts works in the airlock, with a certificate authority for each "
-        "container; off: clients need the vault's address (docs/tls.md).",
+        "Whether HTTPS at the providers' own hosts works, with a certificate authority for each container; off: "
+        "clients need the vault's address (docs/tls.md).",
     )
     tls_except: tuple[str, ...] = key(
         (), "words", "Where TLS is off all the same: HOST for all scopes, SCOPE/ for a scope, SCOPE/HOST for one host."

@@ -91,6 +91,7 @@ def rows(state: State, sets: Mapping[str, Set], packets: Mapping[str, int], now:
     """
     passing = dict(state.passing)
     table = [_denied(target, packets) for target in state.model.denied]
+    table += [Row(name, "TCP", "brokered", (address,), packets.get(name, 0)) for name, address in state.model.brokered]
     for target in state.model.allowed:
         until = passing.get(target)
         why = "profile" if target in state.base else "allow"
@@ -114,6 +115,8 @@ def _addresses(state: State, target: Target, sets: Mapping[str, Set]) -> tuple[s
         return (target.value,)
     if state.addresses is not None:
         return tuple(filter(None, [state.addresses.get(str(target).removesuffix(target.ports.suffix))]))
+    if target.value in (led := state.model.led()) and target.kind == NAME:
+        return (led[target.value],)
     if not state.has_dnsmasq:
         return tuple(state.hosts.get(target.value, ()))
     line = line_of(target.value, state.lines)

@@ -164,11 +164,10 @@ def show_resolved(bundle: Bundle, running: Running | None, env: Env) -> int:
     finally:
         os.close(fd)
     sets = firewall.observe(running.namespaces)["sets"]
-    rows = {}
+    rows = {name: [address] for name, address in state.model.led().items()}
     for line in (*state.lines, None):
-        rows[line or "(allowed live)"] = [
-            address for family in (4, 6) for address in sets.get(taught_set(line, family), {"elem": []})["elem"]
-        ]
+        learned = [address for family in (4, 6) for address in sets.get(taught_set(line, family), {"elem": []})["elem"]]
+        rows.setdefault(line or "(allowed live)", []).extend(learned)
     env.out.emit({"names": rows, "unanswered": sorted(set(unanswered))}, _addresses(rows, env))
     return Exit.OK
 

@@ -14,6 +14,7 @@ from ...sidecars.kit.refusal import Refusal, Refused
 from ...sidecars.roster import brokered
 from ...sidecars.shield import airlock
 from ...sidecars.shield import bundle as shield_bundle
+from ...sidecars.shield.model import QUARANTINE
 from ...sidecars.store.store import Store
 from ...sidecars.vault.canonical import canonical, methods
 from ...sidecars.vault.decide import Plan
@@ -40,7 +41,8 @@ class Explained:
 
     allowed: the request would arrive at its target.
     target: host and port. mode: the shield's. by: the entry of the policy that decides, or why it is refused.
-    way: `terminated` (the vault serves it), `spliced` (the relay passes bytes), `refused`.
+    way: `terminated` (the vault serves it), `spliced` (the relay passes bytes), `direct` (Podman's network carries it),
+        `refused`.
     provider, credential: whose credential would be used, and how: `phantom`, `ambient`, `none`, `own`.
     rule: the provider's rule that decides.
     why, fix: of a refusal.
@@ -102,7 +104,11 @@ def explain(env: Env, wiring: Wiring, url: str, method: str) -> Explained:
     named = brokered_hosts(wiring)
     verdict = _judge(policy, host, port)
     answer.by, answer.allowed = verdict[1], verdict[0]
-    if not answer.allowed:
+    state = shield_bundle.read_state(wiring.bundle)
+    in_airlock = state.addresses is not None
+    if not answer.allowed and not in_airlock and state.model.forwarder is None and policy.mode != QUARANTINE:
+        answer.why = "the container has no network"  # no allowance would change that
+    elif not answer.allowed:
         answer.why, answer.fix = verdict[1], verdict[2]
     elif place in named and parts.scheme == "https":
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -110,7 +116,9 @@ def explain(env: Env, wiring: Wiring, url: str, method: str) -> Explained:
     elif place in named:
         answer.allowed, answer.why = False, f"{host} is reached over TLS only"
     else:
-        answer.way = "spliced"
+        # outside of the airlock only brokered names lead to the relay, on all of their ports
+        at_relay = in_airlock or any(host == name for name, _ in named)
+        answer.way = "spliced" if at_relay else "direct"
         answer.credential = HIDDEN
     return answer
 
@@ -127,8 +135,6 @@ def _policy(wiring: Wiring) -> Policy:
     if wiring.shield is None:
         raise TerokError(f"{wiring.container} has no shield: its network is Podman's.", code=Exit.NOT_FOUND)
     state = shield_bundle.read_state(wiring.bundle)
-    if state.addresses is None:
-        state = dataclasses.replace(state, addresses={})
     return decode(airlock.policy(state, wiring.container).encode(), brokered_hosts(wiring))
 
 
@@ -202,7 +208,12 @@ def text(answer: Explained) -> str:
     if answer.fix:
         lines.append(f"  fix:        {answer.fix}")
     lines.append(f"  target:     {answer.target}, mode {answer.mode}, {answer.by}")
-    ways = {"terminated": "the vault terminates TLS", "spliced": "the relay passes it on, unread", "refused": "refused"}
+    ways = {
+        "terminated": "the vault terminates TLS",
+        "spliced": "the relay passes it on, unread",
+        "direct": "Podman's network, straight to the server",
+        "refused": "refused",
+    }
     lines.append(f"  way:        {ways[answer.way]}")
     if answer.provider:
         lines.append(f"  provider:   {answer.provider}, credential: {answer.credential or HIDDEN}")

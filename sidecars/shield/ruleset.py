@@ -248,10 +248,11 @@ def _learn(model: Model) -> Iterator[Rule]:
 
 
 def _quarantine(model: Model) -> Iterator[Rule]:
-    ports = (*SERVICE_PORTS, (AIRLOCK_PORT, AIRLOCK_PORT)) if model.brokered else SERVICE_PORTS
     for protocol in ("tcp", "udp"):
-        yield rule(nft.out_loopback(), nft.port(protocol, "dport", ports), goto("refuse"))
-        yield rule(nft.out_loopback(), nft.port(protocol, "sport", ports), goto("refuse"))
+        yield rule(nft.out_loopback(), nft.port(protocol, "dport", SERVICE_PORTS), goto("refuse"))
+        yield rule(nft.out_loopback(), nft.port(protocol, "sport", SERVICE_PORTS), goto("refuse"))
+    if model.brokered:  # the relay ends its connections, and what it says then may pass; what a dead one left ends here
+        yield rule(nft.out_loopback(), nft.port("tcp", "dport", [(AIRLOCK_PORT, AIRLOCK_PORT)]), goto("refuse"))
     yield rule(nft.out_loopback(), ACCEPT)
     yield rule(goto("refuse"))
 

@@ -103,10 +103,9 @@ def test_the_images_own_bundle_is_kept_and_every_place_has_ours(house: House, na
     assert inside(house, name, f"{bare} {ask}") == "200"
 
 
-def test_off_by_configuration_and_outside_of_the_airlock(house: House, name: str, vendor: Upstream) -> None:
-    start(house, name, "none")
-    assert "ANTHROPIC_BASE_URL=http://127.0.0.1:9419" in inside(house, name, "env")
-    house.podman("rm", "--force", "--time", "0", name)
+def test_off_by_configuration_and_without_the_shield(house: House, name: str, vendor: Upstream) -> None:
+    house.terok("prepare", name, "--scope", scope.SCOPE, "--no-shield")
+    assert "ANTHROPIC_BASE_URL=http://127.0.0.1:9419" in Path(house.bundle(name).env).read_text()
     for entry in ("[upstream.test]", f"[{scope.SCOPE}/]", f"[{scope.SCOPE}/upstream.test]"):
         house.terok("config", "set", "vault.tls_except", entry)
         try:
@@ -159,8 +158,10 @@ def test_explained_and_shown(house: House, name: str, vendor: Upstream) -> None:
     house.terok("vault", "remove", "other", "anthropic")
 
 
-def test_a_container_with_annotations_alone(house: House, vendor: Upstream) -> None:
-    words = [f"--annotation=terok.scope={scope.SCOPE}", "--annotation=terok.network=airlock"]
+@pytest.mark.parametrize("network", ["airlock", "default", "bridge", "none"])
+def test_a_container_with_annotations_alone(house: House, vendor: Upstream, network: str) -> None:
+    mode = {"airlock": ["--annotation=terok.network=airlock"], "default": []}.get(network, [f"--network={network}"])
+    words = [f"--annotation=terok.scope={scope.SCOPE}", *mode]
     read = 'while IFS= read -r line; do export "$line"; done </run/terok/env'
     ask = f'curl -sS -m 20 {CODE} -H "x-api-key: $ANTHROPIC_API_KEY" {URL}'
     done = house.podman("run", "--rm", *words, house.image, "sh", "-c", f"{read}; {ask}")
