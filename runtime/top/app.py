@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
+from rich.text import Text
 from textual import events
 from textual.app import App
 from textual.binding import Binding
@@ -16,8 +18,10 @@ from ..kit.env import Env, Output
 from ..queue import items
 from .columns import cell
 from .decision import Offer
+from .details import ContainerPage, HelpPage, ItemPage
 from .model import Snapshot
-from .screens import Main, Page
+from .page import Page
+from .screens import Look, Main
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,8 +47,9 @@ class Top(App[None]):
     ENABLE_COMMAND_PALETTE = False
     CSS_PATH = "top.tcss"
     BINDINGS = [
-        Binding("q,ctrl+c", "quit", show=False, priority=True),
-        Binding("ctrl+q", "quit", show=False, priority=True),
+        Binding("q", "quit", show=False),
+        Binding("ctrl+c,ctrl+q", "quit", show=False, priority=True),
+        Binding("question_mark", "help", show=False),
     ]
 
     def __init__(self, env: Env, look: Callable[[float], Snapshot], clock: Callable[[], float] = time.time) -> None:
@@ -58,7 +63,7 @@ class Top(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """The lists."""
-        return Main(self.decide)
+        return Main(self.snapshot, self.decide)
 
     def on_mount(self) -> None:
         """Begin to look."""
@@ -85,6 +90,18 @@ class Top(App[None]):
             if isinstance(screen, Page):
                 screen.show(self.snapshot)
 
+    def on_look(self, event: Look) -> None:
+        """The operator looks closer."""
+        if event.item is not None:
+            self.push_screen(ItemPage(event.item, self.env, self.snapshot, self.decide))
+        else:
+            self.push_screen(ContainerPage(event.container, event.refusal, self.env, self.snapshot, self.decide))
+
+    def action_help(self) -> None:
+        """Show the keys."""
+        if not isinstance(self.screen, HelpPage):
+            self.push_screen(HelpPage(self.snapshot, self.decide))
+
     def look_again(self) -> None:
         """Look now, and not when the pause is over."""
         self._now.set()
@@ -101,6 +118,10 @@ class Top(App[None]):
             self.look_again()
         said = " ".join(messages.getvalue().split())
         return cell(f"Done: {offer.kind.verb} {offer.item.what}" + (f" ({said})" if said else ""))
+
+    def _fatal_error(self) -> None:
+        """Show a defect as Python does: Textual's own report has the values of local variables, tokens among them."""
+        self.panic(Text(traceback.format_exc()))
 
     async def on_unmount(self, event: events.Unmount) -> None:
         """The last look ends before the program does."""

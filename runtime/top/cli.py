@@ -64,7 +64,7 @@ def page(snapshot: Snapshot, out: Output) -> str:
     for columns, lines in (
         (text.CONTAINERS, text.containers(snapshot)),
         (text.QUEUE, text.queue(snapshot)),
-        (text.REFUSALS, text.refusals(snapshot)[:20]),
+        (text.REFUSALS, text.refusals(snapshot.refusals[:20])),
     ):
         if lines:
             parts += ["", _table(columns, lines, out)]

@@ -16,6 +16,7 @@ GAP = "  "
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 CELL_MAX = 400
 """Letters of a cell that are looked at; no terminal is wider."""
+ROW_MAX = 4000
 
 
 class Column(NamedTuple):
@@ -39,7 +40,14 @@ class Line(NamedTuple):
 
 def cell(text: str) -> str:
     """A cell as it may reach a terminal: one line, no control characters, bounded."""
-    return plain(text[:CELL_MAX])
+    return plain(text) if len(text) <= CELL_MAX else plain(text[:CELL_MAX]) + ELLIPSIS
+
+
+def row(text: str) -> str:
+    """A line of a page, as `cell`; it may be long, and says how much of it is left out."""
+    text = text.expandtabs(4)
+    more = len(text) - ROW_MAX
+    return plain(text) if more <= 0 else f"{plain(text[:ROW_MAX])}{ELLIPSIS} ({more} letters more)"
 
 
 def crop(text: str, width: int) -> str:

@@ -39,7 +39,7 @@ class Lines(Widget, can_focus=True):
     """A list of lines under a head, with a cursor that stays on its line when others come and go.
 
     Args:
-        columns: the columns; none: each line is one text.
+        columns: the columns; none: each line is one text, which goes on in the next line where it is too long.
         empty: what is shown instead of no lines.
         name: for `id`.
     """
@@ -72,7 +72,9 @@ class Lines(Widget, can_focus=True):
     def __init__(self, columns: Sequence[Column] = (), *, empty: str = "", id: str | None = None) -> None:
         super().__init__(id=id)
         self._columns, self._empty = tuple(columns), empty
+        self._given: tuple[Line, ...] = ()
         self._lines: tuple[Line, ...] = ()
+        """What was given, in pieces that fit the width."""
         self._sizes: list[int] = []
         self._at = self._top = 0
 
@@ -84,16 +86,17 @@ class Lines(Widget, can_focus=True):
     def show(self, lines: Sequence[Line]) -> None:
         """Show these lines; the cursor stays on the line of its key, or at its place when that is gone."""
         fresh = tuple(lines)
-        if fresh == self._lines and self._sizes:
+        if fresh == self._given and self._sizes:
             return
         before, count = self.key, len(self._lines)
-        self._lines = fresh
-        self._measure()
-        if len(fresh) != count:
+        self._given = fresh
+        self._fold()
+        if len(self._lines) != count:
             self.refresh(layout=True)
-        kept = next((at for at, line in enumerate(fresh) if line.key == before), None) if before is not None else 0
-        self._at = min(self._at, max(0, len(fresh) - 1)) if kept is None else kept
+        kept = next((at for at, line in enumerate(self._lines) if line.key == before), None) if before else 0
+        self._at = min(self._at, max(0, len(self._lines) - 1)) if kept is None else kept
         self._scroll()
+        self._measure()
         self.refresh()
         if self.key != before and self.has_focus:
             self.post_message(self.Moved())
@@ -104,8 +107,10 @@ class Lines(Widget, can_focus=True):
 
     def on_resize(self) -> None:
         """The terminal has another size."""
-        self._measure()
+        self._fold()
+        self._at = min(self._at, max(0, len(self._lines) - 1))
         self._scroll()
+        self._measure()
         self.refresh()
 
     def on_focus(self) -> None:
@@ -134,6 +139,18 @@ class Lines(Widget, can_focus=True):
         """Open the cursor's line."""
         if (key := self.key) is not None:
             self.post_message(self.Opened(key, self))
+
+    def _fold(self) -> None:
+        """Make the lines of what was given."""
+        width = self.size.width - len(MARK)
+        if self._columns or width < 1:
+            self._lines = self._given
+            return
+        self._lines = tuple(
+            Line(line.key if at == 0 else f"{line.key}+{at}", (piece,), line.style)
+            for line in self._given
+            for at, piece in enumerate(wrapped(line.cells[0], width))
+        )
 
     def _measure(self) -> None:
         width = max(1, self.size.width - len(MARK))

@@ -48,7 +48,14 @@ class Destination(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """One refusal of the audit log; `time` as the log writes it (UTC), `allow` the command that would allow it."""
+    """One refusal of the audit log.
+
+    Attributes:
+        time: as the log writes it (UTC).
+        allow: the command that would allow it, in its writer's words.
+        times: how often it happened.
+        method, url: what `terok explain` can be asked about; empty when it is about no request.
+    """
 
     time: str
     container: str
@@ -57,6 +64,8 @@ class Refusal(NamedTuple):
     why: str
     allow: str
     times: int
+    method: str = ""
+    url: str = ""
 
 
 class Usage(NamedTuple):

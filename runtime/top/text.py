@@ -12,6 +12,8 @@ from .model import ON_DEMAND, UNPROTECTED, rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..queue.items import Item
     from .model import Container, Destination, Refusal, Snapshot
 
@@ -126,8 +128,8 @@ def containers(snapshot: Snapshot) -> list[Line]:
     ]
 
 
-def refusals(snapshot: Snapshot) -> list[Line]:
-    """The last refusals, the newest first."""
+def refusals(rows: Iterable[Refusal]) -> list[Line]:
+    """Refusals, in the order given."""
     return [
         Line(
             refusal_key(row),
@@ -139,7 +141,7 @@ def refusals(snapshot: Snapshot) -> list[Line]:
                 cell(row.why or "not allowed"),
             ),
         )
-        for row in snapshot.refusals
+        for row in rows
     ]
 
 

@@ -96,8 +96,22 @@ class Traffic:
                 why,
                 text(entry, "allow"),
                 count,
+                text(entry, "method"),
+                url(entry),
             )
         )
+
+
+def url(entry: Mapping[str, object]) -> str:
+    """The URL that a refused entry is about; empty when it is about no request."""
+    if entry.get("source") == "vault":
+        host = text(entry, "host")
+        return f"https://{host}{text(entry, 'path') or '/'}" if host else ""
+    host, port = text(entry, "name"), number(entry, "port")
+    if not host or entry.get("source") != "shield" and entry.get("source") != "airlock":
+        return ""
+    scheme = "http" if port == 80 else "https"
+    return f"{scheme}://{host}/" if port in (0, 80, 443) else f"{scheme}://{host}:{port}/"
 
 
 def place(entry: Mapping[str, object]) -> str:

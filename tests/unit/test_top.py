@@ -203,7 +203,7 @@ def test_any_entry_is_taken_in(entries: list[dict[str, object]]) -> None:
     for entry in entries:
         seen.add(entry)
     assert all(row.sent >= 0 and row.received >= 0 for row in seen.destinations())
-    text.refusals(Snapshot(0.0, refusals=tuple(seen.refusals)))
+    text.refusals(seen.refusals)
     text.destinations(seen.destinations())
 
 
@@ -243,7 +243,7 @@ def test_columns_fit(rows: list[list[str]], width: int) -> None:
 def test_hostile_words_are_shown_harmless() -> None:
     refusal = Refusal(EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, 2)
     row = Container(EVIL, EVIL, EVIL, EVIL, troubles=(EVIL,), error=EVIL)
-    lines = [*text.refusals(Snapshot(0.0, refusals=(refusal,))), *text.containers(Snapshot(0.0, (row,)))]
+    lines = [*text.refusals([refusal]), *text.containers(Snapshot(0.0, (row,)))]
     shown = [text.about(row), text.refused(refusal), *(word for line in lines for word in line.cells)]
     assert all(word == plain(word) for word in shown)
 

@@ -164,12 +164,12 @@ class Ledger:
     def models(self, *, since: float = 0.0) -> list[ModelRow]:
         """Tokens by model since a time (Unix seconds, by whole hours)."""
         sums = ", ".join(f"SUM({field})" for field in MODEL_FIELDS)
-        found = self._db.execute(
+        rows = self._db.execute(
             f"SELECT scope, container, provider, model, {sums} FROM models WHERE hour >= ?"
             " GROUP BY scope, container, provider, model ORDER BY scope, container, provider, model",
             (int(since) // 3600,),
         )
-        return [ModelRow(*row) for row in found]
+        return [ModelRow(*row) for row in rows]
 
     def used(self, scope: str, period: str, now: float) -> tuple[int, int]:
         """Requests and tokens of a scope in the running period."""
@@ -201,7 +201,7 @@ class Ledger:
 
         A limit of 0 is a decision already, and one that was declined is one until its period ends or it is changed.
         """
-        found = []
+        waiting = []
         for row in self._db.execute("SELECT scope, period, requests, tokens FROM limits ORDER BY scope").fetchall():
             limit = Limit(*row)
             requests, tokens = self.used(limit.scope, limit.period, now)
@@ -209,8 +209,8 @@ class Ledger:
             if 0 not in (limit.requests, limit.tokens) and limit.exceeded(requests, tokens):
                 declined = self._db.execute("SELECT * FROM declined WHERE scope = ?", (limit.scope,)).fetchone()
                 if declined != (limit.scope, start, *limit[1:]):
-                    found.append(Reached(limit, requests, tokens, start + PERIODS[limit.period]))
-        return found
+                    waiting.append(Reached(limit, requests, tokens, start + PERIODS[limit.period]))
+        return waiting
 
     def decline(self, limit: Limit, now: float) -> None:
         """Let a limit stand for the running period: `reached` does not name it again."""
