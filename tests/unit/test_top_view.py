@@ -2,104 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import json
 import math
 import os
-import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
 from textual.worker import WorkerFailed
 
 from terok_host.runtime.kit.table import plain
-from terok_host.runtime.queue.items import Answer, Item
 from terok_host.runtime.top.app import Top
 from terok_host.runtime.top.decision import KEYS, Decisions, Offer
-from terok_host.runtime.top.gather import Watch
 from terok_host.runtime.top.model import Container, Refusal, Snapshot
 from terok_host.sidecars.airlock import questions
 from terok_host.sidecars.vault.books.ledger import Ledger, Limit
-from terok_host.supervisor.ground import audit
 from tests.standins.decisions import ID, Operator
-from tests.standins.gate import Rig, commit, git, make_upstream
+from tests.standins.terminal import fixed, item, run, terminal, view
 
 EVIL = "x\x1b[2J[red]\N{RIGHT-TO-LEFT OVERRIDE}\r\n[/]"
-SIZE = (80, 24)
-STEP = 0.02
-
-
-class Terminal:
-    """The view in its terminal."""
-
-    def __init__(self, app: Top, pilot: Pilot[None]) -> None:
-        self.app, self.pilot = app, pilot
-
-    def lines(self) -> list[str]:
-        """What stands on the screen."""
-        return [strip.text for strip in self.app.screen._compositor.render_strips()]
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines())
-
-    async def until(self, condition: Callable[[], object], within: float = 10.0) -> None:
-        end = time.monotonic() + within
-        while not condition():
-            assert time.monotonic() < end, f"not within {within} s:\n{self.text}"
-            await self.pilot.pause(STEP)
-
-    async def shows(self, words: str) -> None:
-        await self.until(lambda: words in self.text)
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-        await self.pilot.pause()
-
-
-@asynccontextmanager
-async def terminal(app: Top, size: tuple[int, int] = SIZE) -> AsyncIterator[Terminal]:
-    async with app.run_test(size=size) as pilot:
-        yield Terminal(app, pilot)
-
-
-def run(test: Coroutine[None, None, None]) -> None:
-    asyncio.run(test)
 
 
 @pytest.fixture
 def operator(tmp_path: Path) -> Operator:
     return Operator(tmp_path)
-
-
-def view(operator: Operator) -> Top:
-    """The view over the operator's directories."""
-    env = operator.env(io.StringIO(), json_output=False)
-    return Top(env, Watch(env).look)
-
-
-def fixed(operator: Operator, *snapshots: Snapshot) -> Top:
-    """The view of these snapshots, one after the other."""
-    left = list(snapshots)
-
-    def look(now: float) -> Snapshot:
-        return left.pop(0) if len(left) > 1 else left[0]
-
-    return Top(operator.env(io.StringIO(), json_output=False), look)
-
-
-def item(number: int, *, kind: str = "connection", what: str = "connect to files.example", until: float = 2e9) -> Item:
-    def act(env: object, answer: Answer) -> None:
-        raise AssertionError("not asked for")
-
-    return Item(
-        f"id{number}", kind, "box", what, 0.0, until, "", f"terok allow id{number}", f"terok deny id{number}", act
-    )
 
 
 # --- deciding ---
@@ -313,164 +239,6 @@ def test_a_look_that_fails_is_said_and_tried_again(operator: Operator) -> None:
             await shown.shows("Could not look: [Errno 5] Input/output error")
             app.look_again()
             await shown.shows("1 running")
-
-    run(drive())
-
-
-# --- pages ---
-
-
-def wire(operator: Operator, container: str) -> None:
-    """A sidecar JSON with a service on demand, beside what `hold` writes."""
-    bundle = operator.layout.bundle(container)
-    wiring = {
-        "schema": 1,
-        "container": container,
-        "scope": "work",
-        "bundle": bundle.root,
-        "runtime_dir": operator.layout.runtime_dir(container),
-        "sidecars": [
-            {
-                "name": "ssh",
-                "start": "demand",
-                "idle_seconds": 300,
-                "listeners": [{"kind": "unix", "path": f"{operator.layout.runtime_dir(container)}/ssh-agent.sock"}],
-                "settings": {},
-            }
-        ],
-        "mounts": [],
-        "shield": {"ruleset": bundle.ruleset, "expected": bundle.expected, "dnsmasq_conf": None, "probe": "x.test"},
-    }
-    Path(bundle.sidecar).write_text(json.dumps(wiring))
-    os.chmod(bundle.sidecar, 0o600)
-
-
-def log(operator: Operator, container: str, **fields: object) -> None:
-    audit.append(operator.layout.bundle(container).audit, "shield", "connection", **fields)
-
-
-def test_the_page_of_a_container(operator: Operator) -> None:
-    operator.hold("box")
-    wire(operator, "box")
-    log(operator, "box", verdict="allowed", name="files.example", port=443, id=1)
-    log(operator, "box", verdict="refused", name="evil.example", port=443, reason="no profile", allow="terok x")
-
-    async def drive() -> None:
-        async with terminal(view(operator)) as shown:
-            await shown.shows("evil.example:443")
-            await shown.press("tab", "enter")
-            await shown.shows("files.example:443")
-            assert "1[connections]" in shown.text and " box: running" in shown.text
-            await shown.press("2")
-            await shown.shows("reason=")
-            assert shown.text.index("evil.example") < shown.text.index("files.example")  # the newest first
-            await shown.press("3")
-            assert "would be allowed by: terok x" in shown.text
-            await shown.press("enter")
-            await shown.shows("GET https://evil.example/ would be refused.")
-            await shown.press("slash", *"quay.io", "enter")
-            await shown.shows("GET https://quay.io would be refused.")
-            await shown.press("4")
-            await shown.shows("ssh: not running, starts on demand")
-            await shown.press("escape")
-            await shown.shows("Waits for you: 1")
-
-    run(drive())
-
-
-def test_a_refusal_leads_to_its_reason(operator: Operator) -> None:
-    operator.hold("box")
-    wire(operator, "box")
-    log(operator, "box", verdict="refused", name="evil.example", port=8443)
-
-    async def drive() -> None:
-        async with terminal(view(operator)) as shown:
-            await shown.shows("evil.example:8443")
-            await shown.press("tab", "tab", "enter")
-            await shown.shows("GET https://evil.example:8443/ would be refused.")
-
-    run(drive())
-
-
-def test_a_container_that_goes_while_its_page_is_open(operator: Operator) -> None:
-    operator.hold("box")
-    wire(operator, "box")
-    log(operator, "box", verdict="refused", name="evil.example", port=443)
-
-    async def drive() -> None:
-        app = view(operator)
-        async with terminal(app) as shown:
-            await shown.shows("1 running")
-            await shown.press("tab", "enter")
-            await shown.shows("1[connections]")
-            shutil.rmtree(operator.layout.bundle("box").root)
-            app.look_again()
-            await shown.shows("box: is gone")
-            for key in ("2", "3", "enter", "4"):
-                await shown.press(key)
-            await shown.shows("Cannot be shown: ")
-            await shown.press("escape")
-            await shown.shows("Containers: 0")
-
-    run(drive())
-
-
-def test_a_proposal_is_shown_with_its_changes_and_approved(operator: Operator, tmp_path: Path) -> None:
-    (tmp_path / "forge").mkdir()
-    upstream = make_upstream(tmp_path / "forge" / "up.git")
-    rig = Rig(tmp_path)
-    rig.configure(upstream)
-    rig.start()
-    try:
-        work = tmp_path / "work"
-        git("clone", "-q", rig.url(), work, cwd=tmp_path)
-        commit(work, "new.txt", "[bold]hello\x1b[31m\n")
-        git("push", "-q", "origin", "HEAD:refs/heads/agent/new", cwd=work)
-
-        async def drive() -> None:
-            async with terminal(view(operator)) as shown:
-                await shown.shows("create refs/heads/agent/new")
-                await shown.press("enter")
-                await shown.shows("+[bold]hello\N{REPLACEMENT CHARACTER}[31m")
-                assert "$ terok gate diff proj 1" in shown.text
-                await shown.press("a")
-                assert "$ terok gate approve proj 1" in shown.text
-                await shown.press("a")
-                await shown.shows("Done: allow create")
-                await shown.shows("It does not wait any more.")
-
-        run(drive())
-    finally:
-        rig.stop()
-    assert "agent/new" in git("for-each-ref", "--format=%(refname)", cwd=upstream).stdout
-
-
-def test_the_page_of_a_limit(operator: Operator) -> None:
-    operator.use("work", 10, 5, limit=Limit("work", "day", 10, None))
-
-    async def drive() -> None:
-        async with terminal(view(operator)) as shown:
-            await shown.shows("use more than 10")
-            await shown.press("enter")
-            await shown.shows("box anthropic: 10 requests, 5 tokens today")
-            await shown.press("d", "d")
-            await shown.shows("Done: deny")
-            await shown.press("escape")
-            await shown.shows("Nothing waits for you.")
-
-    run(drive())
-
-
-def test_help_and_leaving(operator: Operator) -> None:
-    async def drive() -> None:
-        app = view(operator)
-        async with terminal(app) as shown:
-            await shown.shows("Nothing waits for you.")
-            await shown.press("question_mark")
-            await shown.shows("Prices of 20")
-            assert all(len(line) <= 80 for line in shown.lines())
-            await shown.press("q")
-            await shown.until(lambda: not app.is_running)
 
     run(drive())
 
