@@ -43,12 +43,10 @@ class Ways(NamedTuple):
     Attributes:
         plain: HTTP.
         links: messages of the relay (`tls/links.py`).
-        direct: TLS.
     """
 
     plain: Sequence[socket.socket]
     links: Sequence[socket.socket] = ()
-    direct: Sequence[socket.socket] = ()
 
 
 def serve(ways: Ways, error: TerokError) -> None:
@@ -65,8 +63,6 @@ class _Apology:
         self._acceptors = [
             Acceptor(self.reactor, ways.plain, lambda sock: self._accepted(sock, response)),
             Acceptor(self.reactor, ways.links, self._linked),
-            # nothing can be said inside TLS without a certificate
-            Acceptor(self.reactor, ways.direct, lambda sock: self._accepted(sock, hello.alert(hello.INTERNAL_ERROR))),
         ]
         self._clients = 0
         self._last = self.reactor.now

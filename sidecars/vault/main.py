@@ -10,7 +10,6 @@ import ssl
 import sys
 
 from ...supervisor.ground.errors import Exit, TerokError
-from ...supervisor.ground.layout import TLS_PORT
 from ..kit.confine import RESOLVER_FILES, confine
 from ..kit.context import Context
 from ..kit.dial import Dialer
@@ -81,8 +80,7 @@ def apologise(context: Context, error: Exception) -> int:
 def ways_of(context: Context) -> Ways:
     """The listening sockets by what comes in through them."""
     links = [sock for listener, sock in context.listeners if listener.kind == "handover"]
-    direct = [sock for listener, sock in context.listeners if (listener.kind, listener.port) == ("netns", TLS_PORT)]
-    return Ways([sock for _, sock in context.listeners if sock not in (*links, *direct)], links, direct)
+    return Ways([sock for _, sock in context.listeners if sock not in links], links)
 
 
 def open_door(service: Service, sites: Sites, ways: Ways, spare: str) -> None:
@@ -102,7 +100,7 @@ def open_door(service: Service, sites: Sites, ways: Ways, spare: str) -> None:
     except FileNotFoundError:
         content = b""
     leaves = Leaves(service.keeper.authority, content)
-    service.open_door(Door(service.reactor, service, sites, leaves, links=ways.links, direct=ways.direct))
+    service.open_door(Door(service.reactor, service, sites, leaves, ways.links))
 
 
 def start_helper(container: str, settings: Settings) -> Helper | None:

@@ -101,10 +101,9 @@ class Service:
     def _accepted(self, sock: socket.socket) -> None:
         self._add(Client(self, Stream(self.reactor, sock, None)))
 
-    def admit(self, wire: TlsStream, site: Site, link: Link | None) -> None:
+    def admit(self, wire: TlsStream, site: Site, link: Link) -> None:
         """A client of a brokered host, its TLS up; `link`: of the relay that passed it on."""
-        if link is not None:
-            link.cut = wire.abort
+        link.cut = wire.abort
         self._add(Client(self, wire, site, link))
 
     def turned_away(self, host: str, refusal: Refusal) -> None:

@@ -50,8 +50,6 @@ VAULT_PORT = 9419
 GATE_PORT = 9418
 DNS_PORT = 53
 AIRLOCK_PORT = 9440
-TLS_PORT = 9441
-"""Where rules lead connections to brokered hosts in every network mode but the airlock."""
 
 
 def check_name(name: str) -> str:

@@ -19,8 +19,6 @@ from terok_host.sidecars.kit.tls.layer import server_context
 from terok_host.sidecars.vault.tls import arrival
 from terok_host.sidecars.vault.tls.authority import make_authority
 from terok_host.sidecars.vault.tls.leaf import issue_leaf
-from terok_host.supervisor.ground import sockets
-from terok_host.supervisor.ground.layout import TLS_PORT
 from tests.lab.waiting import until
 from tests.standins.tls import Place
 from tests.standins.upstream import Upstream
@@ -308,34 +306,6 @@ def forward(client: subprocess.Popen[bytes], one: socket.socket, other: socket.s
             if not data:
                 return
             key.data.sendall(data)
-
-
-# --- straight from a rule ---
-
-
-@pytest.fixture
-def direct(place: Place) -> int:
-    """The port of a listener to which rules lead what is for brokered hosts, at their port 443."""
-    fd = sockets.listen_tcp("127.0.0.1", 0)
-    place.vault.more.append(({"kind": "netns", "port": TLS_PORT}, fd))
-    place.vault.settings["tls_hosts"] = ["localhost:443"]
-    place.vault.up()
-    listener = socket.socket(fileno=fd)
-    port = listener.getsockname()[1]
-    listener.detach()
-    return int(port)
-
-
-def test_the_hello_says_which_host_is_meant(place: Place, direct: int) -> None:
-    context, address = place.broker.context(), ("127.0.0.1", direct)
-    with context.wrap_socket(socket.create_connection(address), server_hostname="localhost") as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert read_all(sock).startswith(b"HTTP/1.1 403")  # the stand-in is at another port
-    for name, reason in (("other.example", "other-name"), (None, "no-name")):
-        with socket.create_connection(address) as raw:
-            raw.sendall(hello(name))
-            assert read_all(raw) == ALERT + b"\x70"
-        place.reason(reason)
 
 
 # --- many ---

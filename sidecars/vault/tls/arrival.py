@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
         reactor: Reactor
 
-        def find(self, host: str) -> Site | None: ...
         def context(self, host: str) -> ssl.SSLContext | Refusal: ...
         def admit(self, arrival: Arrival, wire: TlsStream, site: Site) -> None: ...
         def turned_away(self, host: str, refusal: Refusal) -> None: ...
@@ -58,16 +57,15 @@ class Arrival:
     Args:
         door: who made it.
         sock: connected, non-blocking, unread.
-        site: what it leads to; None: the brokered host that its hello names.
+        site: what it leads to.
         link: of the relay that passed it on.
     """
 
     __slots__ = ("link", "_door", "_sock", "_site", "_peek", "_seen", "_timer", "_handshake", "_watched")
 
-    def __init__(self, door: Door, sock: socket.socket, site: Site | None, link: Link | None = None) -> None:
+    def __init__(self, door: Door, sock: socket.socket, site: Site, link: Link) -> None:
         self._door, self._sock, self._site, self.link = door, sock, site, link
-        if link is not None:
-            link.cut = self.drop
+        link.cut = self.drop
         self._peek = Peek(sock)
         self._seen = b""
         self._handshake: Handshake | None = None
@@ -75,11 +73,7 @@ class Arrival:
         self._timer = door.reactor.later(HANDSHAKE_SECONDS, self._late)
 
     def __repr__(self) -> str:
-        return f"<Arrival to {self._host or 'any'} seen={len(self._seen)} {self._handshake!r}>"
-
-    @property
-    def _host(self) -> str:
-        return self._site.host if self._site is not None else ""
+        return f"<Arrival to {self._site.host} seen={len(self._seen)} {self._handshake!r}>"
 
     def start(self) -> None:
         """Read the hello, which has arrived in most cases."""
@@ -113,21 +107,18 @@ class Arrival:
 
     def _judge(self, asked: hello.Hello) -> None:
         name = asked.name
-        site = self._site
-        if site is None and name is not None:
-            site = self._site = self._door.find(name)
         if name is None:
             why = "The client sends no server name."
             self._turn_away(Refusal(421, "no-name", why, "use a client that sends SNI"))
-        elif site is None or name != site.host:
-            why = f"The connection leads to {self._host or 'a brokered host'}, and asks for {name[:100]}."
+        elif name != self._site.host:
+            why = f"The connection leads to {self._site.host}, and asks for {name[:100]}."
             self._turn_away(Refusal(421, "other-name", why))
         elif asked.protocols and PROTOCOL.encode() not in asked.protocols:
             why = "The client speaks no HTTP/1.1."
             allow = "make it use HTTP/1.1, or add the host to vault.tls_except in config.yml"
             self._turn_away(Refusal(421, "no-http1", why, allow), hello.NO_APPLICATION_PROTOCOL)
         else:
-            self._shake(site)
+            self._shake(self._site)
 
     def _shake(self, site: Site) -> None:
         context = self._door.context(site.host)
@@ -162,7 +153,7 @@ class Arrival:
 
     def _late(self) -> None:
         why = f"The handshake took more than {HANDSHAKE_SECONDS:g} s."
-        self._door.turned_away(self._host, Refusal(408, "slow-handshake", why))
+        self._door.turned_away(self._site.host, Refusal(408, "slow-handshake", why))
         self.drop()
 
     def _watch(self) -> None:
@@ -177,7 +168,7 @@ class Arrival:
 
     def _turn_away(self, refusal: Refusal, alert: int = hello.UNRECOGNIZED_NAME) -> None:
         """Before any handshake: send an alert in the clear, and stay long enough for it to be read."""
-        self._door.turned_away(self._host, refusal)
+        self._door.turned_away(self._site.host, refusal)
         self._unwatch()
         self._timer.cancel()
         self._peek.take()

@@ -1,4 +1,4 @@
-"""Where connections to brokered hosts come in: from the relay, or from a listener that rules lead to.
+"""Where connections to brokered hosts come in, from the relay.
 
 A relay that asks for what is not brokered, or sends a message of another form, is refused in one sentence.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     class House(Protocol):
         """The service behind the door."""
 
-        def admit(self, wire: TlsStream, site: Site, link: Link | None) -> None: ...
+        def admit(self, wire: TlsStream, site: Site, link: Link) -> None: ...
         def turned_away(self, host: str, refusal: Refusal) -> None: ...
         def crowd_changed(self) -> None: ...
         def look(self) -> None: ...
@@ -43,7 +43,6 @@ class Door:
         sites: the brokered hosts.
         leaves: their certificates.
         links: listening sockets for hand-over.
-        direct: listening sockets for connections themselves.
     """
 
     def __init__(
@@ -52,16 +51,10 @@ class Door:
         house: House,
         sites: Sites,
         leaves: Leaves,
-        *,
-        links: Sequence[socket.socket] = (),
-        direct: Sequence[socket.socket] = (),
+        links: Sequence[socket.socket],
     ) -> None:
         self.reactor, self._house, self._sites, self._leaves = reactor, house, sites, leaves
-        self._acceptors = [
-            Acceptor(reactor, listeners, accepted)
-            for listeners, accepted in ((links, self._linked), (direct, self._arrived))
-            if listeners
-        ]
+        self._acceptor = Acceptor(reactor, links, self._linked)
         self._arrivals: set[Arrival] = set()
         self._links: set[Link] = set()
 
@@ -77,13 +70,11 @@ class Door:
 
     def start(self) -> None:
         """Accept from now on."""
-        for acceptor in self._acceptors:
-            acceptor.start()
+        self._acceptor.start()
 
     def stop(self) -> None:
         """Accept no more until `start`: what comes waits in the kernel's queues."""
-        for acceptor in self._acceptors:
-            acceptor.stop()
+        self._acceptor.stop()
 
     def renew(self) -> None:
         """The store has changed."""
@@ -96,9 +87,9 @@ class Door:
         for link in list(self._links):
             link.close()
 
-    # --- the ways in ---
+    # --- the way in ---
 
-    def _arrived(self, sock: socket.socket, site: Site | None = None, link: Link | None = None) -> None:
+    def _arrived(self, sock: socket.socket, site: Site, link: Link) -> None:
         arrival = Arrival(self, sock, site, link)
         self._arrivals.add(arrival)
         self.reactor.soon(arrival.start)  # not before the relay has its answer: an arrival that ends closes the link
@@ -132,10 +123,6 @@ class Door:
 
     # --- what arrivals report to ---
 
-    def find(self, host: str) -> Site | None:
-        """The brokered host that a hello names, for a connection that does not say by its address."""
-        return self._sites.find(host, brokered.HTTPS_PORT)
-
     def context(self, host: str) -> ssl.SSLContext | Refusal:
         """The certificate's context for a host."""
         self._house.look()
@@ -153,6 +140,5 @@ class Door:
     def over(self, arrival: Arrival) -> None:
         """A connection is gone before it was served."""
         self._arrivals.discard(arrival)
-        if arrival.link is not None:
-            arrival.link.close()
+        arrival.link.close()
         self._house.crowd_changed()
