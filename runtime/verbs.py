@@ -123,6 +123,7 @@ SECRETS = (
     Verb("vault export", "vault.transfer:run_export", "write a copy of the vault, encrypted with a passphrase"),
     Verb("vault routes", "vault.routes:run_routes", "compile the roster into routes.json"),
     Verb("vault check", "vault.check:run_check", "make one request upstream with a credential"),
+    Verb("vault tls", "vault.termination:run_tls", "show or change where HTTPS at the providers' own hosts is on"),
     Verb("vault authority", "vault.authority:run_authority", "show the certificate that a container trusts"),
     Verb("vault clean", "vault.clean:run_clean", "find credentials that leaked into mounted directories"),
     Verb("vault audit", "vault.audit:run_audit", "show the requests to the vault, and verify its log"),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 
 import yaml
 
 from ...supervisor.ground.errors import Exit, TerokError
-from ..kit import config_file, files
+from ..kit import config_file
 from ..kit.config import Config, keys, kinds, load
-from ..kit.config_edit import put
+from ..kit.config_edit import change, flow
 from ..kit.env import Env
 from ..kit.verb import argument, switch, verb
 
@@ -42,8 +41,8 @@ def run_show(args: argparse.Namespace, env: Env) -> int:
             section = here
         if args.defaults:
             lines.append(f"  # {field.metadata['doc']} ({field.metadata['kind']})")
-        changed = "" if values[name] == defaults[name] else "  # default: " + _yaml(defaults[name])
-        lines.append(f"  {key}: {_yaml(values[name])}{changed}")
+        changed = "" if values[name] == defaults[name] else "  # default: " + flow(defaults[name])
+        lines.append(f"  {key}: {flow(values[name])}{changed}")
     if not args.defaults:
         env.note(
             f"# {env.layout.config_file}" + ("" if os.path.exists(env.layout.config_file) else " (does not exist)")
@@ -52,19 +51,12 @@ def run_show(args: argparse.Namespace, env: Env) -> int:
     return Exit.OK
 
 
-def _yaml(value: object) -> str:
-    """One value in YAML's flow style; JSON is a subset of it, and words need no quotes where YAML reads them back."""
-    if isinstance(value, str) and yaml.safe_load(value) == value:
-        return value
-    return json.dumps(value)
-
-
 @verb(KEY, examples=("terok config get services.mode",))
 def run_get(args: argparse.Namespace, env: Env) -> int:
     """Print the value of one key."""
     name = known(args.key)
     value = values_of(env.config)[name]
-    env.out.emit(value, _yaml(value))
+    env.out.emit(value, flow(value))
     return Exit.OK
 
 
@@ -91,23 +83,7 @@ def run_set(args: argparse.Namespace, env: Env) -> int:
         raise TerokError(f"The value for {name} is not YAML.", code=Exit.USAGE) from error
     except ValueError as error:
         raise TerokError(f"{name} must be {error}.", code=Exit.USAGE) from error
-    path = env.layout.config_file
-    try:
-        with open(path, encoding="utf-8") as file:
-            before = file.read()
-    except FileNotFoundError:
-        before = ""
-    old = config_file.parse(before, path, kinds())
-    after = put(before, name, json.dumps(value) if not isinstance(value, str) else _yaml(value))
-    try:
-        new = config_file.parse(after, path, kinds())
-    except TerokError:
-        new = {}
-    wanted = {**old, name: config_file.check(kinds()[name], value)}
-    if new != wanted:
-        raise TerokError(f"{path} cannot be edited safely.", fix=f"set {name} in this file yourself")
-    os.makedirs(env.layout.config, mode=0o700, exist_ok=True)
-    files.write(os.path.realpath(path), after, sync=True)
+    change(env.layout, name, value)
     load(env.environ)
-    env.out.emit({name: value}, f"{name}: {_yaml(value)}")
+    env.out.emit({name: value}, f"{name}: {flow(value)}")
     return Exit.OK

@@ -1,8 +1,52 @@
-"""Changes one key in the text of a configuration file and leaves comments, order and spelling as they are."""
+"""Changes one key of a configuration file and leaves comments, order and spelling of its text as they are."""
 
 from __future__ import annotations
 
+import json
+import os
+
 import yaml
+
+from ...supervisor.ground.errors import TerokError
+from ...supervisor.ground.layout import Layout
+from . import config_file, files
+from .config import kinds
+
+
+def change(layout: Layout, name: str, value: object) -> None:
+    """Set a key in `config.yml`; the new file is checked as a whole before it replaces the old one.
+
+    Args:
+        layout: where the file is.
+        name: the key's dotted name.
+        value: as YAML reads it; it fits the key (`config_file.check`).
+
+    Raises:
+        TerokError: the file is wrong already, or is written in a style that cannot be edited safely.
+    """
+    path = layout.config_file
+    try:
+        with open(path, encoding="utf-8") as file:
+            before = file.read()
+    except FileNotFoundError:
+        before = ""
+    old = config_file.parse(before, path, kinds())
+    after = put(before, name, flow(value) if isinstance(value, str) else json.dumps(value))
+    try:
+        new = config_file.parse(after, path, kinds())
+    except TerokError:
+        new = {}
+    if new != {**old, name: config_file.check(kinds()[name], value)}:
+        raise TerokError(f"{path} cannot be edited safely.", fix=f"set {name} in this file yourself")
+    os.makedirs(layout.config, mode=0o700, exist_ok=True)
+    files.write(os.path.realpath(path), after, sync=True)
+
+
+def flow(value: object) -> str:
+    """One value in YAML's flow style; JSON is a subset of it, and words need no quotes where YAML reads them back."""
+    if isinstance(value, str) and yaml.safe_load(value) == value:
+        return value
+    return json.dumps(value)
 
 
 def put(text: str, name: str, value: str) -> str:

@@ -106,12 +106,12 @@ def test_the_images_own_bundle_is_kept_and_every_place_has_ours(house: House, na
 def test_off_by_configuration_and_without_the_shield(house: House, name: str, vendor: Upstream) -> None:
     house.terok("prepare", name, "--scope", scope.SCOPE, "--no-shield")
     assert "ANTHROPIC_BASE_URL=http://127.0.0.1:9419" in Path(house.bundle(name).env).read_text()
-    for entry in ("[upstream.test]", f"[{scope.SCOPE}/]", f"[{scope.SCOPE}/upstream.test]"):
-        house.terok("config", "set", "vault.tls_except", entry)
+    for entry in (("--host", HOST), ("--scope", scope.SCOPE), ("--scope", scope.SCOPE, "--host", HOST), ()):
+        house.terok("vault", "tls", "off", *entry)
         try:
             house.terok("prepare", name, "--scope", scope.SCOPE, "--network", "airlock")
         finally:
-            house.terok("config", "set", "vault.tls_except", "[]")
+            house.terok("vault", "tls", "on", *entry)
         env = Path(house.bundle(name).env).read_text()
         assert "ANTHROPIC_BASE_URL=http://127.0.0.1:9419" in env and "SSL_CERT_FILE" not in env, entry
         assert not os.path.exists(house.bundle(name).authority)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terok_host.runtime.care import config as config_cli
-from terok_host.runtime.kit import config, config_file
+from terok_host.runtime.kit import config, config_edit, config_file
 from terok_host.runtime.kit.config_edit import put
 from terok_host.supervisor.ground.layout import Layout
 
@@ -75,7 +75,7 @@ def test_show_prints_a_file_that_means_the_same() -> None:
     cfg = config.build(LAYOUT, {"services.mode": "tcp", "shield.forwarder": "10.0.2.2#5353", "restricted.memory": "2g"})
     values = config_cli.values_of(cfg)
     text = "".join(
-        f"{name.partition('.')[0]}: {{{name.partition('.')[2]}: {config_cli._yaml(value)}}}\n"
+        f"{name.partition('.')[0]}: {{{name.partition('.')[2]}: {config_edit.flow(value)}}}\n"
         for name, value in values.items()
         if name in ("services.mode", "shield.forwarder", "restricted.memory")
     )
