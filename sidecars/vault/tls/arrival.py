@@ -44,8 +44,8 @@ LINGER_SECONDS = 1.0
 
 TRUST = (
     "let the client read /run/terok/ca.pem (SSL_CERT_FILE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, GIT_SSL_CAINFO, "
-    "NODE_EXTRA_CA_CERTS); for a client that pins certificates, add the host to vault.tls_except in config.yml and "
-    "prepare the container again"
+    "NODE_EXTRA_CA_CERTS); for a client that pins certificates, `terok vault tls off --host HOST`, and prepare the "
+    "container again"
 )
 _DISTRUST = ("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "UNSUPPORTED_CERTIFICATE", "CERTIFICATE_EXPIRED")
 _VERSIONS = ("UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "WRONG_VERSION", "PROTOCOL_VERSION", "NO_SHARED_CIPHER")
@@ -115,7 +115,7 @@ class Arrival:
             self._turn_away(Refusal(421, "other-name", why))
         elif asked.protocols and PROTOCOL.encode() not in asked.protocols:
             why = "The client speaks no HTTP/1.1."
-            allow = "make it use HTTP/1.1, or add the host to vault.tls_except in config.yml"
+            allow = f"make it use HTTP/1.1, or terok vault tls off --host {self._site.host}"
             self._turn_away(Refusal(421, "no-http1", why, allow), hello.NO_APPLICATION_PROTOCOL)
         else:
             self._shake(self._site)
