@@ -12,6 +12,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
+from ....supervisor.ground import paste
 from ...kit.reactor import READ
 from ...kit.refusal import Refusal
 from ...kit.stream import Stream
@@ -115,7 +116,9 @@ class Arrival:
             self._turn_away(Refusal(421, "other-name", why))
         elif asked.protocols and PROTOCOL.encode() not in asked.protocols:
             why = "The client speaks no HTTP/1.1."
-            allow = f"make it use HTTP/1.1, or terok vault tls off --host {self._site.host}"
+            allow = (
+                f"make it use HTTP/1.1, or {paste.command('terok', 'vault', 'tls', 'off', '--host', self._site.host)}"
+            )
             self._turn_away(Refusal(421, "no-http1", why, allow), hello.NO_APPLICATION_PROTOCOL)
         else:
             self._shake(self._site)
