@@ -11,7 +11,7 @@ from typing import TypedDict
 from ...sidecars.airlock.published.settings import Published
 from ...supervisor import record, services
 from ...supervisor.ground import kernel, paste
-from ...supervisor.ground.errors import Exit
+from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.record import Record, Row
 from ..kit import check, files, processes
@@ -91,7 +91,13 @@ def run(args: argparse.Namespace, env: Env) -> int:
     MEMORY is the proportional set size (PSS): pages that processes share are divided among them.
     """
     names = args.names or containers(env.layout)
-    statuses = [container_status(require_bundle(env.config, name), now=time.time()) for name in names]
+    statuses = []
+    for name in names:
+        try:
+            statuses.append(container_status(require_bundle(env.config, name), now=time.time()))
+        except TerokError as error:
+            if args.names or error.code != Exit.NOT_FOUND:
+                raise  # else one that was started with --rm, and has ended since the list was made
     open_ = {known.bundle: known for known in unprotected.never_supervised(env)}
     for row in statuses:
         row["state"] = UNPROTECTED if row["container"] in open_ else row["state"]
