@@ -45,7 +45,7 @@ def inside(house: House, name: str, script: str) -> str:
 
 
 def test_streams_and_refusals_in_a_container(house: House, container: str, world: Upstream) -> None:
-    asked = '{"stream": true}'
+    asked = '{"stream": true, "messages": [{"role": "user", "content": "Say three words."}]}'
     stream = inside(house, container, f"{CURL} -N -d '{asked}' $TEROK_URL_ANTHROPIC/v1/messages")
     assert stream.count("event: content_block_delta") == len(turns.WORDS)
     assert world.seen[-1].header("x-api-key") == scope.SECRET
