@@ -63,7 +63,8 @@ def terok(home: Path, *words: str) -> str:
     """The command as an ordinary user of this home would run it: for real root the data lies elsewhere."""
     command = [str(PROGRAM), *words]
     if os.getuid() == 0:
-        mounts = 'mkdir -p /var/lib/terok /run/terok; mount --bind "$0" /var/lib/terok; exec "$@"'
+        empty = "mount -t tmpfs none /var/lib; mount -t tmpfs none /run; mkdir /var/lib/terok /run/terok"
+        mounts = empty + '; mount --bind "$0" /var/lib/terok; exec "$@"'
         command = ["unshare", "--mount", "sh", "-c", mounts, str(home / "data" / "terok"), *command]
     return subprocess.run(
         command, env=environ(home), capture_output=True, text=True, check=True, timeout=30, stdin=subprocess.DEVNULL
