@@ -102,9 +102,10 @@ def run(args: argparse.Namespace, env: Env) -> int:
     for row in statuses:
         row["state"] = UNPROTECTED if row["container"] in open_ else row["state"]
     shown = [row for row in statuses if args.names or args.all or not row["passing"]]
-    text = render(shown, env.out, details=bool(args.names))
+    text = render(shown, env.out, details=bool(args.names)) if shown or not statuses else ""
     if len(shown) < len(statuses):
-        text += f"\n{len(statuses) - len(shown)} stopped, started by annotations or with --rm: terok status --all"
+        text += "\n" if text else ""
+        text += f"{len(statuses) - len(shown)} stopped, started by annotations or with --rm: terok status --all"
     refused = None if args.names else _last_line(env.layout.hook_error)[0]
     if refused:
         text += f"\n{env.out.paint('last refused start without wiring', 'bad')}: {refused}"

@@ -79,7 +79,7 @@ class VersionAsked:
             result = self._job.finish()
             self._version = parse_version(result.out.decode(errors="replace"))
             if result.code or not self._version:
-                raise TerokError(f"`podman --version` failed: {result.error}", fix="reinstall podman")
+                raise TerokError(f"`podman --version` failed: {result.error}", fix="make `podman info` work first")
         return self._version
 
 

@@ -234,7 +234,8 @@ class Layout:
             uid: the outer uid; default: the one that `/proc/self/uid_map` gives for this process.
 
         Raises:
-            TerokError: without a runtime directory the one below /tmp is used, and another user was there first.
+            TerokError: the runtime directory is another user's, as XDG_RUNTIME_DIR after su(1); or the one below /tmp,
+                which is used where there is none.
         """
         uid = outer_uid() if uid is None else uid
         home = environ.get("HOME") or "/root"
@@ -250,7 +251,12 @@ class Layout:
         runtime = base("XDG_RUNTIME_DIR", f"/run/user/{uid}")
         if not os.path.isdir(runtime):
             runtime = f"/tmp/terok-runtime-{uid}"
-            _make_private(runtime)
+            try:
+                os.mkdir(runtime, 0o700)
+            except OSError:
+                pass  # it is there; or what needs it says why it is not
+        if os.path.lexists(runtime):
+            _refuse_foreign(runtime)
         return cls(
             os.path.join(base("XDG_DATA_HOME", home + "/.local/share"), "terok"),
             os.path.join(runtime, "terok"),
@@ -356,22 +362,15 @@ OLD_DROPIN = "50-terok.conf"
 """The name that earlier versions used."""
 
 
-def _make_private(path: str) -> None:
-    """Every user may make a name below /tmp: who owns the directory can put others in the place of what is in it."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError:
-        return  # what needs the directory says why there is none
-    info = os.lstat(path)
-    if info.st_uid != os.geteuid() or info.st_mode & 0o170000 != 0o040000:
-        raise TerokError(
-            f"{path} belongs to another user, and there is no other directory for sockets and keys.",
-            fix="set XDG_RUNTIME_DIR to a directory of yours with mode 0700",
-        )
-    if info.st_mode & 0o077:
-        os.chmod(path, 0o700)
+def _refuse_foreign(path: str) -> None:
+    """Who owns the directory, or a link in its place, can put other sockets and keys in the place of those in it."""
+    for look in (os.lstat, os.stat):
+        info = look(path)
+        if info.st_uid != os.geteuid() or not os.path.isdir(path):
+            raise TerokError(
+                f"The runtime directory {path} belongs to another user.",
+                fix="export XDG_RUNTIME_DIR=/run/user/$(id -u), or a directory of yours with mode 0700",
+            )
 
 
 def containers_conf_dropin(environ: Mapping[str, str], *, uid: int | None = None, name: str = DROPIN) -> str:

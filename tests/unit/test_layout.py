@@ -48,10 +48,16 @@ def test_without_a_runtime_directory_there_is_one_of_ones_own_below_tmp(
     no_runtime_directory: tuple[Path, dict[str, str], int],
 ) -> None:
     below, environ, uid = no_runtime_directory
-    for mode in (0o700, 0o775):
+    for _ in range(2):
         assert Layout.from_environ(environ, uid=uid).runtime == f"{below}/terok"
         assert below.stat().st_mode & 0o777 == 0o700
-        below.chmod(mode)
+
+
+def test_a_runtime_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 4_000_000_000)
+    with pytest.raises(TerokError, match="belongs to another user") as caught:
+        Layout.from_environ({"HOME": "/home/u", "XDG_RUNTIME_DIR": str(tmp_path)}, uid=4_000_000_000)
+    assert "export XDG_RUNTIME_DIR" in (caught.value.fix or "")
 
 
 @pytest.mark.parametrize("foreign", ["a link", "a file", "another user's"])
@@ -63,7 +69,8 @@ def test_a_directory_below_tmp_that_another_user_made_is_refused(
 ) -> None:
     below, environ, uid = no_runtime_directory
     if foreign == "a link":
-        below.symlink_to(tmp_path)
+        below.symlink_to("/")  # of which the target is another user's where the tests are not root's
+        monkeypatch.setattr("os.geteuid", lambda: uid)
     elif foreign == "a file":
         below.touch()
     else:
