@@ -130,6 +130,15 @@ SECRETS = (
     Verb("vault usage", "vault.audit:run_usage", "show requests, bytes and tokens by scope and container"),
     Verb("vault limit", "vault.audit:run_limit", "limit what the containers of a scope may use"),
     Verb(
+        "vault proxy",
+        "",
+        "the credential of the HTTP proxy",
+        "Manage the credential of the HTTP proxy that is configured as network.upstream_proxy.",
+    ),
+    Verb("vault proxy show", "vault.proxy:show", "show the proxy, and whether it has a credential"),
+    Verb("vault proxy set", "vault.proxy:change", "store the user and password for the proxy"),
+    Verb("vault proxy remove", "vault.proxy:remove", "delete a proxy's credential"),
+    Verb(
         "vault passphrase",
         "",
         "the ways to unlock the vault",

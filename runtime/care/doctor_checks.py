@@ -26,7 +26,7 @@ from ..kit.env import Env
 from ..launch import services
 from ..launch.teardown import tear_down
 from ..vault.locks import attention
-from . import unprotected
+from . import unprotected, upstreams
 from .leftovers import runtime_directories
 from .status import container_status
 
@@ -241,6 +241,7 @@ def newest_file(directories: list[str]) -> tuple[float, str]:
 
 CHECKS: tuple[Callable[[Env], Iterator[Check]], ...] = (
     vault,
+    upstreams.proxy,
     bundles,
     open_containers,
     runtime_directories,

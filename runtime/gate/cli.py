@@ -103,7 +103,7 @@ def _home(args: argparse.Namespace, env: Env) -> GateHome:
 
 
 def _site(args: argparse.Namespace, env: Env) -> Site:
-    return gates.site(env.layout, args.scope)
+    return gates.site(env.config, args.scope)
 
 
 def _number(args: argparse.Namespace, home: GateHome) -> int:

@@ -118,9 +118,10 @@ def line(entry: Mapping[str, object], out: Output | None = None) -> str:
     head += [plain(str(left.pop(key))) for key in ("container", "source", "event") if key in left]
     verdict = plain(str(left.pop("verdict", "")))
     head.append(out.paint(verdict, "bad") if out is not None and verdict == "refused" else verdict)
-    if "address" in left:
+    if "address" in left or {"name", "port", "proto"} <= left.keys():
         name, port, proto = (plain(str(left.pop(key, ""))) for key in ("name", "port", "proto"))
-        head += [name, f"{plain(str(left.pop('address')))}:{port}/{proto}"]
+        address = plain(str(left.pop("address", "")))
+        head += [name, f"{address}:{port}/{proto}" if address else f"{port}/{proto}"]
     elif "method" in left:
         head += [plain(str(left.pop(key, ""))) for key in ("method", "path", "status")]
     return " ".join([word for word in head if word] + [f"{plain(key)}={_value(value)}" for key, value in left.items()])

@@ -59,6 +59,20 @@ class NetworkConfig:
     port_range: tuple[int, int] | None = key(
         None, "ports?", "[FIRST, LAST]: where tcp mode looks for ports; default: the kernel picks them."
     )
+    upstream_proxy: str | None = key(
+        None,
+        "proxy?",
+        "http://HOST:PORT or https://HOST:PORT: the HTTP proxy through which the airlock, the vault and the gate reach "
+        "upstreams (docs/howto/behind-a-proxy.md). Its credential: terok vault proxy set.",
+    )
+    no_proxy: tuple[str, ...] = key(
+        (), "hosts", "Hosts that are reached without the proxy: names, *.SUFFIX, addresses and ranges."
+    )
+    upstream_ca: str | None = key(
+        None,
+        "path?",
+        "File of authorities that are trusted besides the system's: those of the proxy, and of what inspects TLS.",
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import NoReturn
 import yaml
 
 from ...sidecars.kit import strict_yaml
+from ...sidecars.kit.proxy import egress
 from ...supervisor.ground.errors import Exit, TerokError
 
 
@@ -59,6 +60,15 @@ def _ports(value: object) -> tuple[int, int]:
     return first, last
 
 
+def _proxy(value: object) -> str:
+    egress.parse_url(_word(value))
+    return str(value)
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    return tuple(egress.parse_rule(word) for word in _words(value))
+
+
 KINDS: dict[str, Callable[[object], object]] = {
     "bool": _bool,
     "seconds": _whole,
@@ -67,6 +77,8 @@ KINDS: dict[str, Callable[[object], object]] = {
     "words": _words,
     "path": _path,
     "ports": _ports,
+    "proxy": _proxy,
+    "hosts": _hosts,
 }
 """What a key's value may be; `KIND?` also takes null. Each returns the checked value or raises ValueError(expected)."""
 

@@ -11,10 +11,12 @@ from ...sidecars.gate.site import Site
 from ...sidecars.vault.gated import gates
 from ...supervisor.ground import durable
 from ...supervisor.ground.errors import TerokError
+from .egress import egress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...supervisor.ground.layout import Layout
+    from .config import Config
 
 
 def publish(layout: Layout) -> None:
@@ -49,9 +51,11 @@ def _is_gate(layout: Layout, scope: str) -> bool:
         return False
 
 
-def site(layout: Layout, scope: str) -> Site:
+def site(cfg: Config, scope: str) -> Site:
     """A scope's gate as the operator's verbs see it: without a container."""
-    return Site("", scope, layout.gate_home(scope), "", layout.vault_db, (layout.unlocked_key, layout.vault_key))
+    layout = cfg.layout
+    keys = (layout.unlocked_key, layout.vault_key)
+    return Site("", scope, layout.gate_home(scope), "", layout.vault_db, keys, egress(cfg.network))
 
 
 def _gate(layout: Layout, scope: str) -> gates.Gate | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from ...sidecars.airlock import settings as airlock_settings
+from ...sidecars.airlock.tunnels import settings as tunnel_settings
 from ...sidecars.gate import config as gate_config
 from ...sidecars.kit.addresses import own_addresses
 from ...sidecars.roster import brokered
@@ -23,7 +24,7 @@ from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, Layout
 from ...supervisor.schema import Shield
 from ..host.podman import AIRLOCK, NetworkPlan
-from ..kit import gates
+from ..kit import egress, gates
 from ..kit.config import Config
 from .plan import PerContainerResources, WiringPlan
 
@@ -48,19 +49,21 @@ def settings(
         tls_hosts: its brokered hosts, each as `host:port`.
     """
     parts: dict[str, dict[str, object]] = {}
-    layout = cfg.layout
+    layout, way = cfg.layout, egress.egress(cfg.network)
     if plan.broker:
         gates.publish(layout)
-        parts["vault"] = vault_settings.settings_for(layout, tls_hosts=tls_hosts)
+        parts["vault"] = vault_settings.settings_for(layout, tls_hosts=tls_hosts, way=way)
     if plan.ssh:
         parts["ssh"] = ssh_settings.settings_for(layout)
     if plan.gate and plan.scope is not None:
-        parts["gate"] = gate_config.settings_for(layout, plan.scope)
+        parts["gate"] = gate_config.settings_for(layout, plan.scope, way)
     if plan.shield:
         parts["audit"] = audit_settings.settings_for()
         if network.mode == AIRLOCK or tls_hosts:
             told = (cfg.notify.command or ()) if network.mode == AIRLOCK else ()  # elsewhere the relay asks nothing
             parts["airlock"] = airlock_settings.settings_for(runtime_dir, tls_hosts, told, os.environ)
+            if way.host:
+                parts["airlock"]["tunnels"] = tunnel_settings.settings_for(layout, way)
     return parts
 
 

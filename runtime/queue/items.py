@@ -147,7 +147,7 @@ def _proposal(scope: str, proposal: Proposal) -> Item:
 
 
 def _decide_proposal(scope: str, number: int, env: Env, answer: Answer) -> None:
-    site = gates.site(env.layout, scope)
+    site = gates.site(env.config, scope)
     settings = config.load(site.home)
     if answer.allowed:
         review.approve(site, settings, number, lambda text: env.note(plain(text)))

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ...sidecars.airlock.policy import Policy, decode
+from ...sidecars.airlock.tunnels import settings as tunnels
 from ...sidecars.gate import config as gate_config
 from ...sidecars.kit.codec import parse_request
+from ...sidecars.kit.proxy.egress import from_dict
 from ...sidecars.kit.refusal import Refusal, Refused
 from ...sidecars.roster import brokered
 from ...sidecars.shield import airlock
@@ -47,6 +49,7 @@ class Explained:
     rule: the provider's rule that decides.
     why, fix: of a refusal.
     gate: the scope's gate serves git for this URL.
+    proxy: the HTTP proxy that the connection goes through, as `host:port`.
     """
 
     url: str
@@ -62,6 +65,7 @@ class Explained:
     why: str = ""
     fix: str = ""
     gate: bool = False
+    proxy: str | None = None
 
 
 @verb(
@@ -120,7 +124,21 @@ def explain(env: Env, wiring: Wiring, url: str, method: str) -> Explained:
         at_relay = in_airlock or any(host == name for name, _ in named)
         answer.way = "spliced" if at_relay else "direct"
         answer.credential = HIDDEN
+    if answer.allowed:
+        answer.proxy = proxy_of(wiring, answer.way, host)
     return answer
+
+
+def proxy_of(wiring: Wiring, way: str, host: str) -> str | None:
+    """The proxy through which the vault or the relay of a container reaches a host; None: none."""
+    settings = {sidecar.name: sidecar.settings for sidecar in wiring.sidecars}
+    if way == "terminated":
+        document = settings.get("vault", {}).get("egress")
+    else:
+        own = tunnels.read_settings(settings.get("airlock", {}).get("tunnels"))
+        document = own.egress.to_dict() if own is not None else None
+    egress = from_dict(document)
+    return egress.authority if egress.carries(host) else None
 
 
 def brokered_hosts(wiring: Wiring) -> frozenset[tuple[str, int]]:
@@ -215,6 +233,8 @@ def text(answer: Explained) -> str:
         "refused": "refused",
     }
     lines.append(f"  way:        {ways[answer.way]}")
+    if answer.proxy:
+        lines.append(f"  proxy:      {answer.proxy} resolves the name and connects")
     if answer.provider:
         lines.append(f"  provider:   {answer.provider}, credential: {answer.credential or HIDDEN}")
     if answer.rule:

@@ -30,7 +30,7 @@ from .states import State
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from ..kit.dial import Dialer
+    from ..kit.dial import Dialling
     from ..kit.reactor import Reactor
     from ..kit.refusal import Refusal
     from ..kit.stream import Stream
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         """The relay, as a connection sees it."""
 
         reactor: Reactor
-        dialer: Dialer
+        dialer: Dialling
         pipes: Pipes
         policy: Policy
         handover: Handover
@@ -76,7 +76,7 @@ class Flow:
 
     __slots__ = (
         "_service", "_client", "_server", "_state", "_seen", "_timer", "_shown", "_mask", "_spliced",
-        "_began", "_number", "_peek", "_gift", "_once", "route", "address", "verdict", "_reply",
+        "_began", "_number", "_peek", "_gift", "_once", "route", "address", "via", "verdict", "_reply",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: socket.socket, route: Route) -> None:
@@ -95,6 +95,7 @@ class Flow:
         self._gift: Gift | None = None
         self._once = False  # the operator has allowed this connection, and nothing more
         self.address = route.address
+        self.via = ""  # the proxy that connects for us: it knows the address, and this side does not
         self.verdict = Verdict(False, "")
 
     def __repr__(self) -> str:
@@ -166,6 +167,7 @@ class Flow:
             endpoint = Endpoint("127.0.0.1", port, tls=False, judge=lambda _address: "")
         else:
             endpoint = Endpoint(host, port, tls=False, judge=lambda address: service.dialable(address, port))
+        self.via = service.dialer.via(endpoint.host)
         service.dialer.dial(endpoint, self._dialled)
 
     def _ask(self, verdict: Verdict) -> None:
@@ -233,7 +235,8 @@ class Flow:
             return
         self._server = stream.hand_over()
         try:
-            self.address = str(self._server.getpeername()[0])
+            peer = self._server.getpeername()
+            self.address = self.address if self.via else str(peer[0])
         except OSError as error:
             self._service.failed(self, f"the connection ended at once: {error.strerror}")
             self._close(abort=True)
@@ -310,7 +313,7 @@ class Flow:
             if not verdict.ask:
                 self._service.asking.answered(self.name, self.route.port, "" if verdict.allowed else verdict.why)
             return
-        if verdict.allowed and self.name not in ("", HOST_NAME) and self._state is State.OPEN:
+        if verdict.allowed and self.name not in ("", HOST_NAME) and self.address and self._state is State.OPEN:
             refusal = self._service.dialable(self.address, self.route.port)
             verdict = Verdict(not refusal, refusal)
         if not verdict.allowed:

@@ -12,19 +12,23 @@ from ...supervisor.ground.errors import TerokError
 from ..kit.audit import Audit
 from ..kit.confine import RESOLVER_FILES, confine
 from ..kit.context import Context
+from ..kit.dial import Dialer, Dialling
 from ..kit.reactor import Reactor
 from ..roster import brokered
 from .asking import directory
 from .notify import Notifier
 from .service import Service
+from .tunnels.settings import Settings, read_settings
 
 
 def main(context: Context) -> int:
     """Serve the container's connections; returns the process's exit code."""
+    tunnels = start_tunnels(context.settings.get("tunnels"))
     reactor = Reactor()
     audit = Audit(context.bundle.audit, "shield")
     audit.open_old()
     pending = directory(context.bundle.airlock_pending)
+    dialer = dialer_of(reactor, tunnels)
     service = Service(
         reactor,
         [sock for _, sock in context.listeners],
@@ -38,6 +42,7 @@ def main(context: Context) -> int:
         pending=pending,
         decisions=context.bundle.airlock_decisions,
         notifier=start_notifier(context),
+        dialer=dialer,
     )
     warm()
     # the ports that may be connected to change with the policy, and Landlock cannot be loosened: none is named here
@@ -50,6 +55,26 @@ def main(context: Context) -> int:
     service.start()
     reactor.run()
     return 0
+
+
+def dialer_of(reactor: Reactor, tunnels: tuple[Settings, socket.socket] | None) -> Dialling:
+    """What connects: directly, or through the proxy; when the process that asks the proxy ends, so does this one."""
+    if tunnels is None:
+        return Dialer(reactor)
+    settings, link = tunnels
+    from .tunnels.client import Tunnels
+
+    return Tunnels(reactor, link, settings.egress, Dialer(reactor), reactor.stop)
+
+
+def start_tunnels(document: object) -> tuple[Settings, socket.socket] | None:
+    """Start what asks the proxy; None without one. Raises ValueError for settings that are not understood."""
+    settings = read_settings(document)
+    if settings is None or not settings.egress.host:
+        return None
+    from .tunnels import helper
+
+    return settings, helper.start(settings)
 
 
 def open_told(path: str) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ..kit.accept import Acceptor, Idle
 from ..kit.addresses import own_addresses
 from ..kit.audit import Audit, Lenient
-from ..kit.dial import Dialer
+from ..kit.dial import Dialer, Dialling
 from ..kit.reactor import Reactor, Timer
 from ..shield.reader.window import Window
 from .asking import Asking
@@ -54,14 +54,15 @@ class Service:
         container: str,
         told: int = -1,
         idle_seconds: int = 0,
-        dialer: Dialer | None = None,
+        dialer: Dialling | None = None,
         brokered: frozenset[tuple[str, int]] = frozenset(),
         handover: str = "",
         pending: str = "",
         decisions: str = "",
         notifier: Notifier | None = None,
     ) -> None:
-        self.reactor, self.dialer, self.pipes = reactor, dialer or Dialer(reactor), Pipes(reactor)
+        self.reactor, self.pipes = reactor, Pipes(reactor)
+        self.dialer: Dialling = dialer or Dialer(reactor)
         self.handover = Handover(reactor, handover)
         self._write = Lenient(audit, reactor, "airlock").write
         self.asking = Asking(reactor, pending, decisions, self.clock, self._write, notifier)
@@ -224,7 +225,13 @@ class Service:
 
     @staticmethod
     def _place(flow: Flow) -> dict[str, object]:
-        return {"name": flow.name or None, "address": flow.address, "port": flow.route.port, "proto": "tcp"}
+        place: dict[str, object] = {
+            "name": flow.name or None,
+            "address": flow.address,
+            "port": flow.route.port,
+            "proto": "tcp",
+        }
+        return {**place, "via": flow.via} if flow.via else place
 
 
 def original_destination(client: socket.socket) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ...supervisor.ground import durable, paste
 from ...supervisor.ground.errors import Exit, TerokError
+from ..kit.proxy.egress import NO_PROXY, Egress, from_dict
 from .forge.address import spellings
 from .policy import Policy
 
@@ -170,11 +171,13 @@ class Settings(NamedTuple):
     root: the directory of all mirrors.
     store: path of the vault's database.
     key_files: where the vault's key may be.
+    egress: how upstream is reached.
     """
 
     root: str
     store: str
     key_files: tuple[str, ...]
+    egress: Egress
 
 
 def read_settings(document: Mapping[str, object]) -> Settings:
@@ -183,26 +186,36 @@ def read_settings(document: Mapping[str, object]) -> Settings:
     Raises:
         TerokError: a field is missing, unknown or of the wrong type.
     """
-    root, store, files = (document.get(name) for name in Settings._fields)
+    root, store, files, way = (document.get(name) for name in Settings._fields)
+    try:
+        egress = from_dict(way)
+    except ValueError:
+        egress = None
     if (
-        document.keys() == set(Settings._fields)
+        egress is not None
+        and document.keys() | {"egress"} == set(Settings._fields)
         and isinstance(root, str)
         and isinstance(store, str)
         and isinstance(files, list)
         and all(isinstance(path, str) for path in files)
     ):
-        return Settings(root, store, tuple(files))
+        return Settings(root, store, tuple(files), egress)
     raise TerokError("The gate's settings in the sidecar JSON are not understood.", fix="run `terok prepare` again")
 
 
-def settings_for(layout: Layout, scope: str) -> dict[str, object]:
+def settings_for(layout: Layout, scope: str, egress: Egress = NO_PROXY) -> dict[str, object]:
     """The gate's `settings` in a sidecar JSON; the scope's gate may also be added later.
 
     Raises:
         TerokError: the scope's name is not usable.
     """
     layout.gate_home(scope)
-    return {"root": layout.gate, "store": layout.vault_db, "key_files": [layout.unlocked_key, layout.vault_key]}
+    return {
+        "root": layout.gate,
+        "store": layout.vault_db,
+        "key_files": [layout.unlocked_key, layout.vault_key],
+        "egress": egress.to_dict(),
+    }
 
 
 def git_config(

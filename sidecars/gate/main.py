@@ -73,6 +73,7 @@ def _site(context: Context) -> Site:
         incoming=home.incoming(context.container),
         store=settings.store,
         key_files=settings.key_files,
+        egress=settings.egress,
     )
 
 

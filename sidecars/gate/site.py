@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 from ...supervisor.ground.layout import GateHome
+from ..kit.proxy.egress import NO_PROXY, Egress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Site(NamedTuple):
     incoming: the only directory that the front may write.
     store: path of the vault's database.
     key_files: where the vault's key may be.
+    egress: how upstream is reached.
     """
 
     container: str
@@ -30,6 +32,7 @@ class Site(NamedTuple):
     incoming: str
     store: str
     key_files: tuple[str, ...]
+    egress: Egress = NO_PROXY
 
     def scratch(self, name: str) -> str:
         """The directory of one request's repository; its objects are in `objects`."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET, AF_INET6, AF_UNSPEC, SOCK_CLOEXEC, SOCK_RAW, inet_ntop, inet_pton, socket
+from collections.abc import Iterable
 
 METADATA = (
     "169.254.169.0/24",  # nearly every cloud; its resolver and clock too
@@ -212,6 +213,28 @@ def touches_special(text: str) -> bool:
         family == own and prefix << shift >> max(shift, bits) == special << bits >> max(shift, bits)
         for own, special, bits in _SPECIAL
     )
+
+
+def within(address: str, ranges: Iterable[str]) -> bool:
+    """Whether an address is in one of `ranges` (addresses or CIDR); raises ValueError as `check_range` does."""
+    family, number, _ = check_range(address)
+    return _holds(tuple(map(check_range, ranges)), family, number)
+
+
+def check_range(text: str) -> _Range:
+    """An address or a range in CIDR notation as family, prefix and the bits behind it.
+
+    Raises:
+        ValueError: it is neither, or has bits set behind its prefix.
+    """
+    try:
+        family, number = _number(text.partition("/")[0])
+        found = _range(text)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{text!r} is no address or range") from error
+    if not 0 <= found[2] <= _bits(family) or found[1] << found[2] != number:
+        raise ValueError(f"{text!r} is no range")
+    return found
 
 
 def of_family(ranges: tuple[str, ...], family: int) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from . import addresses, limits
 from .reactor import WRITE, Reactor, Timer
@@ -57,6 +57,18 @@ class Endpoint:
 
 
 Connected = Callable[[Stream | None, Refusal | None], None]
+
+
+class Dialling(Protocol):
+    """What makes connections: directly (`Dialer`), or through a proxy (`proxy/dialer.py`)."""
+
+    def dial(self, endpoint: Endpoint, done: Connected) -> None:
+        """Connect and call `done(stream, None)` or `done(None, refusal)`, never before this returns."""
+
+    def via(self, host: str) -> str:
+        """The proxy through which connections to a host go, as `host:port`; empty: none."""
+
+
 _Waiting = list[tuple[Endpoint, Connected]]
 """Who waits for a name: one thread asks for all of them."""
 
@@ -66,10 +78,11 @@ class Dialer:
 
     Args:
         reactor: the loop.
+        also: file of authorities that are trusted besides each endpoint's own; empty: none.
     """
 
-    def __init__(self, reactor: Reactor) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: Reactor, also: str = "") -> None:
+        self._reactor, self._also = reactor, also
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._resolved: dict[tuple[str, int], tuple[float, list[Address]]] = {}
         self._waiting: dict[tuple[str, int], _Waiting] = {}
@@ -80,8 +93,12 @@ class Dialer:
         if context is None:
             from .tls.layer import client_context
 
-            context = self._contexts[ca] = client_context(ca)
+            context = self._contexts[ca] = client_context(ca, self._also)
         return context
+
+    def via(self, _host: str) -> str:
+        """No proxy."""
+        return ""
 
     def dial(self, endpoint: Endpoint, done: Connected) -> None:
         """Connect and call `done(wire, None)` or `done(None, refusal)`, never before this returns."""
@@ -145,7 +162,7 @@ class Dialer:
         try:
             context = self.context(endpoint.ca) if endpoint.tls else None
         except OSError as error:
-            done(None, Refusal(502, "ca-bundle", f"The CA bundle could not be read: {error}."))
+            done(None, bundle_failure(error))
             return
         _Attempts(self._reactor, endpoint, usable, context, done).start()
 
@@ -215,13 +232,7 @@ class _Attempts:
 
         self._drop(sock)
         try:
-            # bytes, not str: a str would import the IDNA codec, which Landlock does not let us read
-            secure = context.wrap_socket(
-                sock,
-                server_hostname=self._endpoint.host.encode("ascii"),
-                do_handshake_on_connect=False,
-                suppress_ragged_eofs=False,
-            )
+            secure = wrapped(context, sock, self._endpoint.host)
         except OSError as error:
             sock.close()
             self._failed(None, self._refused(error))
@@ -236,12 +247,8 @@ class _Attempts:
         if error is None:
             self._drop(sock)
             self._won(TlsStream(self._reactor, sock, None))
-        elif problem := getattr(error, "verify_message", ""):
-            why = f"The certificate of {self._endpoint.host} was refused: {problem}."
-            self._failed(sock, Refusal(502, "upstream-certificate", why))
         else:
-            why = f"No TLS with {self._endpoint.authority}: {getattr(error, 'reason', None) or error}."
-            self._failed(sock, Refusal(502, "upstream-tls", why))
+            self._failed(sock, tls_failure(self._endpoint, error))
 
     def _drop(self, sock: socket.socket) -> None:
         self._open.pop(sock)()
@@ -273,3 +280,24 @@ class _Attempts:
             self._stagger.cancel()
         if done is not None:
             done(wire, None if wire else self._error)
+
+
+def wrapped(context: ssl.SSLContext, sock: socket.socket, host: str) -> ssl.SSLSocket:
+    """The socket with TLS around it, its handshake not begun; raises OSError."""
+    # bytes, not str: a str would import the IDNA codec, which Landlock does not let us read
+    return context.wrap_socket(
+        sock, server_hostname=host.encode("ascii"), do_handshake_on_connect=False, suppress_ragged_eofs=False
+    )
+
+
+def tls_failure(endpoint: Endpoint, error: OSError) -> Refusal:
+    """Why a handshake failed."""
+    if problem := getattr(error, "verify_message", ""):
+        return Refusal(502, "upstream-certificate", f"The certificate of {endpoint.host} was refused: {problem}.")
+    why = f"No TLS with {endpoint.authority}: {getattr(error, 'reason', None) or error}."
+    return Refusal(502, "upstream-tls", why)
+
+
+def bundle_failure(error: OSError) -> Refusal:
+    """The authorities that count could not be read."""
+    return Refusal(502, "ca-bundle", f"The CA bundle could not be read: {error}.")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
-import ssl
 from typing import TYPE_CHECKING
 
+from ..kit.proxy.dialer import Authorization, no_authorization
+from ..kit.proxy.egress import NO_PROXY, Egress
+from ..kit.proxy.web import client, proxy_failure
+from ..kit.refusal import Refused
 from .refresh import RefreshError
 from .slot import ANSWER_MAX
 
@@ -17,10 +20,16 @@ ANSWER_SECONDS = 30.0
 """For one read, and for the whole exchange: an endpoint that sends a byte now and then is given up too."""
 
 
-def send(exchange: Exchange) -> tuple[int, bytes]:
+def send(
+    exchange: Exchange, way: Egress = NO_PROXY, authorization: Authorization = no_authorization
+) -> tuple[int, bytes]:
     """POST once: no redirect is followed, no proxy variable or .netrc is read, nothing is tried again.
 
     Call it in the main thread: its limit in time is an alarm (setitimer(2)).
+
+    Args:
+        exchange: what is sent.
+        way, authorization: how the endpoint is reached.
 
     Returns:
         Status and body.
@@ -32,11 +41,10 @@ def send(exchange: Exchange) -> tuple[int, bytes]:
 
     timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
     try:
-        context = ssl.create_default_context(cafile=exchange.ca_bundle)
         with (
             _Deadline(CONNECT_SECONDS + ANSWER_SECONDS),
-            httpx.Client(verify=context, timeout=timeout, trust_env=False, follow_redirects=False) as client,
-            client.stream("POST", exchange.url, headers=exchange.headers, content=exchange.body) as answer,
+            client(way, exchange.url, exchange.ca_bundle or "", timeout, authorization) as web,
+            web.stream("POST", exchange.url, headers=exchange.headers, content=exchange.body) as answer,
         ):
             body = b""
             for chunk in answer.iter_bytes():
@@ -44,6 +52,10 @@ def send(exchange: Exchange) -> tuple[int, bytes]:
                 if len(body) > ANSWER_MAX:
                     raise RefreshError(f"The token endpoint {exchange.url} answered more than {ANSWER_MAX >> 10} KiB.")
             return answer.status_code, body
+    except httpx.ProxyError as error:
+        raise RefreshError(proxy_failure(way, exchange.url, error)) from None
+    except Refused as refused:
+        raise RefreshError(f"The token endpoint {exchange.url} was not asked: {refused.refusal.why}") from None
     except (httpx.HTTPError, OSError) as error:
         raise RefreshError(f"The token endpoint {exchange.url} gave no answer: {type(error).__name__}.") from None
 

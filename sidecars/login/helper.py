@@ -28,6 +28,7 @@ from ...supervisor.ground import process
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import package_root
 from ..kit.confine import confine
+from ..kit.proxy.egress import NO_PROXY, Egress
 from ..roster import catalog
 from ..store.light import sqlite3
 
@@ -75,7 +76,9 @@ class Helper:
         return f"Helper({self.pid})"
 
     @classmethod
-    def start(cls, *, store: str, routes: str, key_files: Sequence[str], directory: str) -> Helper:
+    def start(
+        cls, *, store: str, routes: str, key_files: Sequence[str], directory: str, way: Egress = NO_PROXY
+    ) -> Helper:
         """Fork the helper. Call it before anything heavy is imported, any store opened and any thread started.
 
         Args:
@@ -83,9 +86,10 @@ class Helper:
             routes: path of routes.json.
             key_files: where the data key may be.
             directory: where the slots of refreshes are (`layout.vault_refresh`).
+            way: how token endpoints are reached.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        work = _Work(store, routes, list(key_files), directory)
+        work = _Work(store, routes, list(key_files), directory, way)
 
         def body() -> int:
             os.setsid()
@@ -137,8 +141,9 @@ class Helper:
 class _Work:
     """What the helper needs for its work."""
 
-    def __init__(self, store: str, routes: str, key_files: list[str], directory: str) -> None:
+    def __init__(self, store: str, routes: str, key_files: list[str], directory: str, way: Egress) -> None:
         self.store, self.routes, self.key_files, self.directory = store, routes, key_files, directory
+        self.way = way
 
     def confine(self) -> None:
         """Give up everything that an exchange does not need."""
@@ -155,11 +160,12 @@ class _Work:
                 sys.prefix,
                 sys.base_prefix,
                 *bundles,
+                *self.way.files,
                 *self._keys(),
                 *_resolver(),
             ],
             write=[os.path.dirname(self.store), self.directory],
-            connect_ports=_ports(providers),
+            connect_ports=_ports(providers) | set(self.way.ports),
         )
 
     def _keys(self) -> list[str]:
@@ -167,7 +173,7 @@ class _Work:
 
     def answer(self, question: Question) -> Answer:
         """Refresh one credential."""
-        from ..store import keys
+        from ..store import keys, proxy
         from ..store.store import Store
         from .exchange import send
         from .refresh import refresh
@@ -182,7 +188,15 @@ class _Work:
                 if known is None:
                     return _failed(question, f"There is no provider {name}.", "terok vault routes")
                 provider = catalog.effective(known, meta)
-                item = refresh(store, slot, provider, send, stale=version, clock=time.time)
+                credential = proxy.reader(store, self.key_files, self.way.authority)
+                item = refresh(
+                    store,
+                    slot,
+                    provider,
+                    lambda exchange: send(exchange, self.way, credential),
+                    stale=version,
+                    clock=time.time,
+                )
                 return Answer(scope, name, item.version, "", "")
         except TerokError as error:
             return _failed(question, error.what, error.fix)

@@ -12,11 +12,12 @@ import sys
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.confine import RESOLVER_FILES, confine
 from ..kit.context import Context
-from ..kit.dial import Dialer
+from ..kit.proxy.dialer import dialer_for
 from ..kit.reactor import Reactor
-from ..kit.tls.layer import trust_stores
+from ..kit.tls.layer import trust_paths
 from ..login.helper import Helper
 from ..login.refresh import needed
+from ..store import proxy
 from ..store.keys import prepare
 from ..store.light import sqlite3
 from ..store.store import Store
@@ -51,7 +52,9 @@ def main(context: Context) -> int:
     keeper.look(reactor.now)
     ways, sites = ways_of(context), Sites(settings.tls_hosts)
     renewer = Renewer(reactor, keeper, helper)
-    service = Service(reactor, keeper, books, renewer, Dialer(reactor), ways.plain, context.idle_seconds, sites)
+    way = settings.egress
+    dialer = dialer_for(reactor, way, proxy.reader(store, settings.key_files, way.authority))
+    service = Service(reactor, keeper, books, renewer, dialer, ways.plain, context.idle_seconds, sites)
     if sites:
         open_door(service, sites, ways, context.bundle.tls_spare)
     confine_vault(keeper, settings)
@@ -114,6 +117,7 @@ def start_helper(container: str, settings: Settings) -> Helper | None:
         routes=settings.routes,
         key_files=list(settings.key_files),
         directory=settings.refresh,
+        way=settings.egress,
     )
 
 
@@ -136,16 +140,10 @@ def confine_vault(keeper: Keeper, settings: Settings) -> int:
             *RESOLVER_FILES,
             os.path.dirname(settings.routes),
             *map(os.path.dirname, settings.key_files),
-            *trust_paths(keeper),
+            *trust_paths([*keeper.reach().bundles, *settings.egress.files]),
         ],
-        connect_ports=[DNS_PORT, *keeper.reach().ports],
+        connect_ports=[DNS_PORT, *keeper.reach().ports, *settings.egress.ports],
     )
-
-
-def trust_paths(keeper: Keeper) -> list[str]:
-    """Files and directories of certificate authorities, the system's and the routes', and what their links point to."""
-    paths = {path for pair in trust_stores() for path in pair if path} | keeper.reach().bundles
-    return sorted(paths | {os.path.realpath(path) for path in paths} | {"/usr/share/ca-certificates"})
 
 
 def warm() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..kit import limits as shared
 from ..kit.accept import Acceptor, Idle
 from ..kit.codec import Request, parse_request
-from ..kit.dial import Dialer
+from ..kit.dial import Dialling
 from ..kit.reactor import Reactor
 from ..kit.refusal import Refusal
 from ..kit.stream import Stream
@@ -58,7 +58,7 @@ class Service:
         keeper: Keeper,
         books: Books,
         renewer: Renewer,
-        dialer: Dialer,
+        dialer: Dialling,
         listeners: Sequence[socket.socket],
         idle_seconds: int,
         sites: Sites | None = None,

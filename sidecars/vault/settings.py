@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import handover_socket
+from ..kit.proxy import egress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ...supervisor.ground.layout import Layout
+    from ..kit.proxy.egress import Egress
 
 
 GATES = "gates.json"
 """Beside the routes: sidecar JSON of an older version does not name it."""
 _PATHS = ("store", "routes", "audit", "refresh", "usage")
-_FIELDS = {*_PATHS, "gates", "key_files", "audit_required", "tls_hosts", "limits"}
+_FIELDS = {*_PATHS, "gates", "key_files", "audit_required", "tls_hosts", "limits", "egress"}
 
 
 class Settings(NamedTuple):
@@ -29,6 +31,7 @@ class Settings(NamedTuple):
         audit_required: refuse requests that cannot be audited.
         tls_hosts: the brokered hosts, each as `host:port`.
         limits: changed limits, by name.
+        egress: how upstreams are reached.
     """
 
     store: str
@@ -41,6 +44,7 @@ class Settings(NamedTuple):
     audit_required: bool
     tls_hosts: tuple[str, ...]
     limits: dict[str, float]
+    egress: Egress
 
 
 def read_settings(document: Mapping[str, object]) -> Settings:
@@ -53,8 +57,13 @@ def read_settings(document: Mapping[str, object]) -> Settings:
     gates = document.get("gates", os.path.join(os.path.dirname(paths.get("routes", "")), GATES))
     key_files, hosts = _texts(document.get("key_files")), _texts(document.get("tls_hosts", ()))
     required, limits = document.get("audit_required", True), document.get("limits", {})
+    try:
+        way = egress.from_dict(document.get("egress"))
+    except ValueError:
+        way = None
     if (
-        document.keys() <= _FIELDS
+        way is not None
+        and document.keys() <= _FIELDS
         and len(paths) == len(_PATHS)
         and isinstance(gates, str)
         and key_files is not None
@@ -63,7 +72,13 @@ def read_settings(document: Mapping[str, object]) -> Settings:
         and isinstance(limits, dict)
     ):
         return Settings(
-            **paths, gates=gates, key_files=key_files, audit_required=required, tls_hosts=hosts, limits=limits
+            **paths,
+            gates=gates,
+            key_files=key_files,
+            audit_required=required,
+            tls_hosts=hosts,
+            limits=limits,
+            egress=way,
         )
     raise TerokError("The vault's settings in the sidecar JSON are not understood.", fix="run `terok prepare` again")
 
@@ -74,7 +89,9 @@ def _texts(value: object) -> tuple[str, ...] | None:
     return tuple(value)
 
 
-def settings_for(layout: Layout, *, audit_required: bool = True, tls_hosts: Sequence[str] = ()) -> dict[str, object]:
+def settings_for(
+    layout: Layout, *, audit_required: bool = True, tls_hosts: Sequence[str] = (), way: Egress = egress.NO_PROXY
+) -> dict[str, object]:
     """The `settings` object of the vault's sidecar.
 
     Args:
@@ -82,6 +99,7 @@ def settings_for(layout: Layout, *, audit_required: bool = True, tls_hosts: Sequ
         tls_hosts: the brokered hosts, each as `host:port`: connections to them are terminated with the container's own
             authority, which is in the store. None: TLS is off.
         audit_required: refuse requests that cannot be audited (a full disk); False serves them all the same.
+        way: how upstreams are reached.
     """
     return {
         "store": layout.vault_db,
@@ -93,6 +111,7 @@ def settings_for(layout: Layout, *, audit_required: bool = True, tls_hosts: Sequ
         "usage": layout.vault_usage,
         "audit_required": audit_required,
         "tls_hosts": list(tls_hosts),
+        "egress": way.to_dict(),
     }
 
 

@@ -101,7 +101,7 @@ class HttpsForge:
     def __init__(self, root: Path, scratch: Path) -> None:
         self.root = root
         self.seen: list[tuple[str, str, str]] = []
-        authority = Authority(scratch / "ca.pem", "localhost")
+        authority = Authority(scratch / "ca.pem", "localhost", "forge.test")
         self.ca_file = authority.file
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.forge = self

@@ -17,6 +17,7 @@ from typing import Any
 
 from terok_host.sidecars.gate import config, mirror
 from terok_host.sidecars.gate.site import Site
+from terok_host.sidecars.kit.proxy.egress import NO_PROXY
 from terok_host.sidecars.store import keys
 from terok_host.sidecars.store.store import Store
 from terok_host.supervisor.ground.layout import Layout, package_root
@@ -85,6 +86,7 @@ class Rig:
         self.base, self.scope, self.container = base, scope, container
         self.layout = Layout(str(base / "data"), str(base / "run"), str(base / "config"))
         self.home = self.layout.gate_home(scope)
+        self.egress = NO_PROXY
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.log = base / "gate.log"
@@ -103,7 +105,7 @@ class Rig:
         """What the gate's own functions take."""
         incoming = self.home.incoming(self.container)
         key_files = tuple(keys.key_files(self.layout))
-        return Site(self.container, self.scope, self.home, incoming, self.layout.vault_db, key_files)
+        return Site(self.container, self.scope, self.home, incoming, self.layout.vault_db, key_files, self.egress)
 
     def configure(self, url: str | Path, **fields: Any) -> config.GateConfig:
         """Make the mirror, empty as yet."""
@@ -140,7 +142,7 @@ class Rig:
             "scope": self.scope,
             "bundle": bundle.root,
             "runtime_dir": runtime_dir,
-            "sidecars": [sidecar | {"settings": config.settings_for(self.layout, self.scope)}],
+            "sidecars": [sidecar | {"settings": config.settings_for(self.layout, self.scope, self.egress)}],
             "mounts": [],
             "shield": None,
         }

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from terok_host.sidecars.gate.config import read_settings
+from terok_host.sidecars.gate.config import Settings, read_settings
 from terok_host.sidecars.gate.pktline import Command
 from terok_host.sidecars.gate.policy import Judge, Policy, matches
+from terok_host.sidecars.kit.proxy.egress import NO_PROXY, Egress
 from terok_host.supervisor.ground.errors import TerokError
 
 A, B, ZERO = "a" * 40, "b" * 40, "0" * 40
@@ -122,9 +123,12 @@ def test_a_wrong_policy_is_refused(data: dict[str, object]) -> None:
 
 def test_settings_are_read_strictly() -> None:
     good = {"root": "/g", "store": "/v/vault.db", "key_files": ["/run/key", "/v/key"]}
-    assert read_settings(good) == ("/g", "/v/vault.db", ("/run/key", "/v/key"))
+    assert read_settings(good) == Settings("/g", "/v/vault.db", ("/run/key", "/v/key"), NO_PROXY)
+    way = Egress(host="proxy.test", port=3128, direct=("*.corp.test",))
+    assert read_settings({**good, "egress": way.to_dict()}).egress == way
     changes: list[dict[str, object]] = [
         {"root": 1},
+        {"egress": "http://proxy.test"},
         {"store": None},
         {"key_files": "/k"},
         {"key_files": [1]},

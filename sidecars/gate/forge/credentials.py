@@ -1,6 +1,7 @@
 """How a scope's secret reaches git: through pipes and a short-lived agent, never by an argument, a file or a variable.
 
 - HTTPS: git asks a credential helper (gitcredentials(7)); ours copies what stands ready in an inherited pipe, once.
+- HTTP proxy: git asks a credential helper for it too, with a pipe of its own.
 - SSH: OpenSSH's own agent, alive as long as the operation, gets the key on its standard input; host keys are pinned.
 """
 
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ....supervisor.ground.layout import GateHome
+    from ...kit.proxy.egress import Egress
     from ...store.records import Item
     from ...store.store import Store
     from ..config import GateConfig
+    from ..site import Site
     from .address import Address
 
-CREDENTIAL_FD = 9
+CREDENTIAL_FD, PROXY_FD = 9, 8
 AGENT_SECONDS = 10.0
 _ADD_IDENTITY, _SUCCESS = 17, 6
-_HELPER = f"!cat <&{CREDENTIAL_FD}; :"
+_HELPER = "!cat <&{}; :"
 """git appends the operation (`get`, `store`, `erase`); whichever comes first empties the pipe, the rest get nothing."""
 
 
@@ -40,6 +43,7 @@ class Way:
         config: configuration pairs.
         variables: environment.
         files: what the programs that git starts must read besides the mirror.
+        port: of the HTTP proxy that git connects to instead of upstream; 0: none.
     """
 
     def __init__(
@@ -48,29 +52,32 @@ class Way:
         config: list[tuple[str, str]],
         variables: dict[str, str],
         files: list[str],
-        secret: bytes = b"",
+        secrets: dict[int, bytes],
+        port: int = 0,
     ) -> None:
         self.address, self.config, self.variables, self.files = address, config, variables, files
-        self._secret = secret
+        self.port = port
+        self._secrets = secrets
         self._open: list[int] = []
 
     def __repr__(self) -> str:
-        return f"Way({'with' if self._secret else 'without'} a credential)"
+        return f"Way({'with' if CREDENTIAL_FD in self._secrets else 'without'} a credential)"
 
     def descriptors(self) -> dict[int, int]:
-        """Descriptors for the next git process: a fresh pipe that holds the credential."""
+        """Descriptors for the next git process: a fresh pipe for each credential."""
         self.close()
-        if not self._secret:
-            return {}
+        return {number: self._pipe(secret) for number, secret in self._secrets.items()}
+
+    def _pipe(self, secret: bytes) -> int:
         read, write = os.pipe2(os.O_CLOEXEC)
+        self._open.append(read)
         os.set_blocking(write, False)
         try:
             # a pipe takes 64 KiB without a reader, and no credential is longer
-            os.write(write, self._secret)
+            os.write(write, secret)
         finally:
             os.close(write)
-        self._open.append(read)
-        return {CREDENTIAL_FD: read}
+        return read
 
     def close(self) -> None:
         """Close the pipes of the last process."""
@@ -80,32 +87,82 @@ class Way:
 
 
 @contextlib.contextmanager
-def open_way(
-    home: GateHome, config: GateConfig, address: Address, store_path: str, key_files: Sequence[str]
-) -> Iterator[Way]:
+def open_way(site: Site, config: GateConfig, address: Address) -> Iterator[Way]:
     """Get the scope's secret ready for git.
 
     Raises:
-        TerokError: the vault is locked (LOCKED), or has no such credential or key (NOT_FOUND).
+        TerokError: the vault is locked (LOCKED), or has no such credential or key (NOT_FOUND); or an upstream over SSH
+            would go around the proxy (REFUSED).
     """
+    home, store_path, key_files = site.home, site.store, site.key_files
     allowed = [(f"protocol.{address.kind}.allow", "always"), ("http.followRedirects", "false")]
     if address.kind == "ssh":
+        _refuse_around(site.egress, config, address, home.scope)
         key = _ssh_key(config, home.scope, store_path, key_files)
         with _agent(key) as socket_path:
             command = ssh_command(home, socket_path)
-            yield Way(address, allowed, {"GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh"}, [home.known_hosts])
+            yield Way(address, allowed, {"GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh"}, [home.known_hosts], {})
         return
-    if config.ca_file:
-        allowed.append(("http.sslCAInfo", config.ca_file))
-    secret = b""
+    ca = config.ca_file or site.egress.ca
+    if ca:
+        allowed.append(("http.sslCAInfo", ca))
+    if ca and not config.ca_file:
+        # the system's authorities count too: in the hashed directory, since one file takes the place of the other
+        from ...kit.tls.layer import trust_stores
+
+        allowed += [("http.sslCAPath", path) for _, path in trust_stores() if path][:1]
+    secrets: dict[int, bytes] = {}
     if config.credential and address.kind in ("https", "http"):
-        allowed.append((f"credential.{address.base}.helper", _HELPER))
-        secret = _login(config, home.scope, store_path, key_files)
-    way = Way(address, allowed, {}, [config.ca_file] if config.ca_file else [], secret)
+        allowed.append((f"credential.{address.base}.helper", _HELPER.format(CREDENTIAL_FD)))
+        secrets[CREDENTIAL_FD] = _login(config, home.scope, store_path, key_files)
+    port = 0
+    if address.kind in ("https", "http") and site.egress.carries(address.host):
+        port = site.egress.port
+        _through_proxy(site, allowed, secrets)
+    way = Way(address, allowed, {}, [*([ca] if ca else []), *site.egress.files], secrets, port)
     try:
         yield way
     finally:
         way.close()
+
+
+def _refuse_around(egress: Egress, config: GateConfig, address: Address, scope: str) -> None:
+    """An upstream over SSH is connected to directly, which the operator has to ask for when there is a proxy."""
+    if egress.carries(address.host):
+        raise TerokError(
+            f"The gate of {scope} has an upstream over SSH ({config.url}), which does not go through "
+            "network.upstream_proxy.",
+            fix=f"add {address.host} to network.no_proxy, or use the https:// URL of the repository",
+            code=Exit.REFUSED,
+        )
+
+
+def _through_proxy(site: Site, pairs: list[tuple[str, str]], secrets: dict[int, bytes]) -> None:
+    """Have git use the proxy. A user name in its URL makes git ask for the password (http.proxy in git-config(1))."""
+    from urllib.parse import quote
+
+    from ...store import proxy
+    from ...store.store import Store
+
+    egress = site.egress
+    try:
+        with Store.open(site.store, read_only=True) as store:
+            login = proxy.login(store, site.key_files, egress.authority)
+    except TerokError as error:
+        if error.code != Exit.NOT_FOUND:
+            raise
+        login = None
+    url = egress.url
+    if login is not None:
+        # libcurl decodes both again (CURLOPT_PROXYUSERPWD(3))
+        user, password = (quote(text, safe="") for text in login)
+        secrets[PROXY_FD] = f"username={user}\npassword={password}\n".encode()
+        pairs.append((f"credential.{url}.helper", _HELPER.format(PROXY_FD)))
+        url = url.replace("://", f"://{user}@")
+        pairs.append(("http.proxyAuthMethod", "basic"))
+    pairs.append(("http.proxy", url))
+    if egress.tls and egress.ca:
+        pairs.append(("http.proxySSLCAInfo", egress.ca))
 
 
 @contextlib.contextmanager

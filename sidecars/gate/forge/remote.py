@@ -41,7 +41,7 @@ class Move(NamedTuple):
 @contextlib.contextmanager
 def access(site: Site, config: GateConfig) -> Iterator[Way]:
     """What the scope's git needs to reach upstream; see `credentials.open_way`."""
-    with credentials.open_way(site.home, config, parse_url(config.url), site.store, site.key_files) as way:
+    with credentials.open_way(site, config, parse_url(config.url)) as way:
         yield way
 
 
@@ -75,7 +75,7 @@ def _confine(home: GateHome, way: Way) -> None:
     # a rule holds for what a link points to, and resolv.conf often is one
     read += [*(os.path.realpath(path) for path in _NETWORK_FILES), *way.files]
     execute += [os.path.realpath(path) for name in _HELPERS if (path := process.find(name))]
-    ports = (way.address.port or _USUAL_PORTS[way.address.kind], DNS_PORT)
+    ports = (way.port or way.address.port or _USUAL_PORTS[way.address.kind], DNS_PORT)
     kernel.landlock(read=read, write=[home.repo, "/dev/null"], execute=execute, connect_ports=ports)
 
 

@@ -20,7 +20,7 @@ from ..reactor import READ, WRITE, Reactor
 from ..stream import CLOSED, Owner, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _NO_EXEC = 0x8
 """MFD_NOEXEC_SEAL (memfd_create(2), Linux 6.3): some hosts allow no other kind."""
@@ -28,24 +28,35 @@ PROTOCOL = "http/1.1"
 """What is offered and accepted (ALPN, RFC 7301)."""
 
 
-def client_context(ca: str) -> ssl.SSLContext:
-    """A client context that verifies names and chains, speaks TLS 1.2 and later, and offers HTTP/1.1."""
+def client_context(ca: str, also: str = "") -> ssl.SSLContext:
+    """A client context that verifies names and chains, speaks TLS 1.2 and later, and offers HTTP/1.1.
+
+    Args:
+        ca: file of the authorities that are trusted instead of the system's; empty: the system's.
+        also: file of authorities that are trusted besides; empty: none.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([PROTOCOL])
+    if also:
+        context.load_verify_locations(cafile=also)
     if ca:
         context.load_verify_locations(cafile=ca)
-        return context
+    else:
+        _load_system(context)
+    return context
+
+
+def _load_system(context: ssl.SSLContext) -> None:
     for cafile, capath in trust_stores():
         if capath and any(name.endswith(".0") for name in os.listdir(capath)):
             # a hashed directory is read one authority at a time: the whole bundle costs 30 ms and 3 MB
             context.load_verify_locations(capath=capath)
-            return context
+            return
         if cafile:
             context.load_verify_locations(cafile=cafile)
-            return context
+            return
     context.load_default_certs()
-    return context
 
 
 def trust_stores() -> list[tuple[str, str]]:
@@ -62,6 +73,12 @@ def trust_stores() -> list[tuple[str, str]]:
         for cafile, capath in candidates
         if os.path.isfile(cafile) or os.path.isdir(capath)
     ]
+
+
+def trust_paths(bundles: Iterable[str]) -> list[str]:
+    """Files and directories of certificate authorities, the system's and `bundles`, and what their links point to."""
+    found = {path for pair in trust_stores() for path in pair if path} | set(bundles)
+    return sorted(found | {os.path.realpath(path) for path in found} | {"/usr/share/ca-certificates"})
 
 
 def server_context(pem: bytes, host: str) -> ssl.SSLContext:

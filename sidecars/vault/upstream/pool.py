@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ...kit.dial import Connected, Dialer, Endpoint
+from ...kit.dial import Connected, Dialling, Endpoint
 from ...kit.reactor import Reactor, Timer
 from ...kit.refusal import Refusal
 from ...kit.stream import Stream
@@ -97,7 +97,7 @@ class Pool:
         dialer: makes new ones.
     """
 
-    def __init__(self, reactor: Reactor, dialer: Dialer) -> None:
+    def __init__(self, reactor: Reactor, dialer: Dialling) -> None:
         self.reactor, self._dialer = reactor, dialer
         self._kept: dict[tuple[object, ...], list[Upstream]] = {}
         self._sweep: Timer | None = None

@@ -1,0 +1,1 @@
+"""Upstream connections through the company's HTTP proxy (`network.upstream_proxy`)."""
