@@ -8,7 +8,6 @@ import time
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.table import table
 from ..kit.verb import verb
-from . import text
 from .gather import Watch
 from .model import Snapshot
 
@@ -60,6 +59,8 @@ def _show(env: Env, watch: Watch) -> int:
 
 def page(snapshot: Snapshot, out: Output) -> str:
     """A snapshot for people, as the tables of the other verbs."""
+    from . import text  # brings rich, which what makes the man pages of the wheel does not have
+
     parts = [text.summary(snapshot)]
     for columns, lines in (
         (text.CONTAINERS, text.containers(snapshot)),
