@@ -61,6 +61,13 @@ def run(words: Sequence[str], *, prog: str = "terok") -> int:
         # the reader of the output has left: no traceback from the interpreter's last flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:
+        if error.filename is None:
+            raise  # the message would not tell what was attempted: a defect
+        from .kit.env import printable
+
+        print(printable(f"{prog}: {error.filename}: {error.strerror}."), file=sys.stderr)
+        return Exit.FAILURE
 
 
 def _run(words: list[str], prog: str) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Layout
 
 NETWORK_MODES = ("airlock", "auto", "slirp4netns", "pasta", "bridge", "none")
@@ -236,7 +237,8 @@ def load(environ: Mapping[str, str], *, uid: int | None = None) -> Config:
         uid: the outer uid; default: this process's.
 
     Raises:
-        TerokError: the file has an unknown key, a wrong value or is not YAML; names file, line and column.
+        TerokError: the file has an unknown key, a wrong value or is not YAML; names file, line and column. Or it could
+            not be read.
     """
     return load_at(Layout.from_environ(environ, uid=uid))
 
@@ -248,6 +250,10 @@ def load_at(layout: Layout) -> Config:
             text = file.read()
     except FileNotFoundError:
         return Config(layout)
+    except OSError as error:
+        raise TerokError(f"The configuration {layout.config_file} could not be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise TerokError(f"The configuration {layout.config_file} is not UTF-8.", code=Exit.USAGE) from error
     from .config_file import parse
 
     return build(layout, parse(text, layout.config_file, kinds()))

@@ -8,6 +8,9 @@ import sys
 from contextlib import contextmanager
 from functools import cached_property
 
+from ...supervisor.ground.errors import TerokError
+from ...supervisor.ground.layout import outer_uid
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,7 +89,9 @@ class Env:
 
     @classmethod
     def from_process(cls, *, json_output: bool = False) -> Env:
-        """The surroundings of this process."""
+        """The surroundings of this process. Without HOME, as in some services, it is what the user database says."""
+        if not os.environ.get("HOME", "").startswith("/"):
+            os.environ["HOME"] = _home()
         return cls(os.environ, out=Output(json_output=json_output, stream=sys.stdout), messages=sys.stderr)
 
     @cached_property
@@ -132,6 +137,15 @@ def printable(text: str) -> str:
     return "".join(
         letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
+
+
+def _home() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(outer_uid()).pw_dir
+    except KeyError:
+        raise TerokError("HOME is not set, and no user database knows your home directory.", fix="set HOME") from None
 
 
 def version() -> str:

@@ -314,17 +314,10 @@ def read_list(path: str) -> list[Target]:
         TargetError: a line is wrong, with file and line.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            return (
-                parse_lines(file.read(), path) if not path.endswith("deny.list") else _parse_denied(file.read(), path)
-            )
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return parse_lines(file.read(), path, denied=path.endswith("deny.list"))
     except FileNotFoundError:
         return []
-
-
-def _parse_denied(text: str, path: str) -> list[Target]:
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    return [parse(line) for line in lines if line]
 
 
 def encode(state: State) -> str:

@@ -72,8 +72,8 @@ def read(path: str) -> list[Target]:
     return parse_lines(text, path)
 
 
-def parse_lines(text: str, source: str) -> list[Target]:
-    """The targets of a profile's text; `source` names it in complaints.
+def parse_lines(text: str, source: str, *, denied: bool = False) -> list[Target]:
+    """The targets of a profile's text; `source` names it in complaints. `denied`: what may never be allowed may stand.
 
     Raises:
         TargetError: naming the source and the line.
@@ -85,7 +85,8 @@ def parse_lines(text: str, source: str) -> list[Target]:
             continue
         try:
             target = parse(content)
-            check_allowed(target)
+            if not denied:
+                check_allowed(target)
         except TargetError as error:
             raise TargetError(f"{source}:{number}: {error.what}", fix=error.fix) from error
         targets.append(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from terok_host.runtime import cli, parser, verbs
-from terok_host.runtime.kit.env import Output
+from terok_host.runtime.kit.env import Env, Output
 from terok_host.runtime.kit.verb import comma_separated
 from terok_host.supervisor.ground.errors import Exit
 
@@ -265,3 +266,16 @@ def test_colours_only_on_a_terminal_and_not_under_no_color(monkeypatch: pytest.M
     assert Output(json_output=False, stream=sys.__stdin__ or sys.stdin).paint("x", "bad") in ("x", "\x1b[31mx\x1b[0m")
     monkeypatch.setenv("NO_COLOR", "1")
     assert shown.paint("x", "bad") == "x"
+
+
+def test_without_home_the_user_database_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("", "relative"):
+        monkeypatch.setenv("HOME", value)
+        assert Env.from_process().environ["HOME"] == pwd.getpwuid(os.getuid()).pw_dir
+
+
+def test_a_directory_that_cannot_be_made_gets_a_sentence_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = terok("config", "set", "services.mode", "tcp", home=tmp_path / "file", XDG_RUNTIME_DIR=str(tmp_path))
+    assert answer.returncode == Exit.FAILURE
+    assert "Not a directory" in answer.stderr and "Traceback" not in answer.stderr

@@ -95,3 +95,18 @@ def test_every_default_is_what_its_kind_allows() -> None:
         value = list(each.default) if isinstance(each.default, tuple) else each.default
         assert config_file.check(each.metadata["kind"], value) == each.default, name
         assert each.metadata["doc"].endswith("."), name
+
+
+@pytest.mark.parametrize("damage", ["not UTF-8", "could not be read"])
+def test_a_file_that_cannot_be_read_gets_a_sentence(
+    load: Callable[[str], config.Config], tmp_path: Path, damage: str
+) -> None:
+    load("services: {mode: tcp}\n")
+    file = tmp_path / ".config" / "terok" / "config.yml"
+    if damage == "not UTF-8":
+        file.write_bytes(b"services: {mode: \xff}\n")
+    else:
+        file.unlink()
+        file.mkdir()
+    with pytest.raises(TerokError, match=damage):
+        config.load({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}, uid=1000)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from terok_host.sidecars.shield import profiles
+from terok_host.sidecars.shield.bundle import read_list
 from terok_host.sidecars.shield.special import check_allowed
 from terok_host.sidecars.shield.targets import Ports, Target, TargetError, parse
 from terok_host.supervisor.ground.errors import TerokError
@@ -117,3 +118,17 @@ def test_a_bad_line_is_said_with_file_and_line(tmp_path: Path) -> None:
 def test_unknown_profiles(name: str, tmp_path: Path) -> None:
     with pytest.raises(TerokError):
         profiles.load([name], str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["live.allowed", "deny.list"])
+def test_a_damaged_list_is_named_with_its_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"example.com\n\xff\xfe\n")
+    with pytest.raises(TargetError, match=f"{name}:2: .* is not plain ASCII"):
+        read_list(str(path))
+
+
+def test_a_list_of_denials_may_hold_what_can_never_be_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "deny.list"
+    path.write_text("169.254.169.254\n")
+    assert [str(target) for target in read_list(str(path))] == ["169.254.169.254"]
