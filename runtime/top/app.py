@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 from rich.text import Text
-from textual import events
 from textual.app import App
 from textual.binding import Binding
 
@@ -41,6 +41,7 @@ class Top(App[None]):
     Args:
         env: whose containers; answers are given as by `terok decide`.
         look: makes a snapshot at a Unix time; called in one thread, never twice at a time.
+        close: ends the looking; called in the same thread.
         clock: Unix time.
     """
 
@@ -52,11 +53,17 @@ class Top(App[None]):
         Binding("question_mark", "help", show=False),
     ]
 
-    def __init__(self, env: Env, look: Callable[[float], Snapshot], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        env: Env,
+        look: Callable[[float], Snapshot],
+        close: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__(ansi_color=True)
         self.theme = "ansi-dark"
         self.env = env
-        self._look, self._clock = look, clock
+        self._look, self._close, self._clock = look, close, clock
         self._looker = ThreadPoolExecutor(1, "look")
         self._now = asyncio.Event()
         self.snapshot = Snapshot(clock())
@@ -66,7 +73,10 @@ class Top(App[None]):
         return Main(self.snapshot, self.decide)
 
     def on_mount(self) -> None:
-        """Begin to look."""
+        """Begin to look. A signal that ends the program gives the terminal back first."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self.exit)
         self.run_worker(self._watch(), exit_on_error=True)
 
     async def _watch(self) -> None:
@@ -123,9 +133,10 @@ class Top(App[None]):
         """Show a defect as Python does: Textual's own report has the values of local variables, tokens among them."""
         self.panic(Text(traceback.format_exc()))
 
-    async def on_unmount(self, event: events.Unmount) -> None:
-        """The last look ends before the program does."""
-        self._looker.shutdown(wait=True, cancel_futures=True)
+    def on_unmount(self) -> None:
+        """The terminal is given back at once; a look that is under way, at a Podman that hangs perhaps, ends later."""
+        self._looker.submit(self._close)
+        self._looker.shutdown(wait=False)
 
 
 def carry_out(offer: Offer, env: Env) -> None:

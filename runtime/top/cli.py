@@ -52,7 +52,7 @@ def _show(env: Env, watch: Watch) -> int:
             fix="pip install textual, or terok top --json for one snapshot",
             code=Exit.MANUAL,
         ) from error
-    app = Top(env, watch.look)
+    app = Top(env, watch.look, watch.close)
     app.run(mouse=False)
     return app.return_code or Exit.OK
 

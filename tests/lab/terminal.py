@@ -17,17 +17,20 @@ class Terminal:
     """A program at a terminal of its own.
 
     Args:
-        house: whose program it is.
+        house: whose program it is, or its environment.
         argv: program and arguments.
         cwd: its working directory.
         size: lines and columns.
     """
 
-    def __init__(self, house: House, argv: list[str], cwd: Path, size: tuple[int, int] = (24, 80)) -> None:
+    def __init__(
+        self, house: House | dict[str, str], argv: list[str], cwd: Path, size: tuple[int, int] = (24, 80)
+    ) -> None:
         near, far = pty.openpty()
         termios.tcsetwinsize(near, size)
+        environ = (house if isinstance(house, dict) else house.env) | {"TERM": "xterm"}
         self.process = subprocess.Popen(
-            argv, stdin=far, stdout=far, stderr=far, env=house.env | {"TERM": "xterm"}, cwd=cwd, start_new_session=True
+            argv, stdin=far, stdout=far, stderr=far, env=environ, cwd=cwd, start_new_session=True
         )
         os.close(far)
         self.fd, self.text = near, ""

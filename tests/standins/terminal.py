@@ -61,7 +61,8 @@ def run(test: Coroutine[None, None, None]) -> None:
 def view(operator: Operator) -> Top:
     """The view over the operator's directories."""
     env = operator.env(io.StringIO(), json_output=False)
-    return Top(env, Watch(env).look)
+    watch = Watch(env)
+    return Top(env, watch.look, watch.close)
 
 
 def fixed(operator: Operator, *snapshots: Snapshot) -> Top:
