@@ -23,6 +23,7 @@ class Proxy(Listening):
         tls: its certificate, for https://.
         answer: said to every request instead of carrying it out.
         host, port: where it listens.
+        source: the address from which it connects; empty: the kernel chooses.
 
     Attributes:
         asked: `host:port` of every CONNECT, in order.
@@ -39,12 +40,14 @@ class Proxy(Listening):
         answer: bytes = b"",
         host: str = "127.0.0.1",
         port: int = 0,
+        source: str = "",
     ) -> None:
         super().__init__(host, port)
         self.names, self.login, self.tls, self.answer = dict(names or {}), login, tls, answer
         self.asked: list[str] = []
         self.heads: list[bytes] = []
         self.mute = False
+        self._source = (source, 0) if source else None
         self._open: set[socket.socket] = set()
 
     @property
@@ -111,7 +114,7 @@ class Proxy(Listening):
         if target is None:
             sock.sendall(b"HTTP/1.1 502 Unknown\r\nContent-Length: 0\r\n\r\n")
             return
-        with socket.create_connection((target[0], target[1] or int(port)), 10) as there:
+        with socket.create_connection((target[0], target[1] or int(port)), 10, self._source) as there:
             there.settimeout(None)
             sock.sendall(b"HTTP/1.1 200 Connection established\r\nVia: stand-in\r\n\r\n")
             back = threading.Thread(target=_copy, args=(there, sock), daemon=True)
