@@ -240,6 +240,7 @@ def test_what_the_upstream_says_first_is_not_read(reactor: Reactor) -> None:
         assert stream is not None
         with stream.hand_over() as sock:
             sock.setblocking(True)
+            sock.settimeout(10)
             assert sock.recv(100) == banner
 
 
@@ -309,6 +310,8 @@ def test_around_it(reactor: Reactor, upstream: Upstream) -> None:
     ("answer", "rule", "part"),
     [
         (b"HTTP/1.1 403 open-sesame\r\n\r\n", "proxy-refused", "status 403"),
+        (b"HTTP/1.1 401 x\r\n\r\n", "proxy-credential", "refused its credential"),
+        (b"HTTP/1.1 500 x\r\n\r\n", "proxy-refused", "could not resolve"),
         (b"HTTP/1.1 502 x\r\n\r\n", "proxy-refused", "could not resolve"),
         (b"HTTP/1.1 302 x\r\nLocation: http://evil.test\r\n\r\n", "proxy-refused", "status 302"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "proxy-refused", "status 100"),

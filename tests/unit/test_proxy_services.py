@@ -333,3 +333,7 @@ def test_no_settings_no_proxy(vault: Vault) -> None:
     written = settings_for(vault.layout, Egress(host="p.test", port=1))
     assert isinstance(read_settings(written), Settings)
     assert configured.authorization(vault.layout, Egress(host="p.test", port=1)) == ""
+    # a credential is for one proxy: another URL in the configuration does not get it
+    vault.store.put(proxy_store.KIND, proxy_store.SCOPE, "p.test:1", b"secret", {"user": "jane"})
+    found = [configured.authorization(vault.layout, Egress(host="p.test", port=port)) for port in (1, 2)]
+    assert [bool(text) for text in found] == [True, False]

@@ -47,13 +47,14 @@ def judge(head: bytes, proxy: str, place: str, *, authorized: bool) -> Refusal |
     status = int(match[1])
     if 200 <= status < 300:
         return None
-    if status == 407:
+    if status == 407 or (status == 401 and authorized):  # tinyproxy says so about a wrong one
         return refused_credential(proxy) if authorized else _wants_credential(proxy)
     hint = _HINTS.get(status, "")
     return Refusal(502, "proxy-refused", f"The proxy {proxy} refused {place} with status {status}{hint}.")
 
 
 _HINTS = {
+    500: ": it could not resolve or reach it",
     403: ": its policy does not allow it",
     405: ": it does not allow CONNECT",
     502: ": it could not resolve or reach it",
@@ -74,7 +75,7 @@ def not_http(proxy: str) -> Refusal:
 
 def refused_credential(proxy: str) -> Refusal:
     """The proxy did not take the credential."""
-    why = f"The proxy {proxy} refused its credential (407): terok vault proxy set."
+    why = f"The proxy {proxy} refused its credential: terok vault proxy set."
     return Refusal(502, "proxy-credential", why)
 
 

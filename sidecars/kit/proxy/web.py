@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def proxy_failure(egress: Egress, url: str, error: Exception) -> str:
     """One sentence about an `httpx.ProxyError`: its text is the proxy's status and words, which may be anything."""
     status = str(error)[:3]
-    if status == "407":
-        return f"The proxy {egress.authority} wants another credential (407): terok vault proxy set."
+    if status in ("401", "407"):
+        return f"The proxy {egress.authority} wants a credential, or another one ({status}): terok vault proxy set."
     shown = f"status {status}" if status.isdigit() else "no answer in HTTP/1"
     return f"The proxy {egress.authority} did not lead to {url}: {shown}."
 
