@@ -24,7 +24,7 @@ from terok_host.supervisor.ground.layout import AIRLOCK_PORT
 from terok_host.supervisor.schema import Shield
 from terok_host.supervisor.wall import firewall, guard
 from tests.lab.waiting import until
-from tests.lab.world import World
+from tests.lab.world import World, counted
 
 ADDRESS, OTHER, SIX = "203.0.113.7", "198.51.100.9", "2001:db8:5::7"
 PROFILE = ("203.0.113.0/24:5000-5010", f"[{SIX}]:5000", "a.example")
@@ -177,6 +177,61 @@ def test_a_crash_under_load_loses_what_is_open_and_nothing_else(world: World, re
         for thread in waiting:
             thread.join()
         assert answers == [True] * 5
+
+
+def test_a_crash_under_load_sends_no_packet_elsewhere(world: World, relay: Relay) -> None:
+    """While the relay is dead the namespace's own interface, which has routes, carries nothing; nor does it after."""
+    world.serve(ADDRESS, 5000)
+    world.serve(OTHER, 443)
+    with ExitStack() as stack, counted(world.far, "near0") as arrived, counted(world.box, "eth0") as came_back:
+        flooding = [stack.enter_context(world.connect(ADDRESS, 5000)) for _ in range(20)]
+        until(lambda: sum(line.get("verdict") == "allowed" for line in relay.log()) == len(flooding), 30, why=relay.log)
+        stop = threading.Event()
+        threads = [threading.Thread(target=flood, args=(client, stop)) for client in flooding]
+        threads += [threading.Thread(target=knock, args=(world, stop)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(5):
+                relay.kill()
+                time.sleep(0.1)  # dead under load, which no event tells
+                relay.start()
+                assert world.reaches(ADDRESS, 5000)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert [packet for packet in arrived() if not is_neighbour_discovery(packet)] == []
+        assert [packet for packet in came_back() if not is_neighbour_discovery(packet)] == []
+
+
+def flood(client: socket.socket, stop: threading.Event) -> None:
+    """Send as much as the relay takes, and read what comes back."""
+    client.settimeout(0.2)
+    while not stop.is_set():
+        try:
+            client.send(bytes(65536))
+            client.recv(65536)
+        except TimeoutError:
+            continue
+        except OSError:
+            return
+
+
+def knock(world: World, stop: threading.Event) -> None:
+    """Ask for what is allowed and for what is not."""
+    while not stop.is_set():
+        for address, port in ((ADDRESS, 5000), (OTHER, 443), ("2001:db8:5::8", 5000)):
+            client = world.box.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            with client, suppress(OSError):
+                client.settimeout(0.1)
+                client.connect((address, port))
+
+
+def is_neighbour_discovery(packet: bytes) -> bool:
+    """What the kernel of either end says about its own addresses (ICMPv6 133 to 143), which no program sent."""
+    after_header = packet[40:] if packet[6] == 58 else packet[48:]
+    return packet[0] >> 4 == 6 and packet[6] in (0, 58) and 133 <= after_header[0] <= 143
 
 
 def test_too_few_descriptors_slow_down(world: World) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.lab import leaks
 from tests.lab.house import House, in_lab
 from tests.standins.dns import Resolver
+from tests.standins.flipping import Flipping
 
 RECORDS = {
     "allowed.test": ["192.88.99.10", "2001:2::10"],
@@ -21,7 +22,7 @@ RECORDS = {
     "one.wild.test": ["192.88.99.30"],
     "two.wild.test": ["192.88.99.30"],
     "inside.wild.test": ["10.77.0.9"],
-    "many.test": [f"198.51.100.{number}" for number in range(231, 255)] + ["192.88.99.10"],
+    "many.test": [f"203.0.113.{number}" for number in range(50, 249)] + ["192.88.99.10"],
     "mixed.test": ["10.77.0.9", "192.88.99.10", "169.254.169.254", "127.0.0.1"],
     "private.test": ["10.77.0.9", "192.168.77.1"],
     "none.test": [],
@@ -87,7 +88,9 @@ def resolver() -> Iterator[Resolver]:
     """The DNS server that the lab's /etc/resolv.conf names; see `RECORDS`."""
     if not in_lab():
         pytest.fail("This test needs the lab's own network: run `make test` as root, or with sudo that asks nothing.")
-    with Resolver(RECORDS) as running:
+    # the second is another host's after the name was allowed, and the third this one's (rebinding)
+    changing = Flipping(["192.88.99.10", "10.77.0.9", "127.0.0.1"])
+    with changing, Resolver(RECORDS, forward={"rebind.test": changing}) as running:
         yield running
 
 

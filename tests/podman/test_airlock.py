@@ -151,6 +151,38 @@ def test_names_with_many_with_private_and_without_addresses(house: House, name: 
     assert "private" in failed["private.test"] and "none.test" in failed["none.test"]
 
 
+def test_a_name_that_changes_between_look_up_and_connect(
+    house: House, name: str, web: None, resolver: Resolver
+) -> None:
+    """Rebinding: the name is looked up once for a connection, and each look-up's addresses are checked."""
+    house.start_box(name, "rebind.test", network="airlock")
+    given = resolver.forward["rebind.test"].given
+    with Upstream(None, "10.77.0.9", 80) as inside, Upstream(None, "127.0.0.1", 80) as here:
+        for number in range(1, 4):
+            code, _ = curl(house, name, "http://rebind.test/")
+            assert (code == 0, len(given)) == (number == 1, number)
+            kill_relay(house, name)  # the next one has looked nothing up yet
+        assert inside.seen == here.seen == []
+        assert inside.connections == here.connections == 0
+    lines = [line for line in log(house, name) if line["event"] == "connection"]
+    assert [line["verdict"] for line in lines] == ["allowed", "failed", "failed"]
+    assert (lines[0]["address"], "private" in str(lines[1]["reason"])) == ("192.88.99.10", True)
+    assert "never" in str(lines[2]["reason"])
+
+
+def test_five_thousand_names_and_a_name_below_a_wildcard_with_another_port(house: House, name: str, web: None) -> None:
+    many = [f"n{number}.many.example" for number in range(5000)]
+    house.start_box(name, *many, "*.wild.test", "one.wild.test:7003", "allowed.test", network="airlock")
+    with Echo("192.88.99.30", 7003):
+        assert curl(house, name, "https://allowed.test/")[0] == 0
+        assert curl(house, name, "https://one.wild.test/")[0] == curl(house, name, "https://two.wild.test/")[0] == 0
+        for host, said in (("one.wild.test", "hello\nping\n"), ("two.wild.test", "")):
+            script = f"echo ping | nc -w 3 {host} 7003"
+            assert house.podman("exec", name, "sh", "-c", script, check=False).stdout == said, host
+    assert house.podman("exec", name, "nslookup", "n4999.many.example", check=False).returncode == 0
+    assert house.podman("exec", name, "nslookup", "n5000.many.example", check=False).returncode != 0
+
+
 def test_requests_that_a_proxy_would_take(house: House, box: str) -> None:
     """Absolute targets, CONNECT, two hosts and HTTP/2 on port 80 are refused before anything goes out."""
     refused = (
@@ -222,13 +254,18 @@ def test_changes_from_outside_are_undone(house: House, box: str) -> None:
     assert curl(house, box, "https://allowed.test/")[0] == 0
 
 
-def test_a_killed_relay_is_back_at_once(house: House, box: str) -> None:
-    assert curl(house, box, "https://allowed.test/")[0] == 0
+def kill_relay(house: House, box: str) -> None:
     known = record.read(house.bundle(box).record)
     assert known is not None
     relay = known.service("airlock").process
     assert relay is not None
     os.kill(relay.pid, signal.SIGKILL)
+    until(lambda: not os.path.exists(f"/proc/{relay.pid}"))
+
+
+def test_a_killed_relay_is_back_at_once(house: House, box: str) -> None:
+    assert curl(house, box, "https://allowed.test/")[0] == 0
+    kill_relay(house, box)
     before = time.monotonic()
     assert curl(house, box, "https://allowed.test/")[0] == 0
     assert time.monotonic() - before < 3

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from tests.lab.house import DNS_ADDRESS
+from tests.standins.flipping import Flipping
 
 
 def answers(address: str, port: int, *, timeout: float) -> bool:
@@ -45,10 +46,19 @@ class Resolver:
         records: name → its addresses; without any the name has a text alone; every other name is NXDOMAIN.
         address: where it listens; the default is what /etc/resolv.conf names in the lab.
         port: its port.
+        forward: names whose questions go to another stand-in on loopback.
     """
 
-    def __init__(self, records: Mapping[str, Sequence[str]], *, address: str = DNS_ADDRESS, port: int = 53) -> None:
+    def __init__(
+        self,
+        records: Mapping[str, Sequence[str]],
+        *,
+        address: str = DNS_ADDRESS,
+        port: int = 53,
+        forward: Mapping[str, Flipping] | None = None,
+    ) -> None:
         self.records, self.address, self.port = records, address, port
+        self.forward = dict(forward or {})
         self._log = tempfile.TemporaryFile()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -56,6 +66,7 @@ class Resolver:
         argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="]
         argv += ["--user=", "--bind-interfaces", f"--listen-address={self.address}", f"--port={self.port}"]
         argv += ["--log-facility=-", "--log-queries", "--local-ttl=60", "--address=/#/"]
+        argv += [f"--server=/{name}/127.0.0.1#{other.port}" for name, other in self.forward.items()]
         argv += [option for name, addresses in self.records.items() for option in _options(name, addresses)]
         self._process = subprocess.Popen(
             argv,
