@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import time
 from collections import Counter
@@ -106,11 +107,14 @@ def used(env: Env) -> dict[str, tuple[str, str, list[Sample]]]:
     """What the vault forwarded, from its counts; nothing without a vault."""
     if not os.path.exists(env.layout.vault_usage):
         return {}
-    ledger = Ledger(env.layout.vault_usage)
     try:
-        rows = ledger.rows()
-    finally:
-        ledger.close()
+        ledger = Ledger(env.layout.vault_usage)
+        try:
+            rows = ledger.rows()
+        finally:
+            ledger.close()
+    except sqlite3.Error as error:
+        raise TerokError(f"The counts in {env.layout.vault_usage} could not be read: {error}.") from error
     metrics: dict[str, tuple[str, str, list[Sample]]] = {}
     for field in FIELDS:
         samples: list[Sample] = [

@@ -73,7 +73,7 @@ def install(env: Env) -> list[str]:
 
 def _put(path: str, content: str, done: list[str]) -> None:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             if file.read() == content:
                 return
         verb = "Updated"

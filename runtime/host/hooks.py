@@ -151,7 +151,7 @@ def problem(layout: Layout, environ: Mapping[str, str], *, uid: int | None = Non
     for stage in STAGES:
         path = descriptor_path(layout, stage)
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 text = file.read()
         except OSError:
             return f"The hook descriptor {path} is missing."

@@ -170,7 +170,7 @@ def shield_of(bundle: Bundle, state: State) -> Shield:
 def _addresses_before(bundle: Bundle) -> dict[str, str]:
     """The synthetic addresses that an earlier launch of the container gave out."""
     try:
-        with open(bundle.shield, encoding="utf-8") as file:
+        with open(bundle.shield, encoding="utf-8", errors="replace") as file:
             return decode(file.read()).addresses or {}
     except (FileNotFoundError, TerokError):
         return {}
@@ -407,7 +407,7 @@ def read_state(bundle: Bundle) -> State:
         TerokError: the container has no shield, or its state is damaged.
     """
     try:
-        with open(bundle.shield, encoding="utf-8") as file:
+        with open(bundle.shield, encoding="utf-8", errors="replace") as file:
             state = decode(file.read())
         beside = (
             bundle.ruleset + firewall.NOW,
