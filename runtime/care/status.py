@@ -24,7 +24,7 @@ from ..launch.resources import published_before, require_bundle
 from . import landlock, unprotected
 
 ERROR_TAIL = 4096
-UNPROTECTED = "UNPROTECTED"
+UNPROTECTED, ON_DEMAND = "UNPROTECTED", "on demand"
 
 
 class Numbers(TypedDict):
@@ -261,7 +261,7 @@ def _rows(row: Status) -> list[tuple[str, ...]]:
         return rows
     rows.append(("", "supervisor", supervisor["state"], *_numbers(supervisor, "")))
     for sidecar in row["sidecars"]:
-        rows.append(("", sidecar["name"], sidecar["state"], *_numbers(sidecar, str(sidecar["restarts"]))))
+        rows.append(("", sidecar["name"], service_word(sidecar["state"]), *_numbers(sidecar, str(sidecar["restarts"]))))
     return rows
 
 
@@ -283,6 +283,11 @@ def _details(status: Status) -> list[str]:
 
 def _text(value: object) -> str:
     return "-" if value is None else str(value)
+
+
+def service_word(state: str) -> str:
+    """A service's state for people: one that waits for its first connection is `on demand`."""
+    return ON_DEMAND if state == services.WAITING else state
 
 
 def duration(seconds: float | None) -> str:

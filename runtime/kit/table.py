@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 STYLES = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "bold": "bold"}
 STATES = {"running": "good", "ready": "good", "unlocked": "good", "prepared": "dim", "stopped": "dim", "ended": "dim"}
-STATES |= {"failed": "bad", "refused": "bad", "broken": "bad", "unsupervised": "bad", "locked": "warning"}
+STATES |= {
+    "on demand": "dim",
+    "failed": "bad",
+    "refused": "bad",
+    "broken": "bad",
+    "unsupervised": "bad",
+    "locked": "warning",
+}
 """Cells that are one of these words are coloured."""
 
 

@@ -9,13 +9,12 @@ from ...sidecars.gate import config, review, state
 from ...sidecars.vault.books.ledger import Ledger, period_start
 from ...supervisor import schema
 from ...supervisor.ground.errors import TerokError
-from ..care.status import container_status, duration
+from ..care.status import container_status, duration, service_word
 from ..kit import audit_lines
 from ..queue import items
 from ..vault import explain
 from . import text
 from .columns import Line, cell, row
-from .model import service_word
 from .tail import Tail
 
 TYPE_CHECKING = False

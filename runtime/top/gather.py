@@ -7,11 +7,11 @@ import time
 
 from ...supervisor.ground.layout import Bundle
 from ..care import unprotected
-from ..care.status import Status, container_status
+from ..care.status import UNPROTECTED, Status, container_status, service_word
 from ..kit.alive import containers
 from ..queue import items
 from .books import Books
-from .model import UNPROTECTED, Container, Refusal, Service, Snapshot, Usage, order, service_word
+from .model import Container, Refusal, Service, Snapshot, Usage, order
 from .tail import Tail
 from .traffic import Traffic
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..care.status import UNPROTECTED
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..queue.items import Item
 
-UNPROTECTED = "UNPROTECTED"
-ON_DEMAND = "on demand"
 BROKEN = frozenset({"unsupervised", "suspended", "failed"})
 """States of a container that need the operator, after the unprotected ones."""
 LIVE = frozenset({"running", "starting", "ending"})
@@ -197,8 +197,3 @@ def rank(row: Container) -> int:
     if row.state in LIVE:
         return 2 if row.troubles else 3
     return 4
-
-
-def service_word(state: str) -> str:
-    """A service's state for people: one that waits for its first connection is `on demand`."""
-    return ON_DEMAND if state == "waiting" else state

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from ...supervisor.ground import paste
-from ..care.status import duration
+from ..care.status import ON_DEMAND, UNPROTECTED, duration
 from ..kit.audit_lines import local_time
 from .columns import Column, Line, cell
-from .model import ON_DEMAND, UNPROTECTED, rank
+from .model import rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -39,6 +39,8 @@ def test_a_life_as_status_shows_it(house: House, name: str) -> None:
     states = {each["name"]: each["state"] for each in found["sidecars"]}
     assert states["dnsmasq"] == "running"
     assert states["vault"] == states["ssh"] == states["gate"] == "waiting"
+    shown = house.terok("status", name).stdout
+    assert "on demand" in shown and "waiting" not in shown
     assert f"{house.layout.runtime_dir(name)}/vault.sock" in found["sockets"]
     house.podman("stop", "--time", "5", name)
     found = look(house, name)

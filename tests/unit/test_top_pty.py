@@ -61,6 +61,15 @@ def test_it_leaves_the_terminal_as_it_was(tmp_path: Path, number: signal.Signals
         shown.process.wait(30)
 
 
+def test_without_textual_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/textual.py").write_text("raise ImportError('no', name='textual')\n")
+    places = environ(tmp_path, PYTHONPATH=str(tmp_path / "without"))
+    shown = Terminal(places, [str(PROGRAM), "top"], tmp_path)
+    shown.until("fix: pip install textual, or terok top --json")
+    assert shown.end() == Exit.MANUAL
+
+
 def test_without_a_terminal_a_snapshot_is_printed(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(PROGRAM), "top"],
