@@ -65,7 +65,7 @@ class Main(Page):
         self.query_one("#summary", Words).say(f" {text.summary(snapshot)}", style="bad" if bare else "bold")
         for name, lines, title in (
             ("#queue", text.queue(snapshot), f"Waits for you: {len(snapshot.queue)}"),
-            ("#containers", text.containers(snapshot), f"Containers: {len(snapshot.containers)}"),
+            ("#containers", text.containers(snapshot), text.heading(snapshot)),
             ("#refusals", text.refusals(snapshot.refusals), "Last refusals"),
         ):
             widget = self.query_one(name, Lines)

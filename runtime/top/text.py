@@ -65,11 +65,16 @@ def summary(snapshot: Snapshot) -> str:
     running = sum(0 < rank(row) < 4 for row in snapshot.containers)
     parts = [f"{bare} UNPROTECTED"] if bare else []
     parts += [f"{running} running", f"{len(snapshot.queue)} waiting"]
-    parts.append(size(sum(row.memory for row in snapshot.containers)))
-    usage = snapshot.usage
-    parts.append(f"today: {count(usage.requests)} requests, {count(usage.tokens)} tokens")
-    cost = money(snapshot)
-    return "  ".join(parts) + (f", {cost}" if cost != "-" else "")
+    usage, cost = snapshot.usage, money(snapshot)
+    today = [cost] if cost != "-" else []
+    today += [f"{count(usage.tokens)} tokens", f"{count(usage.requests)} requests"]
+    return "  ".join([*parts, f"today: {', '.join(today)}"])
+
+
+def heading(snapshot: Snapshot) -> str:
+    """The title of the containers: how many, and the memory that terok takes for all of them."""
+    memory = sum(row.memory for row in snapshot.containers)
+    return f"Containers: {len(snapshot.containers)}" + (f", {size(memory)}" if memory else "")
 
 
 def money(snapshot: Snapshot, row: Container | None = None) -> str:
@@ -137,7 +142,7 @@ def refusals(rows: Iterable[Refusal]) -> list[Line]:
                 cell(local_time(row.time)),
                 cell(row.container),
                 cell(row.source),
-                cell(row.what) + (f" ({row.times} times)" if row.times > 1 else ""),
+                (f"{count(row.times)} x " if row.times > 1 else "") + cell(row.what),
                 cell(row.why or "not allowed"),
             ),
         )

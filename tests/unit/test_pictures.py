@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -29,9 +30,22 @@ def test_a_picture_is_what_its_text_draws(name: str, text: str) -> None:
     assert (DOCS / "pictures" / name).read_text() == text, "python3 docs/_site/pictures.py"
 
 
+def test_a_terminal_is_what_the_program_shows(tmp_path: Path) -> None:
+    """In a process of its own: it runs `terok top`."""
+    command = [sys.executable, str(DOCS / "_site/terminals.py"), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=60, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
+    drawings = sorted(tmp_path.glob("*.svg"))
+    assert [path.name for path in drawings] == ["refusal.svg", "top.svg"]
+    for path in drawings:
+        assert (DOCS / "pictures" / path.name).read_text() == path.read_text(), (
+            ".venv/bin/python docs/_site/terminals.py"
+        )
+
+
 def test_every_picture_is_shown_on_a_page() -> None:
     pages = "".join(page.read_text() for page in [DOCS.parent / "README.md", *DOCS.rglob("*.md")])
-    assert [name for name in drawn() if f"pictures/{name}" not in pages] == []
+    names = [*drawn(), "refusal.svg", "top.svg"]
+    assert [name for name in names if f"pictures/{name}" not in pages] == []
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (DOCS / "pictures").glob("*.svg")))

@@ -80,4 +80,4 @@ def test_without_a_terminal_a_snapshot_is_printed(tmp_path: Path) -> None:
         timeout=30,
     )
     assert (done.returncode, done.stderr) == (Exit.OK, "")
-    assert done.stdout == "0 running  0 waiting  0 B  today: 0 requests, 0 tokens\n"
+    assert done.stdout == "0 running  0 waiting  today: 0 tokens, 0 requests\n"
