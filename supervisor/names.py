@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
     from .container.container import Container
     from .ground.loop import Loop
+    from .ground.pids import Process
     from .ground.process import Launch
     from .listeners import Opened
     from .schema import Shield, Wiring
 
 PROBE_TIMEOUT = 5.0
+KILL_TIMEOUT = 1.0
+LOOK_AFTER = 1.0
+"""Seconds between a change of the firewall's sets and the look whether dnsmasq still reads the kernel's answers."""
 
 
 class Names:
@@ -39,6 +43,7 @@ class Names:
         self._begun: Launch | None = None
         self._shield, self._wiring, self._container = shield, wiring, container
         self._turn = 0
+        self._looking = False
         self._loop: Loop | None = None
 
     def watch_over(self, begun: Launch, opened: Opened, changed: Callable[[], None]) -> Service:
@@ -52,6 +57,7 @@ class Names:
             survives=True,
             namespaces=self._container.network,
             prepare=resolver.confinement(self._shield),
+            make_room=self._end_children,
             stderr=opened.dns_log,
             log_path=self._wiring.bundle.log,
             changed=changed,
@@ -74,13 +80,29 @@ class Names:
 
     def attach(self, loop: Loop) -> None:
         """Begin the hourly work in a new loop."""
-        self._loop = loop
+        self._loop, self._looking = loop, False
         loop.after(firewall.ROTATE_SECONDS, self._refresh if self.dns is None else self._rotate)
 
     def reload(self) -> None:
         """Have dnsmasq read its configuration again."""
         if self.dns is not None:
             self.dns.restart()
+
+    def on_change(self) -> None:
+        """The firewall's sets have changed, most likely by dnsmasq: look after a while whether it got stuck at that."""
+        if self.dns is not None and self._loop is not None and not self._looking:
+            self._looking = True
+            self._loop.after(LOOK_AFTER, self._look)
+
+    def _look(self, left: int = resolver.LOOKS) -> None:
+        assert self.dns is not None and self._loop is not None
+        if not resolver.unread(self.dns.pid):
+            self._looking = False
+        elif left > 1:
+            self._loop.after(resolver.LOOK_SECONDS, lambda: self._look(left - 1))
+        else:
+            self._looking = False
+            self.dns.restart(resolver.STUCK)
 
     def adopt(self) -> None:
         """After a change of supervisor: take over the dnsmasq that runs in the container's network.
@@ -90,13 +112,17 @@ class Names:
         """
         if self.dns is None:
             return
-        processes = strays.resolvers(self._container.net)
-        self.dns.adopt(processes[0] if processes else None)
-        for other in processes[1:]:
-            fd = other.open()
-            if fd is not None:
-                signal_pidfd(fd, signal.SIGKILL)
-                os.close(fd)
+        running = sorted(strays.resolvers(self._container.net), key=lambda process: process.start_time)
+        self.dns.adopt(running[0] if running else None)
+        _kill(running[1:])
+
+    def _end_children(self) -> None:
+        """End what a dnsmasq that is gone left behind.
+
+        It forks a child for each connection over TCP, which lives as long as the connection, up to 150 s, and keeps
+        the port taken that the next dnsmasq needs.
+        """
+        _kill(strays.resolvers(self._container.net))
 
     def _rotate(self) -> None:
         assert self._loop is not None
@@ -126,3 +152,12 @@ class Names:
             os.waitpid(running.pid, 0)
 
         loop.watch(fd, ended)
+
+
+def _kill(processes: list[Process]) -> None:
+    for running in processes:
+        fd = running.open()
+        if fd is not None:
+            signal_pidfd(fd, signal.SIGKILL)
+            process.wait_gone(fd, KILL_TIMEOUT)
+            os.close(fd)

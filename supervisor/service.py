@@ -40,6 +40,7 @@ class Service:
         survives: True when it goes on while a killed supervisor is replaced (it is found again by its network).
         namespaces: entered before the exec.
         prepare: called in the child right before the exec.
+        make_room: called before a process is forked, to end what the last one left behind.
         stderr: its standard output and error; -1: the supervisor's log.
         log_path: where that log is read again, for the reason of an end.
         changed: called after every change of state.
@@ -55,6 +56,7 @@ class Service:
         survives: bool = False,
         namespaces: Namespaces | None = None,
         prepare: Callable[[], None] | None = None,
+        make_room: Callable[[], None] = lambda: None,
         stderr: int = -1,
         log_path: str = "",
         changed: Callable[[], None] = lambda: None,
@@ -63,7 +65,7 @@ class Service:
         self.survives, self.namespaces, self.changed = survives, namespaces, changed
         self.apology: Callable[[str], bytes | None] = lambda _why: None
         self.lend: Lend = lambda _service: None
-        self._prepare, self._log_path = prepare, log_path
+        self._prepare, self._make_room, self._log_path = prepare, make_room, log_path
         self.stderr = 2 if stderr < 0 else stderr
         self.state = services.WAITING
         self.since = time.time()
@@ -74,7 +76,7 @@ class Service:
         self._retry_at = 0.0
         self._held: list[int] = []
         self.last_exit: str | None = None
-        self._why = ""
+        self._why = self._ended_for = ""
         self._loop: Loop | None = None
         self._began = 0.0
         self._logged = 0
@@ -152,9 +154,13 @@ class Service:
         if self.pidfd >= 0:
             signal_pidfd(self.pidfd, signal.SIGKILL)
 
-    def restart(self) -> None:
-        """End the process so that it is started again at once, as after a change of its configuration."""
-        self._failures = 0
+    def restart(self, why: str = "") -> None:
+        """End the process so that it is started again at once, as after a change of its configuration.
+
+        Args:
+            why: what was wrong with it, for the record; "": nothing.
+        """
+        self._failures, self._ended_for = 0, why
         self.kill()
         self._on_rest()
 
@@ -201,6 +207,7 @@ class Service:
 
     def _spawn(self) -> None:
         self._began, self._logged = time.monotonic(), log.size()
+        self._make_room()
         try:
             pid = process.spawn(
                 self.argv,
@@ -295,7 +302,8 @@ class Service:
             self._event(services.LEFT)
         else:
             killed = code in (None, -signal.SIGKILL)
-            self._died(_describe_end(code), log.last_line(self._log_path, self._logged), killed=killed)
+            why, self._ended_for = self._ended_for or _describe_end(code), ""
+            self._died(why, log.last_line(self._log_path, self._logged), killed=killed)
 
     def _died(self, why: str, said: str, *, killed: bool) -> None:
         if self.state != services.STOPPED:

@@ -172,6 +172,8 @@ class Supervisor:
                 self._guard.checking()
         if self._names is not None:
             self._names.attach(loop)
+            if self._guard is not None:
+                self._guard.heard = self._names.on_change
         self.write_record()
         gc.freeze()
         gc.enable()

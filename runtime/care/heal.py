@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from ...supervisor import record, schema
+from ...supervisor import record, schema, strays
 from ...supervisor.ground import layout, paste, process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
+from ...supervisor.wall import resolver
 from ..host import podman
 from ..kit import files
 from ..kit.alive import missing_sockets
@@ -30,7 +32,8 @@ _TIMEOUT = 30.0
 def run(args: argparse.Namespace, env: Env) -> int:
     """Start a new supervisor for a running container that has lost its own, as after both its processes were killed.
 
-    Until then the firewall stays in force and the container's services are unreachable.
+    Until then the firewall stays in force and the container's services are unreachable. A dnsmasq that answers and no
+    longer puts addresses into the firewall is started anew.
     """
     bundle = env.layout.bundle(args.name)
     if not os.path.exists(bundle.sidecar):
@@ -39,6 +42,9 @@ def run(args: argparse.Namespace, env: Env) -> int:
         healthy = supervised(bundle)
         if not healthy:
             heal(bundle, env)
+    if healthy and restart_resolver(bundle):
+        env.out.emit({"container": args.name, "healed": True}, f"{args.name}: dnsmasq was started anew.")
+        return Exit.OK
     if healthy:
         env.out.emit({"container": args.name, "healed": False}, f"{args.name} already has a supervisor.")
         return Exit.OK
@@ -52,6 +58,22 @@ def supervised(bundle: Bundle) -> bool:
     if known is None or not any(half is not None and half.alive() for half in (known.supervisor, known.standby)):
         return False
     return not missing_sockets(known)
+
+
+def restart_resolver(bundle: Bundle) -> bool:
+    """Have the supervisor start dnsmasq anew when it got stuck (`resolver.unread`); False when it did not."""
+    known = record.read(bundle.record)
+    dns = known.service(strays.DNSMASQ).process if known else None
+    supervisor = known.supervisor.open() if known and known.supervisor else None
+    if supervisor is None:
+        return False
+    try:
+        if dns is None or not resolver.stuck(dns.pid):
+            return False
+        signal.pidfd_send_signal(supervisor, signal.SIGHUP)
+        return True
+    finally:
+        os.close(supervisor)
 
 
 def heal(bundle: Bundle, env: Env) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from ...sidecars.airlock.published.settings import Published
-from ...supervisor import record, services
+from ...supervisor import record, services, strays
 from ...supervisor.ground import kernel, paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle
 from ...supervisor.record import Record, Row
+from ...supervisor.wall import resolver
 from ..kit import check, files, processes
 from ..kit.alive import containers, missing_sockets
 from ..kit.config import Config
@@ -184,6 +185,9 @@ def _troubles(known: Record | None, supervisor: processes.Seen | None) -> list[s
     lines = list(known.troubles)
     if supervisor.suspended:
         lines.append(f"the supervisor is stopped by a signal: kill -CONT {supervisor.pid}")
+    resolver_process = known.service(strays.DNSMASQ).process
+    if resolver_process is not None and resolver.stuck(resolver_process.pid):
+        lines.append(f"dnsmasq: {resolver.STUCK}: terok heal {paste.quoted(known.name)}")
     if missing_sockets(known):
         lines.append(f"the runtime directory was removed: terok heal {paste.quoted(known.name)}")
     lines += [f"{name} cannot start: {row.last_exit}" for name, row in known.services if row.state == services.FAILED]

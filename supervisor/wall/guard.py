@@ -79,12 +79,14 @@ class Guard:
 
     Attributes:
         checking: `check`, with its failures handled.
+        heard: called after the kernel reported anything, such as an address that dnsmasq put into a set.
         lost: True when the kernel's messages of some time went to a process that is gone.
     """
 
     def __init__(self, fds: Sequence[int], container: Container, wiring: Wiring) -> None:
         self.fds, self._container, self._wiring = fds, container, wiring
         self.checking: Callable[[], None] = self.check
+        self.heard: Callable[[], None] = lambda: None
         self.later: Callable[[float, Callable[[], None]], None] = lambda _seconds, _check: None
         self.lost = False
         self._told = ""
@@ -93,6 +95,7 @@ class Guard:
         """Read what the kernel reports; compare and restore when it matters."""
         if drain(self.fds):
             self.checking()
+        self.heard()
 
     def check(self) -> None:
         """Compare the firewall in force with the expected one; restore it when it differs, and write it down.

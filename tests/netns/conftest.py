@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.world import World
-
-from .nameserver import NameServer
+from tests.standins.nameserver import NameServer
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ from terok_host.supervisor.ground.layout import AIRLOCK_PORT
 from terok_host.supervisor.schema import Shield
 from terok_host.supervisor.wall import firewall, guard
 from tests.lab.world import World
-
-from .nameserver import AAAA, HTTPS, NameServer, ask
+from tests.standins.nameserver import AAAA, HTTPS, NameServer, ask
 
 HOST, BELOW, OTHER = "api.test", "git.below.test", "one.test"
 REAL, REAL6, ELSEWHERE = "198.51.100.10", "2001:db8:1::10", "198.51.100.20"

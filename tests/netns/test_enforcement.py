@@ -10,8 +10,7 @@ import pytest
 
 from terok_host.supervisor.wall import firewall
 from tests.lab.world import FORWARDER, World, counted
-
-from .nameserver import AAAA, HTTPS, NameServer, ask
+from tests.standins.nameserver import AAAA, HTTPS, NameServer, ask
 
 ALLOWED, OTHER = "198.51.100.10", "198.51.100.66"
 ALLOWED6, OTHER6 = "2001:db8:1::10", "2001:db8:1::66"

@@ -15,8 +15,7 @@ from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.wall import firewall
 from tests.lab.waiting import until
 from tests.lab.world import World
-
-from .nameserver import NameServer, ask
+from tests.standins.nameserver import NameServer, ask
 
 ONE, TWO, THREE = "198.51.100.10", "198.51.100.20", "198.51.100.30"
 PAST, LATER = 1.0, time.time() + 3600

@@ -16,8 +16,7 @@ from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.wall import firewall
 from tests.lab.waiting import until
 from tests.lab.world import World, counted
-
-from .nameserver import NameServer, ask, ask_stream, decode, question
+from tests.standins.nameserver import NameServer, ask, ask_stream, decode, question
 
 ONE, TWO, THREE = "198.51.100.10", "198.51.100.20", "198.51.100.30"
 

@@ -19,8 +19,7 @@ from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.ground import kernel, process
 from terok_host.supervisor.wall import firewall, resolver
 from tests.lab.world import FORWARDER, World, counted
-
-from .nameserver import NameServer, addresses, ask, ask_stream, decode, padded
+from tests.standins.nameserver import NameServer, addresses, ask, ask_stream, decode, padded
 
 ONE, TWO = "198.51.100.10", "198.51.100.20"
 

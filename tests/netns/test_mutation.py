@@ -19,8 +19,7 @@ import pytest
 from terok_host.supervisor.ground.quick import loads
 from terok_host.supervisor.wall import firewall
 from tests.lab.world import FORWARDER, World, counted
-
-from .nameserver import NameServer, ask, ask_stream, padded
+from tests.standins.nameserver import NameServer, ask, ask_stream, padded
 
 ALLOW_HOST = {4: "198.51.100.10", 6: "2001:db8:1::10"}
 ALLOW_NET = {4: "203.0.113.7", 6: "2001:db8:2::7"}

@@ -7,7 +7,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.lab.world import FORWARDER, World
@@ -26,14 +26,15 @@ class Zone:
 
 
 class NameServer:
-    """Answers on the forwarder's address in `far`, from entering the context until leaving it."""
+    """Answers on the forwarder's address in `far` (without a world: here), from entering the context until leaving."""
 
-    def __init__(self, world: World, address: str = FORWARDER, port: int = 53) -> None:
+    def __init__(self, world: World | None, address: str = FORWARDER, port: int = 53) -> None:
         self.zone = Zone()
         self.asked: list[str] = []
         self.longest = 0
-        self._udp = world.far.make(lambda: _bound(address, port, socket.SOCK_DGRAM))
-        self._tcp = world.far.make(lambda: _bound(address, port, socket.SOCK_STREAM))
+        make = world.far.make if world is not None else _here
+        self._udp = make(lambda: _bound(address, port, socket.SOCK_DGRAM))
+        self._tcp = make(lambda: _bound(address, port, socket.SOCK_STREAM))
         self._end, self._ended = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -118,6 +119,10 @@ class NameServer:
         if 12 + len(body) > limit:
             return query[:2] + struct.pack(">HHHHH", flags | 0x0200, 1, 0, 0, 0) + question
         return query[:2] + struct.pack(">HHHHH", flags, 1, len(records), 0, 0) + body
+
+
+def _here(body: Callable[[], socket.socket]) -> socket.socket:
+    return body()
 
 
 def _bound(address: str, port: int, kind: int) -> socket.socket:
