@@ -7,7 +7,7 @@ import os
 from ...supervisor import record
 from ...supervisor.ground import paste, process
 from ...supervisor.ground.errors import Exit, TerokError
-from ...supervisor.ground.layout import Bundle, Layout
+from ...supervisor.ground.layout import Bundle, Layout, is_name
 from ...supervisor.record import Record
 from . import files
 
@@ -30,7 +30,7 @@ def container_alive(bundle: Bundle) -> bool:
 def containers(layout: Layout) -> list[str]:
     """Names of all containers that have a state bundle, in order."""
     try:
-        entries = [entry for entry in os.scandir(layout.containers) if entry.name[:1].isalnum()]
+        entries = [entry for entry in os.scandir(layout.containers) if is_name(entry.name)]
     except FileNotFoundError:
         return []
     return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))

@@ -29,11 +29,12 @@ def run(args: Namespace, env: Env) -> int:
 
     For each container: its state, the memory of terok's processes, requests, tokens and their list price today (UTC),
     and refusals. Enter shows its connections, log, wiring, and why something is refused. Every answer is offered with
-    the command that it is equal to, and given by a second press of the key. Without a terminal, or with --json, one
-    snapshot is printed.
+    the command that it is equal to, and given by a second press of the key. Without a terminal that moves its cursor,
+    or with --json, one snapshot is printed.
     """
     watch = Watch(env, env.config.top.prices)
-    if env.out.json_output or not (env.out.stream.isatty() and sys.stdin.isatty()):
+    simple = env.environ.get("TERM", "dumb") == "dumb"
+    if env.out.json_output or simple or not (env.out.stream.isatty() and sys.stdin.isatty()):
         try:
             snapshot = watch.look(time.time())
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import Bundle
 from ..care import unprotected
 from ..care.status import UNPROTECTED, Status, container_status, service_word
@@ -54,7 +55,14 @@ class Watch:
         names = containers(self._env.layout)
         self._ask_podman()
         usages = self._books.today(now)
-        rows = [self._container(name, now, usages) for name in names]
+        problems: list[str] = []
+        rows: list[Container | None] = []
+        for name in names:
+            try:
+                rows.append(self._container(name, now, usages))
+            except (TerokError, OSError, ValueError) as error:  # one that is damaged hides no other
+                rows.append(Container(name, "unreadable", troubles=(str(error),)))
+                problems.append(f"{name} cannot be read: {error}")
         shown = [row for row in rows if row is not None]
         known = {row.name for row in shown}
         shown += [Container(row.name, UNPROTECTED, fix=self._fix(row)) for row in self._open.values()
@@ -66,7 +74,7 @@ class Watch:
             order(shown),
             tuple(queue),
             self._refusals(),
-            (*(place.why for place in unread), *self._books.problems),
+            (*problems, *(place.why for place in unread), *self._books.problems),
             self._books.prices.currency,
             self._books.prices.date,
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..queue.items import Item
 
-BROKEN = frozenset({"unsupervised", "suspended", "failed"})
+BROKEN = frozenset({"unsupervised", "suspended", "failed", "unreadable"})
 """States of a container that need the operator, after the unprotected ones."""
 LIVE = frozenset({"running", "starting", "ending"})
 

@@ -52,6 +52,11 @@ DNS_PORT = 53
 AIRLOCK_PORT = 9440
 
 
+def is_name(name: str) -> bool:
+    """Whether `check_name` accepts it."""
+    return 0 < len(name) <= NAME_MAX and name[0].isalnum() and name.isascii() and _NAME_CHARS.issuperset(name)
+
+
 def check_name(name: str) -> str:
     """Return `name` when it may name a container, a scope or one of terok's directories.
 
@@ -61,13 +66,7 @@ def check_name(name: str) -> str:
     Raises:
         TerokError: the name is empty, too long, or has another character.
     """
-    if (
-        not name
-        or len(name) > NAME_MAX
-        or not name[0].isalnum()
-        or not name.isascii()
-        or not _NAME_CHARS.issuperset(name)
-    ):
+    if not is_name(name):
         raise TerokError(
             f"{name[:60]!r} is not a usable name: letters, digits, '_', '.', '-', at most {NAME_MAX}, "
             "beginning with a letter or digit.",

@@ -106,6 +106,22 @@ def test_the_order_and_the_words() -> None:
     assert text.about(box) == "running gate, on demand vault"
 
 
+def test_one_that_is_damaged_hides_no_other(operator: Operator) -> None:
+    operator.hold("box")
+    os.makedirs(os.path.join(operator.layout.containers, "no name"))
+    odd = Path(operator.layout.containers) / "odd"
+    for name in ("meta.json", "supervisor.json", "audit.jsonl", "hook-error.log"):
+        (odd / name).mkdir(parents=True)
+    (Path(operator.layout.containers) / "worse").mkdir()
+    (Path(operator.layout.containers) / "worse" / "meta.json").write_text(
+        '{"profiles": 5, "scope": [1], "network": {}}'
+    )
+    snapshot = look(operator)
+    assert {row.name for row in snapshot.containers} == {"box", "odd", "worse"}
+    assert snapshot.container("box") is not None and json.dumps(snapshot.plain())
+    text.containers(snapshot)
+
+
 # --- logs ---
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from terok_host.runtime.queue import reached
 from terok_host.sidecars.vault.books.ledger import Ledger, Limit
 from terok_host.supervisor.ground import process
 from tests.lab.waiting import until
@@ -152,20 +153,27 @@ def test_a_routes_rate(make_vault: Make, upstream: Upstream) -> None:
 def test_usage_is_counted_and_limited(make_vault: Make, upstream: Upstream) -> None:
     vault = make_vault(usage="anthropic", settings={"limits": {"FLUSH_SECONDS": 0.05}})
     token = vault.add("p")
-    body = json.dumps({"type": "message", "usage": {"input_tokens": 90, "output_tokens": 10}}).encode()
+    message = {"type": "message", "model": "m-1", "usage": {"input_tokens": 90, "output_tokens": 10}}
+    body = json.dumps(message).encode()
     events = b'event: message_delta\ndata: {"usage": {"input_tokens": 5, "output_tokens": 15}}\n\n'
     upstream.documents = {"json": ("application/json", body, ""), "sse": ("text/event-stream", events, "")}
     assert vault.get("/document/json", token).body == body
     assert vault.get("/document/sse", token).body == events
     assert vault.audit()[0]["tokens"] == {"input": 90, "output": 10, "cached": 0}
+    assert vault.audit()[0]["model"] == "m-1"
     ledger = Ledger(vault.layout.vault_usage)
     rows = until(lambda: (now := ledger.rows()) and now[0].requests >= 2 and now, 10)
     assert (rows[0].scope, rows[0].container, rows[0].provider) == ("work", "box", "p")
     assert (rows[0].requests, rows[0].input_tokens, rows[0].output_tokens) == (2, 95, 25)
+    assert [(row.model, row.input_tokens) for row in ledger.models()] == [("", 5), ("m-1", 90)]
     ledger.set_limit(Limit("work", "day", None, 120))
     reply = until(lambda: (now := vault.get("/small", token)).status != 200 and now, 10)
     assert (reply.status, reply.json()["reason"]) == (429, "usage-limit")
     assert int(reply.headers["Retry-After"]) > 0
+    (waiting,) = reached.reached(vault.layout)
+    reached.answer(vault.layout, waiting, allowed=True, by=None)
+    until(lambda: vault.get("/small", token).status == 200, 10)  # the same process: it was not started again
+    assert os.waitpid(vault.pid, os.WNOHANG) == (0, 0)
     ledger.close()
 
 
