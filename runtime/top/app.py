@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PERIOD = 1.0
 """Seconds between two looks."""
+THEMES = ("ansi-dark", "textual-ansi")
+"""The terminal's own colours: what Textual calls them now, and before."""
 IDLE = 4.0
 """A look that took long is followed by a pause of so many times that: looking costs a fifth of a processor at most."""
 
@@ -61,7 +63,7 @@ class Top(App[None]):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(ansi_color=True)
-        self.theme = "ansi-dark"
+        self.theme = next(name for name in THEMES if name in self.available_themes)
         self.env = env
         self._look, self._close, self._clock = look, close, clock
         self._looker = ThreadPoolExecutor(1, "look")
