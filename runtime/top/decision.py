@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..queue.items import Item
 
+REPEAT_SECONDS = 0.4
+"""A key that is held repeats sooner than this; after an answer, it offers nothing until it was let go."""
 A_TIME = 600
 """Seconds that `t` allows a name for."""
 
@@ -67,20 +69,27 @@ class Decisions:
 
     def __init__(self) -> None:
         self.offer: Offer | None = None
+        self._held = ("", 0.0)
+        """The key that gave the last answer, and when it was pressed last."""
 
-    def press(self, key: str, item: Item | None) -> Offer | None:
+    def press(self, key: str, item: Item | None, now: float) -> Offer | None:
         """A key.
 
         Args:
             key: one of `KEYS`, or `enter`.
             item: the one that the cursor stands on.
+            now: monotonic seconds.
 
         Returns:
             what is to be done now; None: nothing, and `offer` is what a second press would do.
         """
         offer, self.offer = self.offer, None
         if offer is not None and key in (offer.key, "enter"):
+            self._held = (key, now)
             return offer
+        if key == self._held[0] and now - self._held[1] < REPEAT_SECONDS:
+            self._held = (key, now)
+            return None
         kind = KEYS.get(key)
         if kind is None or item is None or (kind.words and item.kind not in items.LASTING):
             return None

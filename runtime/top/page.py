@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from textual.binding import Binding
 from textual.screen import Screen
 
@@ -99,7 +101,7 @@ class Page(Screen[None]):
 
     def action_press(self, key: str) -> None:
         """A key that decides."""
-        offer = self._decisions.press(key, self.item())
+        offer = self._decisions.press(key, self.item(), time.monotonic())
         if offer is not None:
             self.tell(cell(f"{offer.kind.verb}: {offer.item.what} ..."))
             self.run_worker(self._carry_out(offer), exit_on_error=True)

@@ -18,7 +18,7 @@ from terok_host.runtime.top.model import Container, Refusal, Snapshot
 from terok_host.sidecars.airlock import questions
 from terok_host.sidecars.vault.books.ledger import Ledger, Limit
 from tests.standins.decisions import ID, Operator
-from tests.standins.terminal import fixed, item, run, terminal, view
+from tests.standins.terminal import SIZE, fixed, item, run, terminal, view
 
 EVIL = "x\x1b[2J[red]\N{RIGHT-TO-LEFT OVERRIDE}\r\n[/]"
 
@@ -102,14 +102,43 @@ def test_what_is_something_else_by_then_is_not_answered(operator: Operator) -> N
 def test_the_offer_is_the_item_that_was_shown() -> None:
     """Whatever the cursor stands on at the second press."""
     decisions = Decisions()
-    assert decisions.press("a", item(1)) is None
-    offer = decisions.press("a", item(2))
+    assert decisions.press("a", item(1), 1.0) is None
+    offer = decisions.press("a", item(2), 2.0)
     assert offer is not None and offer.item.id == "id1"
-    assert decisions.press("a", item(1)) is None and decisions.press("d", item(1)) is None
-    assert decisions.offer == Offer("d", item(1), KEYS["d"]) or decisions.offer is not None
-    assert decisions.press("x", item(1)) is None and decisions.offer is None
-    assert decisions.press("A", item(1, kind="proposal")) is None and decisions.offer is None
-    assert decisions.press("a", None) is None and decisions.offer is None
+    assert decisions.press("a", item(1), 3.0) is None and decisions.press("d", item(1), 3.1) is None
+    assert decisions.offer is not None and decisions.offer.key == "d"
+    assert decisions.press("x", item(1), 4.0) is None and decisions.offer is None
+    assert decisions.press("A", item(1, kind="proposal"), 5.0) is None and decisions.offer is None
+    assert decisions.press("a", None, 6.0) is None and decisions.offer is None
+
+
+def test_a_key_that_is_held_answers_one_item() -> None:
+    decisions, queue, answered = Decisions(), [item(number) for number in range(5)], []
+    for press in range(100):
+        offer = decisions.press("a", queue[0], press * 0.03)
+        if offer is not None:
+            answered.append(offer.item.id)
+            del queue[0]
+    assert answered == ["id0"]
+    assert decisions.press("a", queue[0], 10.0) is None and decisions.offer is not None
+
+
+def test_the_terminal_changes_its_size(operator: Operator) -> None:
+    async def drive() -> None:
+        queue = tuple(item(number) for number in range(30))
+        app = fixed(operator, Snapshot(0.0, (Container("box", "running"),), queue))
+        async with terminal(app) as shown:
+            await shown.until(lambda: app.snapshot.queue)
+            await shown.press("end")
+            for width, height in ((30, 8), (120, 40), (1, 1), SIZE):
+                await shown.pilot.resize_terminal(width, height)
+                await shown.pilot.pause()
+                assert len(shown.lines()) == height
+            await shown.shows("a $ terok allow id29")
+            await shown.press("enter")
+            await shown.shows(" connection id29")
+
+    run(drive())
 
 
 def test_every_answer_has_the_command_it_is_equal_to() -> None:
