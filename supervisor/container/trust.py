@@ -48,6 +48,26 @@ ANCHORS = (
 )
 """Where an operator puts certificates, for programs that write the bundle anew from all of them."""
 _ANCHOR = "terok.crt"
+
+CHROMIUM = {
+    "etc/chromium/policies/managed": (
+        "etc/chromium",
+        "usr/lib/chromium",
+        "usr/lib/chromium-browser",
+        "usr/lib64/chromium-browser",
+        "ms-playwright",
+    ),
+    "etc/opt/chrome/policies/managed": ("opt/google/chrome",),
+}
+"""Where Chromium and Chrome look for policies, and the directories of an image that has them."""
+_CHROMIUM_POLICY = "terok.json"
+FIREFOX = "etc/firefox/policies"
+FIREFOX_SIGNS = ("etc/firefox", "etc/firefox-esr", "usr/lib/firefox", "usr/lib/firefox-esr", "usr/lib64/firefox")
+_FIREFOX_POLICY = "policies.json"
+FIREFOX_TRUST = (
+    f'{{"policies": {{"Certificates": {{"Install": ["{layout.IN_CONTAINER}/{layout.AUTHORITY_FILE}"]}}}}}}\n'
+)
+"""Firefox reads one file of policies: one of the image's own is left as it is."""
 _O_PATH = getattr(os, "O_PATH", 0o10000000)
 _INSIDE = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
 _IMAGE = _INSIDE | kernel.RESOLVE_NO_XDEV
@@ -85,6 +105,9 @@ def install(root: int, trust: Trust, container: Container) -> None:
         _write(trust, container, layout.AUTHORITY_FILE, ours)
         if os.path.exists(trust.bundle.java_trust):
             _write(trust, container, layout.JAVA_TRUST_FILE, _read_host(trust.bundle.java_trust))
+        if os.path.exists(trust.bundle.chromium_policy):  # an older version's bundle has none
+            _write(trust, container, layout.CHROMIUM_FILE, _read_host(trust.bundle.chromium_policy))
+        _write(trust, container, layout.FIREFOX_FILE, FIREFOX_TRUST.encode())
         places = _of_image(root)
         content = next(iter(places.values())) if places else host_bundle()
         everything = _write(trust, container, layout.CA_FILE, _joined(content, ours))
@@ -103,6 +126,7 @@ def install(root: int, trust: Trust, container: Container) -> None:
     for directory in ANCHORS:
         if _is_directory(root, directory) or (directory == ANCHORS[0] and _make(root, directory)):
             _mount_new(root, trust.file(layout.AUTHORITY_FILE), directory, _ANCHOR)
+    _into_browsers(root, trust)
 
 
 def restore(trust: Trust) -> None:
@@ -241,12 +265,45 @@ def _mount_new(root: int, source: str, directory: str, name: str) -> None:
     _mount(root, source, f"{directory}/{name}")
 
 
+def _into_browsers(root: int, trust: Trust) -> None:
+    """Browsers have a list of authorities of their own; a policy adds to it, whatever their user's home is."""
+    policy = trust.file(layout.CHROMIUM_FILE)
+    for directory, signs in CHROMIUM.items():
+        if os.path.exists(policy) and any(_is_directory(root, sign) for sign in signs) and _make_all(root, directory):
+            _mount_new(root, policy, directory, _CHROMIUM_POLICY)
+    if any(_is_directory(root, sign) for sign in FIREFOX_SIGNS) and _make_all(root, FIREFOX):
+        if _has_content(root, f"{FIREFOX}/{_FIREFOX_POLICY}"):
+            say(f"trust: /{FIREFOX}/{_FIREFOX_POLICY} is the image's own: Firefox does not trust the authority")
+        else:
+            _mount_new(root, trust.file(layout.FIREFOX_FILE), FIREFOX, _FIREFOX_POLICY)
+
+
+def _has_content(root: int, path: str) -> bool:
+    """Whether there is something at a path, but for an empty file, which an earlier start made for its mount."""
+    try:
+        fd = kernel.openat2(root, path, _O_PATH, resolve=_INSIDE)
+    except OSError:
+        return False
+    try:
+        info = os.fstat(fd)
+        return not stat.S_ISREG(info.st_mode) or info.st_size > 0
+    finally:
+        os.close(fd)
+
+
 def _is_directory(root: int, path: str) -> bool:
     try:
         os.close(kernel.openat2(root, path, _O_PATH | os.O_DIRECTORY, resolve=_IMAGE))
     except OSError:
         return False
     return True
+
+
+def _make_all(root: int, path: str) -> bool:
+    """Make a directory and those above it, as far as they are missing."""
+    names = path.split("/")
+    parts = ("/".join(names[: depth + 1]) for depth in range(len(names)))
+    return all(_is_directory(root, part) or _make(root, part) for part in parts)
 
 
 def _make(root: int, path: str) -> bool:

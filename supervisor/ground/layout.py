@@ -45,6 +45,8 @@ CA_FILE = "ca.pem"
 AUTHORITY_FILE = "authority.pem"
 """There too: the container's own authority alone."""
 JAVA_TRUST_FILE = "java.jks"
+CHROMIUM_FILE, FIREFOX_FILE = "chromium.json", "firefox.json"
+"""There too: policies of browsers, which look into no bundle of the system's."""
 
 VAULT_PORT = 9419
 GATE_PORT = 9418
@@ -162,6 +164,7 @@ class Bundle:
     tls_spare = _Below("root", "tls-spare.pem")
     authority = _Below("root", "authority.pem")
     java_trust = _Below("root", "java.jks")
+    chromium_policy = _Below("root", "chromium.json")
     home = _Below("root", "home")
 
     def home_file(self, path: str) -> str:

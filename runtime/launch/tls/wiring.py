@@ -112,9 +112,20 @@ def ensure_authority(store: Store, bundle: Bundle, hosts: Sequence[str], notes: 
 
         files.write(bundle.authority, authority.root, mode=0o644)
         files.write(bundle.java_trust, java.of_host(authority.root), mode=0o644)
+        files.write(bundle.chromium_policy, chromium_policy(authority.root), mode=0o644)
     if _content(bundle.tls_spare) != authority.spare:
         files.write(bundle.tls_spare, authority.spare)
     return True
+
+
+def chromium_policy(root: bytes) -> str:
+    """The policy that makes Chromium and Chrome trust a certificate, PEM (enterprise policy `CACertificates`)."""
+    import json
+    from base64 import b64encode
+
+    from . import java
+
+    return json.dumps({"CACertificates": [b64encode(der).decode() for der in java.certificates(root)]}) + "\n"
 
 
 def _hosts(store: Store, container: str) -> list[str]:
@@ -134,7 +145,7 @@ def _content(path: str) -> bytes:
 def drop(store: Store, bundle: Bundle) -> None:
     """Take back what `ensure_authority` gave, when TLS is off now."""
     store.drop_authority(bundle.name)
-    for path in (bundle.authority, bundle.java_trust, bundle.tls_spare):
+    for path in (bundle.authority, bundle.java_trust, bundle.chromium_policy, bundle.tls_spare):
         files.remove_file(path)
 
 
