@@ -24,13 +24,17 @@ READY, ENDED, FAILED = "ready", "ended", "failed"
 
 @dataclass(frozen=True)
 class Row:
-    """What the record says of one service: its process, its state (see `services`), and how its last one ended."""
+    """What the record says of one service: its process, its state (see `services`), and how its last one ended.
+
+    gave_up: its last process ended by itself because it could not serve, and none has served since.
+    """
 
     process: Process | None = None
     state: str = ""
     since: float = 0.0
     restarts: int = 0
     last_exit: str | None = None
+    gave_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Record:
                     "restarts": row.restarts,
                     "last_exit": row.last_exit,
                     "since": row.since,
+                    "gave_up": row.gave_up,
                 }
                 for name, row in self.services
             },
@@ -163,6 +168,7 @@ def _row(document: object) -> Row:
         since=since if isinstance(since, (int, float)) else 0.0,
         restarts=restarts if isinstance(restarts, int) else 0,
         last_exit=last_exit if isinstance(last_exit, str) else None,
+        gave_up=document.get("gave_up") is True,
     )
 
 

@@ -76,6 +76,7 @@ class Service:
         self._retry_at = 0.0
         self._held: list[int] = []
         self.last_exit: str | None = None
+        self._gave_up = False
         self._why = self._ended_for = ""
         self._loop: Loop | None = None
         self._began = 0.0
@@ -131,7 +132,7 @@ class Service:
 
     def remember(self, row: Row) -> None:
         """After a change of supervisor: go on counting from what the last record says (see `describe`)."""
-        self.restarts, self.last_exit = row.restarts, row.last_exit
+        self.restarts, self.last_exit, self._gave_up = row.restarts, row.last_exit, row.gave_up
 
     def take(self, pid: int) -> None:
         """Take over a child that was forked to become its process; raises TerokError when it cannot be watched."""
@@ -167,7 +168,7 @@ class Service:
     def describe(self) -> Row:
         """Its part of the supervisor's record."""
         running = Process(self.pid, self.start_time) if self.pid else None
-        return Row(running, self.state, self.since, self.restarts, self.last_exit)
+        return Row(running, self.state, self.since, self.restarts, self.last_exit, self._gave_up)
 
     def _event(self, event: str) -> None:
         self.state, action = services.step(self.state, event)
@@ -297,6 +298,8 @@ class Service:
         except ChildProcessError:
             code = None  # adopted from a supervisor that was killed: its status goes to another parent
         self.pid, self.start_time, self.pidfd = 0, 0, -1
+        # a service that cannot serve says so to its clients and ends; one that ended well, or runs on, was all right
+        self._gave_up = code is not None and code > 0
         if code == 0 and not self.eager:
             self._ends = self._kills = self._breaks = 0
             self._event(services.LEFT)

@@ -191,6 +191,11 @@ def _troubles(known: Record | None, supervisor: processes.Seen | None) -> list[s
     if missing_sockets(known):
         lines.append(f"the runtime directory was removed: terok heal {paste.quoted(known.name)}")
     lines += [f"{name} cannot start: {row.last_exit}" for name, row in known.services if row.state == services.FAILED]
+    lines += [
+        f"{name} could not serve: {row.last_exit}"
+        for name, row in known.services
+        if row.gave_up and row.state in (services.WAITING, services.BACKOFF)
+    ]
     return lines
 
 

@@ -246,6 +246,12 @@ def confirm(args: argparse.Namespace, env: Env) -> int:
         chosen = [question for question in waiting if question.id == args.id]
         if not chosen:
             raise TerokError(f"No signature {args.id!r} is waiting.", fix="terok ssh confirm", code=Exit.NOT_FOUND)
+        if len(chosen) > 1:  # a signer that an attacker controls may have copied another container's ID
+            raise TerokError(
+                f"{len(chosen)} signatures wait as {args.id!r}, so the ID decides none of them.",
+                fix="answer them one by one: terok ssh confirm",
+                code=Exit.REFUSED,
+            )
         if not args.yes and not args.no:
             fix = f"terok ssh confirm {paste.quoted(args.id)} --yes|--no"
             raise TerokError("Specify --yes or --no.", fix=fix, code=Exit.USAGE)
@@ -261,7 +267,7 @@ def confirm(args: argparse.Namespace, env: Env) -> int:
         env.note("No signature is waiting.")
     if not env.out.json_output and sys.stdin.isatty():
         for question in waiting:
-            env.note(f"Sign {question.id}? [y/N] ")
+            env.note(f"Sign {question.id} of {question.shown['container']}? [y/N] ")
             questions.answer(question, yes=sys.stdin.readline().strip().lower() in ("y", "yes"))
     return Exit.OK
 

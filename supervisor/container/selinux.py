@@ -15,7 +15,7 @@ import errno
 import os
 import stat
 
-from ..ground import kernel, sockets
+from ..ground import kernel, paste, sockets
 from ..ground.errors import TerokError
 from ..ground.layout import policy_installer
 
@@ -30,10 +30,6 @@ SOCKET_TYPE = "terok_socket_t"
 SOCKET_LABEL = f"system_u:object_r:{SOCKET_TYPE}:s0"
 """What the policy module allows containers to connect to."""
 
-OTHER_WAYS = (
-    "install the policy module once: sudo bash {installer}; "
-    "or set `services: {{mode: tcp}}` in config.yml and prepare the container again"
-)
 _DEPTH_MAX = 16
 
 
@@ -87,7 +83,8 @@ def listen_unix(label: str, paths: Sequence[str], *, spare: bool = False) -> lis
             return _listen_all(paths)
         raise TerokError(
             f"SELinux does not let {current()} create sockets with the container's label {label}.",
-            fix=OTHER_WAYS.format(installer=policy_installer()),
+            fix=f"install the policy module once: sudo bash {paste.quoted(policy_installer())}; "
+            "or set `services: {mode: tcp}` in config.yml and prepare the container again",
         ) from refused
 
 

@@ -231,8 +231,12 @@ def test_clients_of_a_service_that_cannot_start_are_told_why(house: House, broke
     states = {row["name"]: row["state"] for row in found["sidecars"]}
     assert (states["ssh"], states["gate"]) == ("failed", "failed")
     assert any(line.startswith("gate cannot start: exit code") for line in found["troubles"])
+    troubles = until(lambda: [line for line in look(house, broken)["troubles"] if line.startswith("vault ")])
+    # it answers its clients itself, so it waits for the next one between two tries
+    assert "could not serve: exit code" in troubles[0] and "settings in the sidecar JSON" in troubles[0]
     checks = json.loads(house.terok("doctor", "--json", check=False).stdout)["checks"]
     assert any("gate cannot start" in check["detail"] for check in checks)
+    assert any("vault could not serve" in check["detail"] for check in checks)
 
 
 def test_a_service_that_cannot_start_costs_nothing_and_comes_back(house: House, broken: str, whole: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +88,42 @@ def test_the_signers_hints_quote_users_and_namespaces(word: str) -> None:
     pin = policy.Pin("git.example", ("git",))
     allow = policy._decide_user((pin,), word).allow
     assert shlex.split(allow) == ["terok", "ssh", "trust", "git.example", f"--user={word}"]
+
+
+TEMPLATE = re.compile(
+    r"(?:(?<!this )terok(?:-[a-z]+)? [a-z]+|podman (?:start|stop|restart|rm)|sudo [a-z-]+)(?: [A-Za-z0-9=.|/-]+)*"
+    r"[ =](?:(?<!\{)\{[a-z_]*\}(?!\})|%s|%\([a-z_]+\)s)"
+)
+"""A command with a place for a word that `format` or `%` fills in."""
+ROOT = Path(__file__).parents[2]
+
+
+def templates(code: str) -> list[str]:
+    """Texts in which `format` or `%` fills in a word of a command: nothing there shows that it is quoted."""
+    tree = ast.parse(code)
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in parts)
+    return [text.value for text in texts if isinstance(text.value, str) and TEMPLATE.search(text.value)]
+
+
+def test_no_command_that_people_paste_is_a_template() -> None:
+    """f-strings are held to quoting by the house's own test; a template's words come from elsewhere."""
+    files = [
+        path for floor in ("supervisor", "hookbin", "sidecars", "runtime") for path in (ROOT / floor).rglob("*.py")
+    ]
+    assert {str(path): lines for path in files if (lines := templates(path.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "seen"),
+    [
+        ('"run terok heal {}".format(name)', True),
+        ('"run terok vault add {scope}".format(scope=scope)', True),
+        ('"podman stop %s; and so on" % name', True),
+        ('"once: sudo bash {installer}; or"', True),
+        ('"the rules of {scope}"', False),
+        ('f"terok heal {paste.quoted(name)}"', False),
+    ],
+)
+def test_templates_of_commands_are_seen(code: str, seen: bool) -> None:
+    assert bool(templates(code)) is seen

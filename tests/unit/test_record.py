@@ -18,7 +18,7 @@ from terok_host.supervisor.wall import guard
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = str(tmp_path / "supervisor.json")
-    row = Row(Process(3, 30), "running", 1.5, 2, "exit code 1")
+    row = Row(Process(3, 30), "running", 1.5, 2, "exit code 1", gave_up=True)
     written = Record(
         "box", "0123abcd", Process(9, 90), Process(7, 70), Process(8, 80), "ready", 1.25, "it failed",
         troubles=("the disk is full",), asked=(("terok.scope", "work"),),

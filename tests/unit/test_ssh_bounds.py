@@ -177,6 +177,22 @@ def test_the_operator_says_yes_or_no(operator: Operator, blobs: dict[str, bytes]
         assert "is waiting" in operator.terok("ssh", "confirm", question["id"], "--yes", code=3)
 
 
+def test_an_id_that_two_questions_have_answers_neither(operator: Operator, blobs: dict[str, bytes]) -> None:
+    """Another container's signer, which reads what its container sends, may have copied the ID."""
+    with Signer(operator, "asking") as signer, Client(signer) as client:
+        client.send(sign(blobs["asks"], SSHSIG))
+        (question,) = waiting(operator)
+        real = signer.bundle / "confirm" / f"{question['id']}.json"
+        copied = signer.bundle.parent / "another" / "confirm" / real.name
+        copied.parent.mkdir(parents=True)
+        copied.write_bytes(real.read_bytes())
+        said = operator.terok("ssh", "confirm", question["id"], "--yes", code=4)
+        assert "2 signatures wait" in said and "decides none" in said
+        copied.unlink()
+        operator.terok("ssh", "confirm", question["id"], "--no")
+        assert client.receive() == FAILURE
+
+
 def waiting(operator: Operator, count: int = 1) -> list[dict[str, Any]]:
     """Questions that wait for the operator, as soon as there are `count`."""
 
