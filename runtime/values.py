@@ -150,7 +150,7 @@ KINDS: dict[str, Callable[[Env, Sequence[str]], Iterable[str]]] = {
     "recipes": _recipes,
     "scopes": _scopes,
     "signatures": _signatures,
-    "sources": lambda env, words: ("shield", "vault", "ssh", "gate", "hook"),
+    "sources": lambda env, words: ("shield", "vault", "ssh", "gate", "mcp", "hook"),
     "ssh-keys": _ssh_keys,
     "ssh-types": _ssh_types,
     "tips": _tips,

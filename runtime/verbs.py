@@ -195,6 +195,18 @@ SECRETS = (
     Verb("gate path", "gate.cli:path", "print the path of the mirror"),
     Verb("gate remove", "gate.cli:remove", "delete a mirror, its open proposals and lost tips"),
     Verb(
+        "mcp",
+        "",
+        "MCP servers in containers of their own, for the agents of a scope",
+        "Run MCP servers in containers of their own. Agents of the scope reach each at "
+        "http://127.0.0.1:9417/mcp/NAME, with the tools whose texts you have accepted. See docs/howto/mcp.md.",
+    ),
+    Verb("mcp add", "mcp.cli:add", "run a server for a scope"),
+    Verb("mcp list", "mcp.cli:list_servers", "list a scope's servers"),
+    Verb("mcp show", "mcp.cli:show", "show a server and the texts of its tools"),
+    Verb("mcp pin", "mcp.cli:pin", "show what a server's tools say now, and accept it"),
+    Verb("mcp remove", "mcp.cli:remove", "remove a server"),
+    Verb(
         "agents",
         "",
         "AI agents: what each needs, and images that have one",

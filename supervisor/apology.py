@@ -30,6 +30,9 @@ def answer(service: str, container: str, why: str) -> bytes:
     if service == "vault":
         error = {"type": "terok_service_failed", "message": f"terok: {sentence}"}
         return _http("application/json", dumps({"type": "error", "error": error}, None).encode() + b"\n")
+    if service == "mcp":
+        refusal = {"jsonrpc": "2.0", "id": None, "error": {"code": -32603, "message": f"terok: {sentence}"}}
+        return _http("application/json", dumps(refusal, None).encode() + b"\n")
     return b""
 
 

@@ -29,6 +29,7 @@ SIDECARS = {
     "vault": "vault",
     "ssh": "ssh",
     "gate": "gate",
+    "mcp": "mcp",
     "audit": "shield.reader",
     "airlock": "airlock",
     "publish": "airlock.published",

@@ -17,7 +17,9 @@ from ..launch.resources import require_bundle
 @verb(
     CONTAINER,
     argument("-n", "--lines", type=int, default=50, metavar="N", help="the newest N lines (default 50)"),
-    argument("--source", metavar="SERVICE", help="only one service: shield, vault, ssh, gate, hook", values="sources"),
+    argument(
+        "--source", metavar="SERVICE", help="only one service: shield, vault, ssh, gate, mcp, hook", values="sources"
+    ),
     switch("--refused", "only refusals"),
     argument("--since", metavar="TIME", help="only what is newer: 30s, 5m, 2h, or a time such as 2026-01-31T12:00:00Z"),
     argument("-f", "--follow", action="store_true", help="wait for new lines and print them"),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from ...sidecars.airlock.published.settings import Published
 from ...supervisor.ground.errors import Exit, TerokError
-from ...supervisor.ground.layout import AIRLOCK_PORT, DNS_PORT, GATE_PORT, VAULT_PORT
+from ...supervisor.ground.layout import AIRLOCK_PORT, DNS_PORT, GATE_PORT, MCP_PORT, VAULT_PORT
 from .flags import Words, is_on
 
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
@@ -21,7 +21,7 @@ PORTS_MAX = 1000
 """Published UDP ports of one container."""
 PUBLISHED_MAX = 200
 """TCP ports of one container that terok publishes: each is two descriptors of the supervisor."""
-RESERVED = (DNS_PORT, GATE_PORT, VAULT_PORT, AIRLOCK_PORT)
+RESERVED = (DNS_PORT, MCP_PORT, GATE_PORT, VAULT_PORT, AIRLOCK_PORT)
 """What terok's own services have on the container's loopback interface."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from ...sidecars.airlock.published.settings import Published
+from ...sidecars.mcp.names import names
 from ...supervisor.ground import layout as places
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import Bundle
@@ -46,6 +47,12 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
         names_lead_here=plan.shield,
         allow_missing=request.allow_missing or request.agents is None,
     )
+    servers = names(cfg.layout.mcp_servers(plan.scope)) if request.mcp and plan.scope is not None else []
+    if servers:
+        from ...sidecars.mcp.agents import BASE, with_servers
+
+        who.files = with_servers(who.files, who.names, servers)
+        who.env["TEROK_MCP_URL"] = BASE
     env = {**service_env(plan, gate_token=who.tokens.get(tokens.GATE)), **who.env}
     confined = apparmor.confinement(cfg.layout) if plan.shield and cfg.shield.dns != "static" else None
     if confined:
@@ -93,6 +100,7 @@ def write(request: Request, cfg: Config, plan: WiringPlan, network: podman.Netwo
             network,
             runtime_dir=resources.container_runtime_dir,
             tls_hosts=who.tls_hosts,
+            mcp=bool(servers),
         ),
         shield=shield,
         mounts=mounts,

@@ -25,6 +25,7 @@ class Request:
     allow_missing: prepare although the scope, or the credential of an agent that is wanted, does not exist.
     own_seccomp: the operator brings a seccomp profile.
     allow: targets that may be reached besides the profiles'.
+    mcp: the container may use the scope's MCP servers; they themselves may not.
     gate_ssh: git takes the forge's SSH URLs of the gate's repository to the gate.
     workspace, project_file: as in `plan.Meta`.
     once: the bundle is of no use after the container: it is deleted when Podman removes it.
@@ -45,6 +46,7 @@ class Request:
     allow_missing: bool = False
     own_seccomp: bool = False
     once: bool = False
+    mcp: bool = True
     gate_ssh: bool = True
     allow: tuple[str, ...] = ()
     workspace: str = ""

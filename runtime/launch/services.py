@@ -9,6 +9,7 @@ from ...sidecars.airlock import settings as airlock_settings
 from ...sidecars.airlock.tunnels import settings as tunnel_settings
 from ...sidecars.gate import config as gate_config
 from ...sidecars.kit.addresses import own_addresses
+from ...sidecars.mcp import settings as mcp_settings
 from ...sidecars.roster import brokered
 from ...sidecars.shield import airlock, dnsmasq
 from ...sidecars.shield import bundle as shield_bundle
@@ -23,6 +24,7 @@ from ...supervisor.ground import paste, process
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Bundle, Layout
 from ...supervisor.schema import Shield
+from ..host import podman
 from ..host.podman import AIRLOCK, NetworkPlan
 from ..kit import egress, gates
 from ..kit.config import Config
@@ -40,13 +42,14 @@ def open_store(layout: Layout, *, create: bool = False) -> Store | None:
 
 
 def settings(
-    plan: WiringPlan, cfg: Config, network: NetworkPlan, *, runtime_dir: str, tls_hosts: Sequence[str]
+    plan: WiringPlan, cfg: Config, network: NetworkPlan, *, runtime_dir: str, tls_hosts: Sequence[str], mcp: bool
 ) -> dict[str, dict[str, object]]:
     """The settings of every sidecar that the plan activates, by the sidecar's name.
 
     Args:
         runtime_dir: the container's.
         tls_hosts: its brokered hosts, each as `host:port`.
+        mcp: it may use its scope's MCP servers, and there are some.
     """
     parts: dict[str, dict[str, object]] = {}
     layout, way = cfg.layout, egress.egress(cfg.network)
@@ -57,6 +60,9 @@ def settings(
         parts["ssh"] = ssh_settings.settings_for(layout)
     if plan.gate and plan.scope is not None:
         parts["gate"] = gate_config.settings_for(layout, plan.scope, way)
+    if mcp and plan.scope is not None:
+        program = podman.which("podman", os.environ) or "podman"
+        parts["mcp"] = mcp_settings.settings_for(layout.mcp_servers(plan.scope), program, os.environ)
     if plan.shield:
         parts["audit"] = audit_settings.settings_for()
         if network.mode == AIRLOCK or tls_hosts:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...sidecars.airlock import settings as airlock
 from ...sidecars.airlock.published import settings as publish
+from ...sidecars.mcp import settings as mcp
 from ...sidecars.shield.reader import settings as audit
 from ...sidecars.vault import settings as vault
 from ...supervisor import schema
@@ -46,10 +47,15 @@ def build(
     """
     runtime_dir = resources.container_runtime_dir
     sections: dict[str, VaultConfig | SshConfig | GateConfig] = {"vault": cfg.vault, "ssh": cfg.ssh, "gate": cfg.gate}
-    loopback = {"vault": places.VAULT_PORT, "gate": places.GATE_PORT}
+    loopback = {"vault": places.VAULT_PORT, "gate": places.GATE_PORT, "mcp": places.MCP_PORT}
     host_ports = {"vault": resources.token_broker_port, "ssh": resources.ssh_signer_port, "gate": resources.gate_port}
     own_listeners = {"audit": audit.listeners(), "airlock": airlock.listeners()}
-    idle = {"audit": audit.IDLE_SECONDS, "airlock": airlock.IDLE_SECONDS, "publish": publish.IDLE_SECONDS}
+    idle = {
+        "audit": audit.IDLE_SECONDS,
+        "airlock": airlock.IDLE_SECONDS,
+        "publish": publish.IDLE_SECONDS,
+        "mcp": mcp.IDLE_SECONDS,
+    }
     if published:
         ipv6 = netlink.has_ipv6()
         own_listeners["publish"] = publish.listeners(published, ipv6=ipv6)

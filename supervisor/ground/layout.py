@@ -50,6 +50,7 @@ CHROMIUM_FILE, FIREFOX_FILE = "chromium.json", "firefox.json"
 
 VAULT_PORT = 9419
 GATE_PORT = 9418
+MCP_PORT = 9417
 DNS_PORT = 53
 AIRLOCK_PORT = 9440
 
@@ -284,6 +285,7 @@ class Layout:
     vault_audit = _Below("data", "vault", "audit.jsonl")
     vault_usage = _Below("data", "vault", "usage.db")
     gate = _Below("data", "gate")
+    mcp = _Below("data", "mcp")
     trust = _Below("data", "trust")
     unlocked_key = _Below("runtime", ".vault", "key")
     config_file = _Below("config", "config.yml")
@@ -338,6 +340,10 @@ class Layout:
     def gate_home(self, scope: str) -> GateHome:
         """Where the scope's mirror is; raises TerokError for an unusable name."""
         return GateHome.of(self.gate, scope)
+
+    def mcp_servers(self, scope: str) -> str:
+        """The directory of a scope's MCP servers; raises TerokError for an unusable name."""
+        return os.path.join(self.mcp, check_name(scope))
 
     def runtime_dir(self, container: str) -> str:
         """Host directory that the container sees as /run/terok; raises TerokError for an unusable name."""

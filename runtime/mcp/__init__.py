@@ -1,0 +1,1 @@
+"""`terok mcp`: MCP servers in containers of their own, for the agents of a scope."""

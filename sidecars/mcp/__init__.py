@@ -1,0 +1,1 @@
+"""The tools of MCP servers, which run in containers of their own, for the agents of a scope."""
