@@ -12,7 +12,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ...sidecars.store import credential, tiers
+from ...sidecars.kit.proxy.egress import parse_url
+from ...sidecars.store import credential, proxy, tiers
 from ...sidecars.store.records import Item, LockedError
 from ...sidecars.store.seal import SealBroken, Sealer
 from ...supervisor.ground.errors import Exit, TerokError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ..kit.env import Env
 
 FORMAT = 1
-KINDS = (credential.KIND, "ssh-key", "gate")
+KINDS = (credential.KIND, "ssh-key", "gate", proxy.KIND)
 _IDENTITY = ("terok export", FORMAT)
 
 
@@ -166,7 +167,10 @@ def _checked(items: object) -> list[dict[str, object]]:
             raise ValueError("not an item")
         if scope:
             check_name(scope)
-        check_name(name)
+        if kind == proxy.KIND:
+            parse_url(f"http://{name}")
+        else:
+            check_name(name)
         scopes = meta.get("scopes", [])
         if not isinstance(scopes, list) or not all(isinstance(word, str) for word in scopes):
             raise ValueError("its scopes are no list of names")

@@ -175,6 +175,19 @@ def test_the_verbs(terok: Operator, authority: Authority, proxy: Proxy, far: Ups
     assert terok("vault", "proxy", "remove").code == Exit.NOT_FOUND
 
 
+def test_an_export_has_it_and_an_import_brings_it_back(terok: Operator, tmp_path: Path) -> None:
+    terok("config", "set", "network.upstream_proxy", "http://proxy.test:3128")
+    assert terok("vault", "proxy", "set", "--user", USER, stdin=PASSWORD).code == 0
+    file = tmp_path / "export.json"
+    assert terok("vault", "export", str(file), "--reveal").code == 0
+    assert terok("vault", "proxy", "remove").code == 0
+    ran = terok("vault", "import", str(file))
+    assert ran.code == 0, ran.err
+    assert terok("vault", "proxy", "show", "--json").json()["credentials"] == {"proxy.test:3128": USER}
+    file.write_text(file.read_text().replace("proxy.test:3128", "x@proxy.test:3128"))
+    assert terok("vault", "import", str(file)).code == Exit.USAGE
+
+
 @pytest.mark.parametrize("kind", ["directory", "writable", "empty", "missing"])
 def test_upstream_ca_is_a_file_of_the_operators(
     terok: Operator, authority: Authority, tmp_path: Path, kind: str

@@ -1,7 +1,7 @@
 """The process that asks the proxy for a container's connections: forked by the relay before its confinement.
 
 The relay reads what the container sends, so it holds no secret. The proxy's credential, and whatever the proxy answers,
-are this process's, which sees nothing of the container but names and ports.
+are this process's, which gets names and ports and parses no byte of the container's.
 
 - A question is one message: `number host port`. The answer has the same number, and a connected socket or a reason.
 - Through a proxy with http:// the socket is the connection itself. With https:// the bytes pass through this process.
