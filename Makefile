@@ -13,6 +13,8 @@ SUITE := bash tests/lab/suite.sh
 BENCH ?=
 # Scenarios of make chaos, for example: make chaos CHAOS="storm matrix"
 CHAOS ?=
+# Agents of make test-agents, for example: make test-agents AGENT=codex
+AGENT ?=
 # Tests to run, for example: make test TESTS=tests/podman/test_life.py; JOBS=1 runs them one after the other
 TESTS ?= tests
 
@@ -67,6 +69,10 @@ test-selinux: dev ## The wheel in an SELinux-enforcing Debian 13 guest, under QE
 test-debian13: dev ## The built wheel and the tests inside Debian 13 (podman 5, pasta, Python 3.13); as root
 	bash tests/lab/debian13.sh $(TESTS)
 
+test-agents: packages bytecode ## Real agents from npm take whole turns with stand-in models; downloads 1.5 GB to build/agents
+	bash tests/lab/agents.sh build/agents
+	$(LAB) $(CURDIR)/$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/podman/agents.py $(if $(AGENT),-k $(AGENT))
+
 bench: dev bytecode ## Measure against the budgets of the design, write results and docs/performance.md: 15 minutes (BENCH=part)
 	@bash bench/install.sh
 	@new=$$(mktemp) && chmod 666 $$new && $(LAB) bash -c 'PATH+=:$(CURDIR)/build/bench-bin; exec "$$@"' bench $(CURDIR)/$(BIN)/python -m bench.run --output $$new $(BENCH) \
@@ -87,4 +93,4 @@ clean: ## Remove what `make` built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(FLOORS) tests bench demo -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo dev packages bytecode check lint types house test-unit test test-wheel test-debian13 test-selinux bench bench-page chaos docs clean
+.PHONY: help demo dev packages bytecode check lint types house test-unit test test-wheel test-debian13 test-selinux test-agents bench bench-page chaos docs clean

@@ -13,6 +13,27 @@ from tests.lab.house import House, in_lab
 from tests.standins.dns import Resolver
 from tests.standins.flipping import Flipping
 
+VENDORS = (
+    "api.anthropic.com",
+    "api.openai.com",
+    "chatgpt.com",
+    "api.mistral.ai",
+    "generativelanguage.googleapis.com",
+    "api.github.com",
+    "github.com",
+    "uploads.github.com",
+    "codeload.github.com",
+    "release-assets.githubusercontent.com",
+    "api.githubcopilot.com",
+    "api.individual.githubcopilot.com",
+    "gitlab.com",
+    "upload.pypi.org",
+    "registry.npmjs.org",
+    "huggingface.co",
+    "cdn-lfs.huggingface.co",
+    "index.vendor.test",
+)
+"""Hosts of the roster's providers, all at one stand-in address."""
 RECORDS = {
     "allowed.test": ["192.88.99.10", "2001:2::10"],
     "denied.test": ["192.88.99.66", "2001:2::66"],
@@ -26,17 +47,7 @@ RECORDS = {
     "mixed.test": ["10.77.0.9", "192.88.99.10", "169.254.169.254", "127.0.0.1"],
     "private.test": ["10.77.0.9", "192.168.77.1"],
     "none.test": [],
-    **dict.fromkeys(
-        (
-            "api.anthropic.com",
-            "api.openai.com",
-            "api.github.com",
-            "github.com",
-            "uploads.github.com",
-            "generativelanguage.googleapis.com",
-        ),
-        ["198.51.100.80"],
-    ),
+    **dict.fromkeys(VENDORS, ["198.51.100.80"]),
 }
 """What the stand-in DNS server knows."""
 

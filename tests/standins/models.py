@@ -65,7 +65,7 @@ def anthropic(upstream: Upstream, talk: Conversation, request: Request) -> bool:
 def _anthropic_turn(asked: Document) -> Turn:
     tools = {tool["name"]: tool.get("input_schema", {}) for tool in asked.get("tools", ())}
     # a client may put notes of its own, and reminders for the model, behind the user's message
-    users = [message["content"] for message in asked["messages"] if message["role"] == "user"]
+    users = [message["content"] for message in asked.get("messages", ()) if message["role"] == "user"]
     last = users[-1] if users else ""
     blocks = last if isinstance(last, list) else []
     results = tuple(text_of(block.get("content", "")) for block in blocks if block["type"] == "tool_result")
@@ -155,7 +155,10 @@ def responses(upstream: Upstream, talk: Conversation, request: Request) -> bool:
         websocket.accept(talk, request)
         for message in websocket.texts(talk):
             request.body += message
-            for _, document in _responses_events(reply(_responses_turn(json.loads(message)))):
+            asked = json.loads(message)
+            # Codex opens a response before it has anything to ask, to save the time later
+            said = reply(_responses_turn(asked)) if asked.get("generate", True) else None
+            for _, document in _responses_events(said):
                 websocket.send_text(talk, json.dumps(document).encode())
         return False
     asked = _asked(talk, request)
@@ -166,8 +169,11 @@ def responses(upstream: Upstream, talk: Conversation, request: Request) -> bool:
 
 
 def _responses_turn(asked: Document) -> Turn:
-    tools = {tool["name"]: tool.get("parameters", {}) for tool in asked.get("tools") or () if "name" in tool}
     items = asked["input"] if isinstance(asked["input"], list) else [{"content": asked["input"]}]
+    offered = list(asked.get("tools") or ())
+    offered += [tool for item in items if item.get("type") == "additional_tools" for tool in item["tools"]]
+    flat = [inner for tool in offered for inner in tool.get("tools", (tool,))]
+    tools = {tool["name"]: tool.get("parameters", {}) for tool in flat if "name" in tool}
     last = items[-1] if items else {"content": ""}
     if "output" in last:
         return Turn("", (text_of(last["output"]),), tools)
@@ -188,6 +194,9 @@ def _response(status: str, output: list[Document]) -> Document:
 
 
 def _output(said: Call | Text) -> Document:
+    if isinstance(said, Call) and said.code:
+        custom = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1", "name": said.tool}
+        return custom | {"input": said.code, "status": "completed"}
     if isinstance(said, Call):
         arguments = json.dumps(said.arguments)
         kind = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": said.tool, "arguments": arguments}
@@ -196,16 +205,23 @@ def _output(said: Call | Text) -> Document:
     return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [content]}
 
 
-def _responses_events(said: Call | Text) -> Iterator[Event]:
+def _responses_events(said: Call | Text | None) -> Iterator[Event]:
     number = iter(range(1000))
 
     def event(name: str, **fields: object) -> Event:
         return name, {"type": name, "sequence_number": next(number), **fields}
 
+    yield event("response.created", response=_response("in_progress", []))
+    if said is None:
+        yield event("response.completed", response=_response("completed", []))
+        return
     item = _output(said)
     place = {"output_index": 0, "item_id": item["id"]}
-    yield event("response.created", response=_response("in_progress", []))
-    if isinstance(said, Call):
+    if isinstance(said, Call) and said.code:
+        yield event("response.output_item.added", output_index=0, item=item | {"input": ""})
+        yield event("response.custom_tool_call_input.delta", delta=said.code, **place)
+        yield event("response.custom_tool_call_input.done", input=said.code, **place)
+    elif isinstance(said, Call):
         yield event("response.output_item.added", output_index=0, item=item | {"arguments": ""})
         yield event("response.function_call_arguments.delta", delta=item["arguments"], **place)
         yield event("response.function_call_arguments.done", arguments=item["arguments"], **place)
@@ -244,13 +260,51 @@ def _gemini_turn(asked: Document) -> Turn:
     tools = {tool["name"]: tool.get("parametersJsonSchema") or tool.get("parameters", {}) for tool in declared}
     parts = asked["contents"][-1]["parts"]
     answers = [part["functionResponse"]["response"] for part in parts if "functionResponse" in part]
-    return Turn(text_of(parts), tuple(str(answer.get("output", answer)) for answer in answers), tools)
+    config = asked.get("generationConfig", {})
+    form = config.get("responseJsonSchema") or config.get("responseSchema")
+    return Turn(text_of(parts), tuple(str(answer.get("output", answer)) for answer in answers), tools, form)
 
 
 def _candidate(parts: list[Document], *, last: bool) -> Document:
     candidate = {"index": 0, "content": {"role": "model", "parts": parts}} | ({"finishReason": "STOP"} if last else {})
     usage = {"promptTokenCount": 7, "candidatesTokenCount": 3, "totalTokenCount": 10}
     return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "stand-in", "responseId": "r1"}
+
+
+# --- GitHub Copilot: who somebody is, which models there are; it speaks OpenAI's protocol below another prefix ---
+
+COPILOT = "https://api.individual.githubcopilot.com"
+
+
+def copilot_user(upstream: Upstream, talk: Conversation, request: Request) -> bool:
+    """GET /copilot_internal/user: the account, and the host that serves its plan."""
+    talk.read_body(request)
+    account = {"login": "octocat", "copilot_plan": "individual", "chat_enabled": True, "access_type_sku": "stand_in"}
+    return send_json(talk, account | {"endpoints": {"api": COPILOT}, "organization_login_list": []})
+
+
+def copilot_models(upstream: Upstream, talk: Conversation, request: Request) -> bool:
+    """GET /models."""
+    talk.read_body(request)
+    limits = {"max_context_window_tokens": 128000, "max_output_tokens": 16000, "max_prompt_tokens": 110000}
+    supports = {"streaming": True, "tool_calls": True, "parallel_tool_calls": True}
+    capabilities = {"family": "gpt-5-mini", "type": "chat", "object": "model_capabilities", "tokenizer": "o200k_base"}
+    model = {
+        "id": "gpt-5-mini", "name": "GPT-5 mini", "object": "model", "vendor": "Azure OpenAI", "version": "gpt-5-mini",
+        "preview": False, "model_picker_enabled": True, "policy": {"state": "enabled", "terms": ""},
+        "capabilities": capabilities | {"limits": limits, "supports": supports},
+        "billing": {"is_premium": False, "multiplier": 0}, "supported_endpoints": ["/chat/completions"],
+        "is_chat_default": True, "is_chat_fallback": True,
+    }  # fmt: skip
+    return send_json(talk, {"object": "list", "data": [model]})
+
+
+def unknown(upstream: Upstream, talk: Conversation, request: Request) -> bool:
+    """What a vendor has nothing at."""
+    talk.read_body(request)
+    return send_json(
+        talk, {"type": "error", "error": {"type": "not_found_error", "message": "stand-in"}}, "404 Not Found"
+    )
 
 
 def serve(upstream: Upstream) -> None:
@@ -260,4 +314,9 @@ def serve(upstream: Upstream) -> None:
         "/v1/chat/completions": completions,
         "/v1/responses": responses,
         "/v1beta/models": gemini,
+        "/copilot_internal/user": copilot_user,
+        "/models": copilot_models,
+        "/chat/completions": completions,
+        "/responses": responses,
+        "": unknown,  # the last: everything begins so
     }

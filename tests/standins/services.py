@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import zipfile
 from email.parser import BytesParser
 from email.policy import HTTP
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -90,3 +92,19 @@ class Index:
                 f"<!DOCTYPE html><html><body>{links}</body></html>".encode(), headers="Content-Type: text/html\r\n"
             )
         return True
+
+
+def wheel(directory: Path) -> Path:
+    """A package with nothing in it (PEP 427)."""
+    path = directory / "standin_package-1.0-py3-none-any.whl"
+    info = "standin_package-1.0.dist-info"
+    files = {
+        "standin_package.py": "VALUE = 1\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: standin-package\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+        archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD")))
+    return path

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from terok_host.sidecars.roster import agents, catalog, compile, files
+from terok_host.sidecars.roster import agents, brokered, catalog, compile, files
 from terok_host.sidecars.roster.model import Catalog
 from terok_host.sidecars.roster.nodes import RosterError
 from terok_host.sidecars.store import tokens
@@ -140,6 +141,27 @@ def test_copilot_needs_no_github_with_another_provider(bundled: Catalog) -> None
     assert found.env["COPILOT_PROVIDER_TYPE"] == "anthropic"
     assert found.env["COPILOT_PROVIDER_API_KEY"] == "phantom"
     assert "COPILOT_GITHUB_TOKEN" not in found.env
+
+
+def test_copilot_reaches_the_host_of_each_plan(bundled: Catalog) -> None:
+    hosts = brokered.of_scope(bundled, {"copilot": {}})
+    plans = [f"api.{plan}githubcopilot.com:443" for plan in ("", "business.", "enterprise.", "individual.")]
+    assert list(hosts) == sorted(["api.github.com:443", *plans])
+
+
+def test_gh_sends_its_token_to_every_host_below_github(bundled: Catalog) -> None:
+    hosts = {host.partition(":")[0] for host in brokered.of_scope(bundled, {"github": {}})}
+    stored = {host for host in bundled.providers["github"].storage if host.endswith(".github.com")}
+    assert stored <= hosts, "a phantom token would leave the machine"
+
+
+def test_codex_with_a_key_does_not_ask_chatgpt_for_models(bundled: Catalog) -> None:
+    for tls in ((), ("openai",)):
+        found = agents.wanted(bundled, "codex", tokens={"openai": "phantom"}, held={"openai": {}}, tls=tls)
+        assert found is not None
+        config = tomllib.loads(next(file.content for file in found.files if file.path.endswith("config.toml")))
+        assert config["features"] == {"api_key_model_discovery": False}
+        assert ("openai_base_url" in config) == (not tls)
 
 
 def test_several_custom_credentials_have_one_provider_and_names_of_their_own(bundled: Catalog) -> None:

@@ -14,7 +14,7 @@ from tests.standins import models, turns
 from tests.standins.upstream import Upstream
 
 SHELL: dict[str, object] = {"type": "object", "properties": {"command": {"type": "string"}, "why": {"type": "string"}}}
-ASK = "Please run: echo STAND-IN here\nand tell me what it says"
+ASK = "Please run: `echo STAND-IN-here`\nand tell me what it says"
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def test_a_turn_is_a_call_and_then_what_the_tool_said() -> None:
     tools = {"read": SHELL, "Bash": SHELL | {"required": ["command", "why"]}}
     assert turns.reply(turns.Turn("hello", (), tools)) == turns.Text(turns.WORDS)
     assert turns.reply(turns.Turn(ASK, (), {})) == turns.Text(turns.WORDS)
-    wanted = {"command": "echo STAND-IN here", "why": "stand-in"}
+    wanted = {"command": "echo STAND-IN-here", "why": "stand-in"}
     assert turns.reply(turns.Turn(ASK, (), tools)) == turns.Call("Bash", wanted)
-    said = turns.reply(turns.Turn("", ("exit 0\nSTAND-IN here\n",), tools))
-    assert said == turns.Text(("The tool said: ", "STAND-IN here"))
+    said = turns.reply(turns.Turn("", ("exit 0\nSTAND-IN-here\n",), tools))
+    assert said == turns.Text(("The tool said: ", "STAND-IN-here"))
 
 
 def test_anthropic(vendor: Upstream) -> None:
@@ -43,15 +43,15 @@ def test_anthropic(vendor: Upstream) -> None:
             message = stream.get_final_message()
         assert message.stop_reason == "tool_use"
         block = message.content[0]
-        assert block.type == "tool_use" and block.input == {"command": "echo STAND-IN here"}
+        assert block.type == "tool_use" and block.input == {"command": "echo STAND-IN-here"}
         result: anthropic.types.ToolResultBlockParam = {
-            "type": "tool_result", "tool_use_id": block.id, "content": "STAND-IN here",
+            "type": "tool_result", "tool_use_id": block.id, "content": "STAND-IN-here",
         }  # fmt: skip
         rest: list[anthropic.types.MessageParam] = [
             asked, {"role": "assistant", "content": message.content}, {"role": "user", "content": [result]},
         ]  # fmt: skip
         end = client.messages.create(model="m", max_tokens=9, messages=rest, tools=[tool])
-        assert end.content[0].type == "text" and end.content[0].text == "The tool said: STAND-IN here"
+        assert end.content[0].type == "text" and end.content[0].text == "The tool said: STAND-IN-here"
 
 
 def test_openai(vendor: Upstream) -> None:
@@ -65,7 +65,7 @@ def test_openai(vendor: Upstream) -> None:
         }  # fmt: skip
         with client.responses.stream(model="m", input=ASK, tools=[tool]) as stream:
             call = stream.get_final_response().output[0]
-        assert call.type == "function_call" and json.loads(call.arguments) == {"command": "echo STAND-IN here"}
+        assert call.type == "function_call" and json.loads(call.arguments) == {"command": "echo STAND-IN-here"}
 
 
 @pytest.mark.parametrize("method", ["generateContent", "streamGenerateContent?alt=sse"])

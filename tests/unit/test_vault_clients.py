@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -197,22 +196,6 @@ def test_git_clones_and_pushes_over_https(
     assert {secret_of(request) for request in upstream.seen} == {SECRET.encode()}
 
 
-def wheel(directory: Path) -> Path:
-    """A package with nothing in it (PEP 427)."""
-    path = directory / "standin_package-1.0-py3-none-any.whl"
-    info = "standin_package-1.0.dist-info"
-    files = {
-        "standin_package.py": "VALUE = 1\n",
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: standin-package\nVersion: 1.0\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-        archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD")))
-    return path
-
-
 def test_twine_uploads_and_pip_installs(
     vault: Vault, upstream: Upstream, authority: Authority, shipped: Shipped, tmp_path: Path
 ) -> None:
@@ -223,7 +206,7 @@ def test_twine_uploads_and_pip_installs(
     vault.up()
     base = f"127.0.0.1:{vault.port}"
     env = {"HOME": str(tmp_path), "TWINE_USERNAME": "__token__", "TWINE_PASSWORD": token}
-    built = wheel(tmp_path)
+    built = services.wheel(tmp_path)
     run(
         sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar",
         "--repository-url", f"http://{base}/legacy/", str(built), env=env,

@@ -1,0 +1,12 @@
+#!/bin/bash
+# tests/lab/agents.sh DIR: install the agents that tests/podman/agents.py tries, as their vendors publish them (1.5 GB).
+set -euo pipefail
+umask 022
+mkdir -p "$1"; cd "$1"
+packages=(@anthropic-ai/claude-code @openai/codex @google/gemini-cli opencode-ai @github/copilot node@22)
+# npm >= 11.17 runs the scripts of named packages only; these fetch their program for this machine out of the registry
+cat >package.json <<'J'
+{"private": true, "allowScripts": {"@anthropic-ai/claude-code": true, "opencode-ai": true, "node": true}}
+J
+npm install --no-fund --no-audit --loglevel=error "${packages[@]}"
+chmod -R a+rX .
