@@ -144,6 +144,23 @@ def java(root: str, host: str, port: int) -> str:
     return run("java", *trust, str(folder / "Ask.java"), f"https://{host}:{port}/")
 
 
+def nss(root: str, host: str, port: int) -> str:
+    """NSS, as Firefox has it, by its own test client."""
+    folder = Path(root).parent / f"nss-{Path(root).stem}"
+    if not folder.exists():
+        folder.mkdir()
+        run("certutil", "-N", "-d", f"sql:{folder}", "--empty-password")
+        run("certutil", "-A", "-d", f"sql:{folder}", "-n", "terok", "-t", "C,,", "-i", root)
+    request = folder / "request"
+    request.write_text("GET / HTTP/1.1\r\n\r\n")
+    return run("tstclnt", "-d", f"sql:{folder}", "-h", host, "-p", str(port), "-4", "-A", str(request))
+
+
+def go(root: str, host: str, port: int) -> str:
+    """Go's crypto/tls, by a program that is written in it."""
+    return run("gh", "api", f"https://{host}:{port}/", SSL_CERT_FILE=root, SSL_CERT_DIR="/nonexistent", GH_TOKEN="none")
+
+
 Client = Callable[[str, str, int], str]
 CLIENTS: dict[str, Client] = {
     "python": python,
@@ -159,8 +176,11 @@ CLIENTS: dict[str, Client] = {
     ),
     "node": node,
     "java": java,
+    "go": go,
+    "nss": nss,
 }  # fmt: skip
-HERE = [name for name in CLIENTS if name == "python" or shutil.which({"gnutls": "gnutls-cli"}.get(name, name))]
+PROGRAMS = {"gnutls": "gnutls-cli", "go": "gh", "nss": "tstclnt"}
+HERE = [name for name in CLIENTS if name == "python" or shutil.which(PROGRAMS.get(name, name))]
 
 
 def test_the_clients_are_here() -> None:
