@@ -10,8 +10,8 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.chaos.scenarios import SCENARIOS, Row
-from tests.chaos.world import Canary, furnish
+from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.world import Canary, Row, furnish
 from tests.lab.house import House
 
 SEED = 1

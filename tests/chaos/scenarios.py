@@ -10,43 +10,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
-from tests.chaos.world import Box, Canary, box, flags, judge
+from tests.chaos import surroundings
+from tests.chaos.world import ROLES, Box, Canary, Row, box, flags, judge, strike
 from tests.lab import leaks
 from tests.lab.house import House
-
-
-class Row(NamedTuple):
-    """One thing that was done: what to, how often, and the longest time until everything worked again (seconds)."""
-
-    what: str
-    state: str
-    times: int
-    recovery: float | None
-
+from tests.lab.waiting import until
 
 Scenario = Callable[[House, Canary, random.Random], Iterator[Row]]
-ROLES = ("supervisor", "standby", "dnsmasq", "vault", "ssh", "airlock")
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGSEGV": signal.SIGSEGV, "SIGSTOP": signal.SIGSTOP}
 STATES = ("idle", "in use", "under load")
-STOPPED = 1.0
-"""Seconds that a process stays stopped before it goes on."""
-
-
-def strike(one: Box, role: str, number: int) -> bool:
-    """Send a signal to one of a container's processes; False when there is no such process now."""
-    process = one.process(role)
-    if process is None:
-        return False
-    try:
-        os.kill(process.pid, number)
-        if number == signal.SIGSTOP:
-            time.sleep(STOPPED)
-            os.kill(process.pid, signal.SIGCONT)
-    except ProcessLookupError:
-        return False  # it was just leaving
-    return True
 
 
 def matrix(
@@ -69,8 +42,10 @@ def matrix(
 def monitor(house: House, canary: Canary, _chance: random.Random) -> Iterator[Row]:
     """Podman's monitor of the container, without which Podman takes it for ended."""
     with box(house, canary) as one:
+        conmon = one.process("conmon")
         strike(one, "conmon", signal.SIGKILL)
-        time.sleep(0.5)
+        assert conmon is not None
+        until(lambda: not os.path.exists(f"/proc/{conmon.pid}"))
         yield Row("SIGKILL to conmon", "in use", 1, None)
 
 
@@ -122,7 +97,7 @@ def lost(house: House, canary: Canary, _chance: random.Random) -> Iterator[Row]:
         yield Row("runtime directory deleted, then terok heal", "in use", 1, time.monotonic() - began)
     with box(house, canary, "bundleless") as one:
         shutil.rmtree(house.bundle(one.name).root)
-        time.sleep(2)
+        one.asked()
         judge(one)
         yield Row("state bundle deleted", "in use", 1, None)
 
@@ -164,6 +139,10 @@ SCENARIOS: dict[str, Scenario] = {
     "storm": storm,
     "exhaustion": exhaustion,
     "lost": lost,
+    "clocks": surroundings.clocks,
+    "disks": surroundings.disks,
+    "killed": surroundings.killed,
+    "upgrade": surroundings.upgrade,
     "many": many,
     "cycles": cycles,
 }

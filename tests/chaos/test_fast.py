@@ -10,7 +10,7 @@ import pytest
 
 from terok_host.supervisor import record
 from tests.chaos import page, scenarios
-from tests.chaos.world import ASKS, Box, Canary, box, furnish, judge
+from tests.chaos.world import ASKS, ROLES, Box, Canary, box, furnish, judge, strike
 from tests.lab import scope
 from tests.lab.house import House
 from tests.lab.waiting import until
@@ -36,7 +36,7 @@ def _canary() -> Iterator[Canary]:
 
 def test_each_process_may_be_killed(house: House, canary: Canary) -> None:
     rows = list(scenarios.matrix(house, canary, random.Random(1), signals=("SIGKILL",)))
-    assert {row.what for row in rows} == {f"SIGKILL to {role}" for role in scenarios.ROLES}
+    assert {row.what for row in rows} == {f"SIGKILL to {role}" for role in ROLES}
     assert canary.answered > len(rows)
 
 
@@ -62,7 +62,7 @@ def test_a_secret_inside_is_noticed(house: House, canary: Canary) -> None:
 def test_a_service_that_stays_away_is_noticed(house: House, canary: Canary) -> None:
     with box(house, canary, "mute") as one:
         for role in ("standby", "supervisor", "ssh"):
-            scenarios.strike(one, role, scenarios.SIGNALS["SIGKILL"])
+            strike(one, role, scenarios.SIGNALS["SIGKILL"])
         assert record.read(house.bundle(one.name).record) is not None
         with pytest.raises(AssertionError, match="not within"):
             one.recovered(2)

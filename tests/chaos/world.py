@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from typing import NamedTuple
 
 from terok_host.supervisor import record
 from terok_host.supervisor.record import Process, Record
 from tests.lab import leaks, scope
 from tests.lab.house import House
+from tests.lab.waiting import until
 
 ALLOWED, FORBIDDEN, PORT = "192.88.99.10", "192.88.99.66", 7443
 DNS = "198.51.100.53"
@@ -27,7 +29,7 @@ ASKS = f"""
 trap exit TERM
 while :; do
   echo x | nc -w 1 {FORBIDDEN} {PORT}; echo x | nc -w 1 {ALLOWED} 7444; echo x | nc -u -w 1 {DNS} 53
-  nslookup secret.leak.test {DNS}; nslookup leak.test
+  nslookup secret.leak.test {DNS}; nslookup leak.test; echo >>/tmp/rounds
 done >/dev/null 2>&1 &
 while :; do
   [ -e /tmp/load ] && {{ curl -s -m 5 -o /dev/null http://127.0.0.1:9419/v1/models; timeout 5 ssh-add -l; }}
@@ -45,6 +47,18 @@ nslookup not-allowed.test 127.0.0.1 2>&1 | grep -q NXDOMAIN || exit 3
 """Vault, signer, names, relay: each has to answer."""
 RECOVERY = 10.0
 """Seconds in which everything has to work again, on a machine that may be busy."""
+ROLES = ("supervisor", "standby", "dnsmasq", "vault", "ssh", "airlock")
+STOPPED = 1.0
+"""Seconds that a process stays stopped before it goes on."""
+
+
+class Row(NamedTuple):
+    """One thing that was done: what to, how often, and the longest time until everything worked again (seconds)."""
+
+    what: str
+    state: str
+    times: int
+    recovery: float | None
 
 
 class Canary:
@@ -135,13 +149,19 @@ class Box:
         whole = now.supervisor is not None and now.standby is not None and now.phase == record.READY
         return whole and self.house.terok("shield", "status", self.name, check=False).returncode == 0
 
-    def recovered(self, within: float = RECOVERY) -> float:
+    def recovered(self, within: float = RECOVERY, *, why: str = "") -> float:
         """Seconds until it works again; raises AssertionError when it does not."""
         began = time.monotonic()
-        while not self.works():
-            assert time.monotonic() - began < within, f"not within {within:g} s: {self.known()}"
-            time.sleep(0.02)
+        until(self.works, within, why=lambda: f"{why} {self.known()}")
         return time.monotonic() - began
+
+    def asked(self, times: int = 3) -> None:
+        """Wait until it has asked for everything forbidden so many times more."""
+        before = self._rounds()
+        until(lambda: self._rounds() >= before + times, 60)
+
+    def _rounds(self) -> int:
+        return len(self.house.podman("exec", self.name, "cat", "/tmp/rounds").stdout)
 
     def load(self, *, on: bool) -> None:
         """Have its services used without a pause, or not any more."""
@@ -182,13 +202,23 @@ def box(house: House, canary: Canary, name: str = "chaos") -> Iterator[Box]:
     assert not rest, "left behind:\n" + "\n".join(rest)
 
 
+def strike(one: Box, role: str, number: int) -> bool:
+    """Send a signal to one of a container's processes; False when there is no such process now."""
+    process = one.process(role)
+    if process is None:
+        return False
+    try:
+        os.kill(process.pid, number)
+        if number == signal.SIGSTOP:
+            time.sleep(STOPPED)
+            os.kill(process.pid, signal.SIGCONT)
+    except ProcessLookupError:
+        return False  # it was just leaving
+    return True
+
+
 def judge(one: Box) -> None:
     """Raise AssertionError when something forbidden arrived or a secret is inside."""
     assert not one.canary.hits, f"arrived: {one.canary.hits[:3]}"
     if one.house.podman("inspect", "--format", "{{.State.Running}}", one.name, check=False).stdout.strip() == "true":
         assert not (found := one.secrets()), f"the credential is in {found}"
-
-
-def bundle(house: House, name: str) -> Path:
-    """The state bundle's directory."""
-    return Path(house.bundle(name).root)
