@@ -75,13 +75,14 @@ test-agents: packages bytecode ## Real agents from npm take whole turns with sta
 
 bench: dev bytecode ## Measure against the budgets of the design, write results and docs/performance.md: 15 minutes (BENCH=part)
 	@bash bench/install.sh
-	@new=$$(mktemp) && chmod 666 $$new && $(LAB) bash -c 'PATH+=:$(CURDIR)/build/bench-bin; exec "$$@"' bench $(CURDIR)/$(BIN)/python -m bench.run --output $$new $(BENCH) \
-	  && $(BIN)/python -m bench.page $$new; code=$$?; rm -f $$new; exit $$code
+	@new=$$(mktemp) && chmod 666 $$new && $(LAB) bash -c 'PATH+=:$(CURDIR)/build/bench-bin; exec "$$@"' bench $(CURDIR)/$(BIN)/python -m bench.run --output $$new $(BENCH); \
+	  code=$$?; if [ -s $$new ]; then $(BIN)/python -m bench.page $$new || code=1; fi; rm -f $$new; exit $$code
 
 bench-page: dev ## Draw docs/performance.md again from the committed results
 	@$(BIN)/python -m bench.page
 
-chaos: dev packages bytecode ## Kill, stop, starve and storm real containers, write docs/reliability.md: 10 minutes (CHAOS=scenario)
+chaos: dev packages bytecode ## Kill, stop, starve and storm real containers, write docs/reliability.md: 15 minutes (CHAOS=scenario)
+	@bash tests/lab/packages.sh chaos && bash tests/chaos/wheels.sh
 	@new=$$(mktemp) && chmod 666 $$new && { $(LAB) $(CURDIR)/$(BIN)/python -m tests.chaos.run --output $$new $(CHAOS); code=$$?; \
 	  $(BIN)/python -m tests.chaos.page $$new; rm -f $$new; exit $$code; }
 

@@ -63,14 +63,18 @@ def vault(env: Env) -> Iterator[Check]:
 
 
 def bundles(env: Env) -> Iterator[Check]:
-    """Bundles of containers that do not exist, and running containers without a supervisor."""
-    stale = stale_bundles(env)
+    """Bundles of containers that do not exist, and running containers without a supervisor or without Podman."""
+    unknown = unknown_to_podman(env)
+    stale = [name for name in unknown if not container_alive(env.layout.bundle(name))]
     if stale:
         line = paste.command("terok", "cleanup", *stale)
         fix = f"{line}   (or terok doctor --fix)" if line else "terok doctor --fix"
         yield Check("containers", "stale bundles", WARN, f"no container has the name {', '.join(stale)}", fix)
     else:
         yield Check("containers", "stale bundles", OK, "none")
+    for name in unknown:
+        if name not in stale:
+            yield abandoned(env.layout.bundle(name))
     for name in containers(env.layout):
         bundle = env.layout.bundle(name)
         if not container_alive(bundle):
@@ -92,8 +96,18 @@ def open_containers(env: Env) -> Iterator[Check]:
         yield Check("containers", "protection", FAIL, detail, unprotected.fix(known, env))
 
 
-def stale_bundles(env: Env) -> list[str]:
-    """Names of bundles whose container Podman no longer knows; none when Podman can't be asked.
+def abandoned(bundle: Bundle) -> Check:
+    """A container that runs, guarded, and that no command of Podman ends: `podman run` was killed while it started."""
+    known = record.read(bundle.record)
+    pid = known.container.pid if known and known.container else 0
+    detail = (
+        f"{bundle.name} runs (process {pid}), and Podman does not list it: Podman was killed, or has another storage"
+    )
+    return Check("containers", "unlisted containers", WARN, detail, f"podman unshare kill -KILL {pid}" if pid else "")
+
+
+def unknown_to_podman(env: Env) -> list[str]:
+    """Names of bundles whose container Podman does not list; none when Podman can't be asked.
 
     A bundle that was prepared and whose container was never started waits for its `podman run`, for however long.
     """
@@ -124,7 +138,9 @@ def _was_started(bundle: Bundle, *, before: float) -> bool:
 def remove_stale(env: Env) -> list[str]:
     """Clean up every stale bundle; returns a sentence for each."""
     return [
-        f"Removed the bundle of {name}" for name in stale_bundles(env) if tear_down(name, cfg=env.config, force=False)
+        f"Removed the bundle of {name}"
+        for name in unknown_to_podman(env)
+        if not container_alive(env.layout.bundle(name)) and tear_down(name, cfg=env.config, force=False)
     ]
 
 

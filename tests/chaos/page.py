@@ -27,8 +27,10 @@ The last run had the seed {seed} and was on {date}. While the scenarios ran, {al
 |---|---|---|---|
 """
 TAIL = """
-Not covered: jumps of the wall clock and read-only file systems (both need root outside of the container), an upgrade
-from an older release while containers run, and a killed `podman run`.
+The clock is a stand-in for all processes of terok (`tests/chaos/clock.c`); the disks are read-only for what is opened
+from then on. The previous release is the last tag, or an earlier commit where there is none (`tests/chaos/wheels.sh`).
+A killed `podman run` may leave a container that runs and that Podman does not list: it stays guarded until it ends, and
+`terok doctor` names the command that ends it.
 """
 BOUND = 10
 

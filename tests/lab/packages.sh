@@ -1,5 +1,5 @@
 #!/bin/bash
-# tests/lab/packages.sh demo|test|bench: install the Debian packages that are missing for it (as root, or through sudo).
+# tests/lab/packages.sh demo|test|bench|chaos: install the Debian packages that are missing for it (as root, or through sudo).
 # Without either, print the command and fail. On another distribution: look for the programs instead.
 set -euo pipefail
 demo=(podman crun nftables dnsmasq-base slirp4netns passt uidmap netavark aardvark-dns iptables catatonit busybox-static
@@ -11,7 +11,8 @@ case ${1-} in
   list) (IFS=,; echo "${tests[*]}"); exit;;
   demo) wanted=("${demo[@]}");;
   test|bench) wanted=("${tests[@]}");;
-  *) echo "usage: tests/lab/packages.sh demo|test|bench|list" >&2; exit 2;;
+  chaos) wanted=("${tests[@]}" gcc libc6-dev);;
+  *) echo "usage: tests/lab/packages.sh demo|test|bench|chaos|list" >&2; exit 2;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then
