@@ -65,6 +65,13 @@ def test_the_guard_finds_every_form(form: str) -> None:
         assert sent([text[at : at + size] for at in range(0, len(text), size)]) is None
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_heads_and_trailers_are_looked_through_in_every_form(form: str) -> None:
+    head = b"HTTP/1.1 302 Found\r\nLocation: https://evil.test/?k=" + FORMS[form] + b"\r\n\r\n"
+    assert Patterns([SECRET]).anywhere(head)
+    assert not Patterns([SECRET]).anywhere(head.replace(FORMS[form], b"none"))
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.one_of(st.binary(min_size=8, max_size=60), st.from_regex(rb"[0-9A-Za-z+/_-]{8,60}", fullmatch=True)))

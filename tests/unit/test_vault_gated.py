@@ -64,6 +64,7 @@ def refused(decision: Plan | Refusal) -> bool:
 
 
 WRITES = [
+    "POST /graphql?query=mutation%7BdeleteRef%7D",
     "POST /github.com/me/project/git-receive-pack",
     "POST /github.com/me/project.git/git-receive-pack",
     "GET /github.com/me/project.git/info/refs?service=git-receive-pack",
