@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-_TARGET = re.compile(rb"/mcp/([a-z0-9][a-z0-9-]{0,31})")
+_TARGET = re.compile(rb"/mcp/[a-z0-9][a-z0-9-]{0,31}")
 _ORIGIN = re.compile(rb"https?://(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?")
 """A page of another origin may have reached this address by a name that leads here (DNS rebinding)."""
 SESSION = b"mcp-session-id"
@@ -144,10 +144,7 @@ class Client:
         return True
 
     def _serve(self, request: Request, content: bytes) -> None:
-        match = _TARGET.fullmatch(request.target)
-        if match is None:
-            raise Refused(404, "target", "There is no such address; a server's is /mcp/NAME.")
-        name, session = match[1].decode(), _field(request, SESSION).decode("latin-1")
+        name, session = request.target.decode().removeprefix("/mcp/"), _field(request, SESSION).decode("latin-1")
         if request.method == b"DELETE":
             self._service.end(self, name, session)
             return
@@ -199,6 +196,8 @@ def _check(request: Request, hosts: frozenset[bytes]) -> None:
     origin = _field(request, b"origin")
     if origin and not _ORIGIN.fullmatch(origin):
         raise Refused(403, "origin", "A page of another origin may not use this address.")
+    if not _TARGET.fullmatch(request.target):
+        raise Refused(404, "target", "There is no such address; a server's is /mcp/NAME.")
     if request.method not in (b"POST", b"DELETE"):
         raise Refused(405, "method", "Only POST and DELETE are served.")
     if request.upgrade:

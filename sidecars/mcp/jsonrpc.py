@@ -83,7 +83,7 @@ def parse(data: bytes) -> Plain:
     """
     try:
         document: Plain = json.loads(data.decode(), object_pairs_hook=_members, parse_constant=_constant)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:  # small text can stand for many objects
         raise BadMessage(PARSE_ERROR, "the message is not valid JSON") from error
     if depth(document) > DEPTH_MAX:
         raise BadMessage(PARSE_ERROR, "the message is nested too deeply")

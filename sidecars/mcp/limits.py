@@ -10,6 +10,7 @@
 | `CALLS_MAX` | an error for the call: the session has too many that wait |
 | `HEAD_SECONDS`, `BODY_SECONDS` | the connection is closed |
 | `START_SECONDS` | the server did not answer `initialize`: the session ends |
+| `MEMORY_BYTES` | a message that needs more is refused, or its connection is given up |
 | `CALL_SECONDS` | an error for the call |
 | `SESSION_SECONDS` | a session without a request ends; clients begin another one |
 """
@@ -17,6 +18,8 @@
 HEAD_MAX = 16 << 10
 BODY_MAX = 4 << 20
 LINE_MAX = 16 << 20
+MEMORY_BYTES = 1 << 30
+"""Address space of the half that reads messages (setrlimit(2), RLIMIT_AS)."""
 CLIENTS_MAX = 64
 SESSIONS_MAX = 16
 CALLS_MAX = 32

@@ -7,6 +7,7 @@ with agents and servers, and keeps no right but to read the scope's list of serv
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from ...supervisor.ground import kernel, process, sockets
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.confine import confine
 from ..kit.reactor import Reactor
+from . import limits
 from .keeper import Keeper
 from .service import Service, Shelf
 from .settings import Settings, read_settings
@@ -78,6 +80,9 @@ def front(context: Context, settings: Settings, link: int) -> int:
         scope=context.scope or "",
         idle_seconds=context.idle_seconds,
     )
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = limits.MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(limits.MEMORY_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     confine(read=[settings.directory])
     reactor.on_signal(signal.SIGTERM, service.stop)
     service.start()

@@ -116,7 +116,9 @@ class Service:
 
     def refused(self, refused: Refused) -> None:
         """A request that is no message of MCP."""
-        self._audit.write("request", verdict="refused", rule=refused.refusal.rule, reason=refused.refusal.why)
+        # clients try GET for a stream of events, and other addresses for a login, before they go on without
+        if refused.refusal.rule not in ("method", "target"):
+            self._audit.write("request", verdict="refused", rule=refused.refusal.rule, reason=refused.refusal.why)
 
     # -- requests --
 

@@ -157,6 +157,20 @@ def test_a_message_that_can_be_read_in_two_ways_is_none(data: bytes, why: str) -
         jsonrpc.read(data)
 
 
+def test_a_message_that_needs_too_much_memory_is_none() -> None:
+    code = f"""
+import resource
+from terok_host.sidecars.mcp import jsonrpc
+resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
+try:
+    jsonrpc.read(b"[" + b"[]," * ({limits.LINE_MAX} // 3) + b"0]")
+except jsonrpc.BadMessage as bad:
+    print(bad.why)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "the message is not valid JSON\n", done.stderr
+
+
 def test_what_is_sent_is_one_line_whatever_it_says() -> None:
     line = jsonrpc.call(1, "tools/call", {"name": "a\n{}", "arguments": {"\u2028": "\ud800\r\n"}})
     assert line.isascii()
@@ -291,6 +305,7 @@ def test_another_servers_session_is_not_this_ones(running: Running) -> None:
     ("request_text", "status"),
     [
         ("GET /mcp/toy HTTP/1.1\r\nHost: {host}\r\n\r\n", 405),
+        ("GET /.well-known/oauth-authorization-server HTTP/1.1\r\nHost: {host}\r\n\r\n", 404),
         ("POST /mcp/toy HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n", 403),
         ("POST /mcp/toy HTTP/1.1\r\nHost: {host}\r\nOrigin: https://evil.example\r\nContent-Length: 0\r\n\r\n", 403),
         ("POST /mcp/toy HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n", 415),
@@ -312,6 +327,8 @@ def test_requests_that_no_client_of_mcp_sends(running: Running, request_text: st
     with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
         client.sendall(request_text.format(host=f"127.0.0.1:{running.port}").encode())
         assert client.recv(65536).startswith(f"HTTP/1.1 {status} ".encode())
+    audited = bool(running.audit.read_text())
+    assert audited is (status not in (404, 405) and "application/json\r\nContent-Length: 0" not in request_text)
 
 
 def test_the_reference_client_and_a_stock_server(running: Running) -> None:
