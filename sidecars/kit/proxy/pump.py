@@ -25,7 +25,7 @@ class _Side:
         """Pass it on, and read no more while the other side is full."""
         self.other.stream.write(data)
         if self.other.stream.full:
-            self.stream.hold()
+            self.stream.pause()
 
     def ended(self) -> None:
         """Pass the end on; TLS cannot be half closed towards every server, so a proxy's end ends both."""
