@@ -63,8 +63,8 @@ BUDGETS = (
         "memory of vault and signer in use",
         ("memory of vault and signer in use (PSS)",),
         "start",
-        "Each loads OpenSSL through `cryptography`, 6 MB, and an interpreter; they are two processes so that neither "
-        "holds the other's secrets.",
+        "Each loads OpenSSL through `cryptography`, 5 MB, and an interpreter with its modules, 6 MB; the vault also "
+        "the system's OpenSSL for TLS. They are two processes so that neither holds the other's secrets.",
     ),
     Budget(
         "first vault answer, cold; added by a warm one, p50",
