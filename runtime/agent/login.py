@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from ...sidecars.roster import agents as needs
 from ...sidecars.roster import files as roster
+from ...sidecars.roster.model import Agent
 from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.env import Env
@@ -31,50 +32,47 @@ def decide(env: Env, agent: str, scope: str, way: str | None) -> str:
     Raises:
         TerokError: there is no credential, and no terminal to ask at (NOT_FOUND).
     """
-    providers = _missing(env, agent, scope)
-    if not providers:
+    known = _missing(env, agent, scope)
+    if known is None:
         return NONE
-    return way or _ask(env, agent, scope, providers)
+    return way or _ask(env, agent, scope, known)
 
 
-def _missing(env: Env, agent: str, scope: str) -> list[str]:
-    """The providers of which one credential would do; empty when the scope has one, or the roster has no such agent."""
+def _missing(env: Env, agent: str, scope: str) -> Agent | None:
+    """The agent of the roster when the scope has no credential for it."""
     catalogue, warning = roster.load(env.layout)
     if warning:
         env.note(warning)
     known = catalogue.agents.get(agent)
     if known is None:
-        return []
+        return None
     opened = services.open_store(env.layout)
     if opened is None:
-        return list(known.providers)
+        return known
     with opened:
         held = needs.credentials(opened.describe("credential", scope), scope)
-    return [] if needs.choose(known, held) else list(known.providers)
+    return None if needs.choose(known, held) else known
 
 
-def _ask(env: Env, agent: str, scope: str, providers: list[str]) -> str:
-    from ..vault.transfer import captures
-
+def _ask(env: Env, agent: str, scope: str, known: Agent) -> str:
     if not sys.stdin.isatty():
         raise TerokError(
             f"The scope {scope} has no credential for {agent}.",
-            fix=f"terok vault add {paste.quoted(scope)} {paste.quoted(providers[0])}, "
+            fix=f"terok vault add {paste.quoted(scope)} {paste.quoted(known.providers[0])}, "
             "or --login key (read from standard input), import, none",
             code=Exit.NOT_FOUND,
         )
-    captures_of = captures(env, agent)
     home = env.environ.get("HOME", "/")
-    own = next((capture.file for capture in captures_of if os.path.exists(os.path.join(home, capture.file))), None)
+    own = next((capture.file for capture in known.capture if os.path.exists(os.path.join(home, capture.file))), None)
     env.note(
         f"The scope {scope} has no credential for {agent} yet. It stays on this host; the container never sees it."
     )
-    env.note(f"  k  type a key of {' or '.join(providers)}")
+    env.note(f"  k  type a key of {' or '.join(known.providers)}")
     if own:
         env.note(
             f"  i  take over ~/{own}. If the login renews itself, the copy in your home ends with the first renewal."
         )
-    if any(capture.command for capture in captures_of):
+    if any(capture.command for capture in known.capture):
         env.note("  v  log in with the vendor's program, in a container of its own")
     env.note("  n  go on without")
     while True:

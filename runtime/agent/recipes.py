@@ -30,6 +30,7 @@ class Recipe:
         agent: its name, as in the roster (`shell` is none of the roster's: a shell with the tools).
         command: the program and its arguments.
         unattended: arguments that turn its permission prompts off; the sandbox is what limits it then.
+        unattended_env: variables that do so.
         npm, pypi: its packages in the registries of npm and of Python.
         env: variables of the image.
         base: an image that it needs instead of the configured default; None: any works.
@@ -38,6 +39,7 @@ class Recipe:
     agent: str
     command: tuple[str, ...]
     unattended: tuple[str, ...] = ()
+    unattended_env: tuple[tuple[str, str], ...] = ()
     npm: tuple[str, ...] = ()
     pypi: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
@@ -66,7 +68,13 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe("opencode", ("opencode",), npm=("opencode-ai",)),
         # Copilot needs Node 22, which npm's own package `node` has; Debian 13 has 20
-        Recipe("copilot", ("copilot",), ("--allow-all-tools",), npm=("node@22", "@github/copilot")),
+        Recipe(
+            "copilot",
+            ("copilot",),
+            ("--allow-all-tools",),
+            (("COPILOT_ALLOW_ALL", "true"),),  # exactly `true` also answers whether the workspace is trusted
+            npm=("node@22", "@github/copilot"),
+        ),
         Recipe("vibe", ("vibe",), ("--auto-approve",), pypi=("mistral-vibe",)),
         Recipe(
             "aider",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NoReturn
 
@@ -110,10 +111,16 @@ def _begin(order: Order, recipe: Recipe, place: names.Place, file: project_file.
     made = prepare(request, env.config, env.environ)
     for note in made.notes:
         env.note(note)
-    words = run_words(order, recipe, place, name, term=env.environ.get("TERM", "xterm"), root=outer_uid() == 0)
+    words = run_words(order, recipe, place, name, terminal=_terminal(env.environ), root=outer_uid() == 0)
     at = words.index("--workdir")
     env.note(f"{place.container}: {order.agent} in {place.workspace}, scope {place.scope}.")
     containers.become(["run", *made.flags, *words[:at], *made.podmans(further), *words[at:]], env.environ)
+
+
+def _terminal(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the agent is told about the terminal: its type, and how many colours it has."""
+    found = {name: environ[name] for name in ("TERM", "COLORTERM") if environ.get(name)}
+    return {"TERM": "xterm", **found}
 
 
 def _further(order: Order, env: Env) -> list[str]:
@@ -157,12 +164,14 @@ def _built(recipe: Recipe, order: Order, place: names.Place, env: Env) -> str:
     return name
 
 
-def run_words(order: Order, recipe: Recipe, place: names.Place, image: str, *, term: str, root: bool) -> list[str]:
+def run_words(
+    order: Order, recipe: Recipe, place: names.Place, image: str, *, terminal: Mapping[str, str], root: bool
+) -> list[str]:
     """What follows terok's own flags in `podman run`; pure but for the look for an init.
 
     Args:
         order, recipe, place, image: what to run, and where.
-        term: the terminal's type.
+        terminal: variables that describe the terminal.
         root: Podman runs as real root, which has no `keep-id`: the container's root owns the workspace then.
     """
     # detached, it has a terminal all the same: an agent without one ends at once; `terok start` attaches to it later
@@ -179,7 +188,9 @@ def run_words(order: Order, recipe: Recipe, place: names.Place, image: str, *, t
     else:
         # z: on SELinux hosts the files get a label that containers may use; elsewhere it does nothing
         words += ["--volume", f"{place.workspace}:{WORKSPACE}:{'z' if place.writable else 'ro,z'}"]
-    words += ["--volume", f"{scopes.home_volume(place.scope)}:{HOME}", "--env", f"HOME={HOME}", "--env", f"TERM={term}"]
+    words += ["--volume", f"{scopes.home_volume(place.scope)}:{HOME}", "--env", f"HOME={HOME}"]
+    told = [*terminal.items(), *(() if order.restricted else recipe.unattended_env)]
+    words += [word for name, value in told for word in ("--env", f"{name}={value}")]
     words += ["--workdir", WORKSPACE, image]
     if order.clone:
         words += ["sh", "-c", CLONING, "clone", f"http://127.0.0.1:{GATE_PORT}/{place.scope}.git"]

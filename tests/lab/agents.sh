@@ -1,5 +1,5 @@
 #!/bin/bash
-# tests/lab/agents.sh DIR: install the agents that tests/podman/agents.py tries, as their vendors publish them (1.5 GB).
+# tests/lab/agents.sh DIR: install the agents that tests/podman/agents*.py try, as their vendors publish them (1.5 GB).
 set -euo pipefail
 umask 022
 mkdir -p "$1"; cd "$1"

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import subprocess
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.lab.house import House
+
+ANSWERS = {b"\x1b[6n": b"\x1b[1;1R", b"\x1b[c": b"\x1b[?62;c"}
+"""What every terminal answers: where the cursor is (DSR), and what it is (DA)."""
+SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P_^][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|\s")
 
 
 class Terminal:
@@ -37,8 +43,16 @@ class Terminal:
 
     def until(self, word: str, seconds: float = 60) -> str:
         """Everything that was printed, once `word` is in what was printed since the last call."""
+        return self._until(lambda new: word in new, word, seconds)
+
+    def until_shown(self, word: str, seconds: float = 60) -> str:
+        """The same for a program that draws: blanks do not count, which it may draw by moving the cursor."""
+        squeezed = SEQUENCES.sub("", word)
+        return self._until(lambda new: squeezed in SEQUENCES.sub("", new), word, seconds)
+
+    def _until(self, seen: Callable[[str], bool], word: str, seconds: float) -> str:
         begin, deadline = len(self.text), time.monotonic() + seconds
-        while word not in self.text[begin:]:
+        while not seen(self.text[begin:]):
             ready, _, _ = select.select([self.fd], [], [], max(0.0, deadline - time.monotonic()))
             assert ready, f"{word!r} did not appear:\n{self.text}"
             try:
@@ -47,6 +61,9 @@ class Terminal:
                 data = b""  # EIO: the other side is closed
             assert data, f"the program ended without {word!r}:\n{self.text}"
             self.text += data.decode(errors="replace")
+            for query, answer in ANSWERS.items():
+                if query in data:
+                    os.write(self.fd, answer)
         return self.text
 
     def type(self, text: str) -> None:

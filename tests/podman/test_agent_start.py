@@ -89,6 +89,14 @@ def test_a_missing_login_is_asked_for_at_a_terminal(house: House, place: Path, a
     assert terminal.end() == 0
 
 
+@pytest.mark.parametrize("agent", ["opencode", "copilot", "aider", "gemini"])
+def test_every_agents_login_is_asked_for(house: House, place: Path, agent_image: str, agent: str) -> None:
+    terminal = start(house, place, agent, "--image", agent_image)
+    assert "k  type a key of" in terminal.until("Which one?")
+    terminal.process.terminate()
+    terminal.end()
+
+
 def test_without_a_terminal_nothing_is_asked(house: House, place: Path, agent_image: str) -> None:
     done = house.terok("start", "claude", "--image", agent_image, cwd=place, check=False)
     assert done.returncode == Exit.NOT_FOUND

@@ -115,11 +115,21 @@ def test_prompts_are_off_only_where_the_container_is_not_restricted() -> None:
     assert command(Order("claude", restricted=True), CLAUDE) == ["claude"]
 
 
+def test_a_variable_that_turns_prompts_off_is_left_out_too(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    place = describe(tmp_path, tmp_path / "elsewhere" / "home", workspace="src")
+    for restricted in (False, True):
+        order = Order("copilot", restricted=restricted)
+        words = run_words(order, recipes.RECIPES["copilot"], place, "IMAGE", terminal={"TERM": "xterm"}, root=False)
+        assert ("COPILOT_ALLOW_ALL=true" in words) is not restricted
+        assert "TERM=xterm" in words
+
+
 @pytest.mark.parametrize("root", [False, True])
 def test_podmans_words(tmp_path: Path, root: bool) -> None:
     (tmp_path / "src").mkdir()
     place = describe(tmp_path, tmp_path / "elsewhere" / "home", workspace="src:ro")
-    words = run_words(Order("claude", rm=True), CLAUDE, place, "IMAGE", term="xterm", root=root)
+    words = run_words(Order("claude", rm=True), CLAUDE, place, "IMAGE", terminal={"TERM": "xterm"}, root=root)
     assert words[words.index("IMAGE") :] == ["IMAGE", "claude", *CLAUDE.unattended]
     assert f"{tmp_path}/src:/workspace:ro,z" in words
     assert f"{home_volume(place.scope)}:/home/agent" in words
