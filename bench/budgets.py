@@ -54,8 +54,12 @@ BUDGETS = (
         "The command imports a YAML reader, the store's cryptography and SQLite before it writes anything.",
     ),
     Budget(
-        "an idle container: processes besides dnsmasq, memory",
-        ("processes of an idle container besides dnsmasq", "memory of an idle container (PSS)"),
+        "an idle container: processes besides dnsmasq, memory, wake-ups",
+        (
+            "processes of an idle container besides dnsmasq",
+            "memory of an idle container (PSS)",
+            "system calls of an idle container",
+        ),
         "start",
         "Supervisor and standby are two Python processes that share most pages.",
     ),

@@ -17,8 +17,10 @@ from terok_host.supervisor import record
 from tests.lab import leaks
 from tests.lab.house import House
 from tests.lab.scope import furnish
+from tests.lab.wakeups import woken
 
 ROUNDS = 15
+IDLE_SECONDS = 5.0
 NAME, PLAIN = "bench", "plain"
 SLEEP = ("sleep", "1000")
 WRAPPER = """\
@@ -261,12 +263,16 @@ def idle(house: House, ours: list[str]) -> list[Figure]:
     """Processes and memory of an idle container, and after its vault and signer were used."""
     house.podman("run", "--detach", *ours, house.image, *SLEEP)
 
-    def seen() -> dict[str, float]:
+    def pids() -> dict[str, int]:
         known = record.read(house.bundle(NAME).record)
-        return {name: pss(process.pid) for name, process in (known.processes() if known else ())}
+        return {name: process.pid for name, process in (known.processes() if known else ())}
+
+    def seen() -> dict[str, float]:
+        return {name: pss(pid) for name, pid in pids().items()}
 
     try:
         quiet = seen()
+        calls = woken(list(pids().values()), seconds=IDLE_SECONDS, log=house.base / "calls")
         house.podman("exec", NAME, "sh", "-c", "ssh-add -l; curl -s -o /dev/null http://127.0.0.1:9419/", check=False)
         used = seen()
     finally:
@@ -279,6 +285,7 @@ def idle(house: House, ours: list[str]) -> list[Figure]:
 
     return [
         Figure("processes of an idle container besides dnsmasq", len(own), "", 2, detail=", ".join(own)),
+        Figure("system calls of an idle container", len(calls), "", 0, detail=f"in {IDLE_SECONDS:g} s, with dnsmasq"),
         Figure(
             "memory of an idle container (PSS)", sum(own.values()), "MB", 12, detail=listed(quiet), series=bars(quiet)
         ),
