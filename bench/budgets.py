@@ -54,12 +54,8 @@ BUDGETS = (
         "The command imports a YAML reader, the store's cryptography and SQLite before it writes anything.",
     ),
     Budget(
-        "an idle container: processes besides dnsmasq, memory, wake-ups",
-        (
-            "processes of an idle container besides dnsmasq",
-            "memory of an idle container (PSS)",
-            "system calls of an idle container",
-        ),
+        "an idle container: processes besides dnsmasq, memory",
+        ("processes of an idle container besides dnsmasq", "memory of an idle container (PSS)"),
         "start",
         "Supervisor and standby are two Python processes that share most pages.",
     ),
