@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from terok_host.sidecars.kit import peers
-from terok_host.supervisor.ground import kernel, process
+from terok_host.supervisor.ground import kernel, process, within
+from tests.lab.world import Box
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -61,6 +62,43 @@ def elsewhere(place: tuple[str, int], family: int) -> Iterator[socket.socket]:
         os.waitpid(pid, 0)
     with socket.socket(fileno=fds[0]) as listener:
         yield listener
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_connection_of_another_user_is_not_admitted(host: str) -> None:
+    """A user namespace with two uids stands for two users; sock_diag(7) tells the uid of a socket's maker."""
+    if os.geteuid() == 0:
+        assert other_is_admitted(host) == b"no"
+        return
+    box = Box()
+    try:
+        box.run("ip", "link", "set", "lo", "up")
+        answer, _ = within.call_in(box.namespaces, lambda: (other_is_admitted(host), []), timeout=10)
+    finally:
+        box.close()
+    assert answer == b"no"
+
+
+def other_is_admitted(host: str) -> bytes:
+    """Connect to a listener of our own from a child with another uid."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        ours, theirs = socket.socketpair()
+
+        def connect() -> int:
+            os.setresuid(7, 7, 7)
+            with socket.create_connection(listener.getsockname()[:2]):
+                theirs.recv(1)
+            return 0
+
+        with ours, theirs:
+            pid = process.fork(connect)
+            accepted, _ = listener.accept()
+            with accepted:
+                answer = b"yes" if peers.Peers(listener).admit(accepted) else b"no"
+            ours.send(b"x")
+            os.waitpid(pid, 0)
+    return answer
 
 
 def test_unix_sockets_are_not_asked_about() -> None:
