@@ -231,9 +231,10 @@ def test_the_live_view_decides_it(house: House, box: str) -> None:
         shown.type("a")
         shown.until(f"$ terok shield decide {asked['id']} allow")
         shown.type("a")
-        assert client.communicate(timeout=30)[0] == "200"
         shown.until("Done: allow connect to denied.test")
+        assert client.communicate(timeout=30)[0] == "200"
         shown.type("q")
+        shown.until("\x1b[?1049l")  # the screen is given back; read, or the program would wait for its reader
         assert shown.process.wait(30) == 0
     finally:
         shown.end()
