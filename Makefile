@@ -71,7 +71,7 @@ test-debian13: dev ## The built wheel and the tests inside Debian 13 (podman 5, 
 
 test-agents: packages bytecode ## Real agents from npm with stand-in models, headless and under `terok start` at a terminal; downloads 1.5 GB to build/agents
 	bash tests/lab/agents.sh build/agents
-	$(LAB) $(CURDIR)/$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/podman/agents.py tests/podman/agents_start.py $(if $(AGENT),-k $(AGENT))
+	$(LAB) $(CURDIR)/$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/podman/agents.py tests/podman/agents_clients.py tests/podman/agents_start.py $(if $(AGENT),-k $(AGENT))
 
 bench: dev bytecode ## Measure against the budgets of the design, write results and docs/performance.md: 15 minutes (BENCH=part)
 	@bash bench/install.sh

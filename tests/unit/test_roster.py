@@ -14,6 +14,7 @@ from terok_host.sidecars.roster import agents, brokered, catalog, compile, files
 from terok_host.sidecars.roster.model import Catalog
 from terok_host.sidecars.roster.nodes import RosterError
 from terok_host.sidecars.store import tokens
+from terok_host.sidecars.vault.routes import Route
 from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.ground.layout import Layout
 
@@ -155,6 +156,16 @@ def test_gh_sends_its_token_to_every_host_below_github(bundled: Catalog) -> None
     assert stored <= hosts, "a phantom token would leave the machine"
 
 
+def test_gitlabs_api_gets_no_basic_at_its_own_host(bundled: Catalog) -> None:
+    meta = {"variables": {"host": "git.example.com"}}
+    route = Route("gitlab", catalog.effective(bundled.providers["gitlab"], meta), "api-key")
+    here = [target for target in route.targets if target.is_at("git.example.com", 443)]
+    ways = {}
+    for path in (b"/api/v4/user", b"/me/private.git/info/refs"):
+        ways[path] = next(target.auth.header for target in here if target.behind(path) is not None)
+    assert ways == {b"/api/v4/user": b"PRIVATE-TOKEN", b"/me/private.git/info/refs": b"Authorization"}
+
+
 def test_codex_with_a_key_does_not_ask_chatgpt_for_models(bundled: Catalog) -> None:
     for tls in ((), ("openai",)):
         found = agents.wanted(bundled, "codex", tokens={"openai": "phantom"}, held={"openai": {}}, tls=tls)
@@ -195,8 +206,8 @@ def test_whose_a_secret_is_by_its_beginning(bundled: Catalog, secret: str, owner
 def test_effective_fills_and_overrides(bundled: Catalog) -> None:
     gitlab = bundled.providers["gitlab"]
     route = catalog.effective(gitlab, {"variables": {"host": "git.example.com"}})
-    assert [upstream.url for upstream in route.upstreams] == ["https://git.example.com"] * 2
-    assert route.upstreams[0].prefix == "/git.example.com/"
+    assert [upstream.url for upstream in route.upstreams] == ["https://git.example.com"] * 3
+    assert [upstream.prefix for upstream in route.upstreams] == ["/api/", "/git.example.com/", "/"]
     openai = bundled.providers["openai"]
     assert catalog.effective(openai, {}).auth["oauth"].headers == {}
     with_account = catalog.effective(openai, {"variables": {"account_id": "acc-1"}})
