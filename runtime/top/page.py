@@ -82,9 +82,9 @@ class Page(Screen[None]):
         self.query_one("#said", Words).say(*lines)
 
     def on_lines_moved(self) -> None:
-        """The cursor stands elsewhere: what was offered was about another line."""
+        """The cursor stands elsewhere: what was offered was about another line. What was done last stays to be read."""
         self._decisions.drop()
-        self.tell("")
+        self.tell()
 
     def on_lines_opened(self, event: Lines.Opened) -> None:
         """Enter: give the answer that is offered, else look closer."""
