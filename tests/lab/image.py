@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PROGRAMS = ("curl", "git", "scp", "ssh", "ssh-add", "ssh-keygen")
+SSHD_HELPERS = (Path("/usr/lib/openssh/sshd-session"), Path("/usr/lib/openssh/sshd-auth"))
 GIT_HELPERS = ("git-remote-http", "git-remote-https")
 FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nwork:x:1000:1000:work:/home/work:/bin/sh\n",
@@ -65,6 +66,8 @@ def build(programs: Iterable[str] = PROGRAMS) -> bytes:
         paths = {find(name): f"usr/bin/{name}" for name in programs}
         if "git" in paths.values() or "git" in programs:
             paths |= {find(name): f"usr/lib/git-core/{name}" for name in GIT_HELPERS}
+        if "sshd" in programs:  # OpenSSH 9.8 and newer serve each session by programs of their own
+            paths |= {path: str(path).lstrip("/") for path in SSHD_HELPERS if path.exists()}
         for path, name in paths.items():
             add(name, data=path.read_bytes())
             needed |= libraries(path)

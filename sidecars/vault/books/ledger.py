@@ -102,17 +102,24 @@ class Ledger:
     """
 
     def __init__(self, path: str, *, read_only: bool = False) -> None:
-        if read_only:
+        if not read_only:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        self._db = _reader(path) if read_only else sqlite3.connect(path, isolation_level=None, timeout=_OPEN_SECONDS)
+        try:
+            self._look_for_tables(path) if read_only else self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _look_for_tables(self, path: str) -> None:
+        names = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        if not {name for (name,) in names} >= _TABLES:  # a vault of an older version has written it
+            self._db.close()
+            Ledger(path).close()
             self._db = _reader(path)
-            names = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            if not {name for (name,) in names} >= _TABLES:  # a vault of an older version has written it
-                self._db.close()
-                Ledger(path).close()
-                self._db = _reader(path)
-            return
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=_OPEN_SECONDS)
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         # counts, no secrets: after a power cut the last seconds may be missing
         self._db.execute("PRAGMA synchronous = OFF")
