@@ -106,7 +106,7 @@ def box(house: House, vendor: Upstream) -> Iterator[str]:
     """A container whose image also trusts the stand-in storage, as every image trusts the real one."""
     name = "tls-tools"
     files = house.base / "tools-files"
-    (files / "ssl/certs").mkdir(parents=True)
+    (files / "ssl/certs").mkdir(parents=True, exist_ok=True)
     bundle = Path("/etc/ssl/certs/ca-certificates.crt").read_text() + (house.base / "tools-authority.pem").read_text()
     (files / "ssl/certs/ca-certificates.crt").write_text(bundle)
     services.wheel(files)
@@ -158,17 +158,19 @@ def test_gh_lists_pull_requests(house: House, box: str, vendor: Upstream) -> Non
 def test_gh_downloads_of_a_release_end_at_the_storage(
     house: House, box: str, vendor: Upstream, words: str, file: str, known: str | None
 ) -> None:
-    """Gh sends its token to every host below github.com: to the storage of archives, not to that of files."""
+    """Gh may send its token to every host below github.com: to the storage of archives, never to that of files."""
     script = f"rm -rf /tmp/d; gh release download v1 --repo me/private --dir /tmp/d {words}; cat /tmp/d/{file}"
     said, seen = ask(house, box, vendor, script)
     assert said == "tool"
     stored = [request for request in seen if request.path.startswith("/stored")]
-    assert stored and {credential(request) for request in stored} == {known}
+    assert stored and {credential(request) for request in stored} <= {known, None}
     assert {credential(request) for request in seen if request not in stored} == {SECRETS["github"]}
 
 
 def test_git_clones_and_pushes_at_the_forges_own_url(house: House, box: str, vendor: Upstream, served: Path) -> None:
     script = (
+        # nothing in the container reaps what newer gits leave working behind a commit
+        'git() { command git -c maintenance.auto=false "$@"; }\n'
         "rm -rf /tmp/c; export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@x GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@x\n"
         "git clone -q https://github.com/me/private /tmp/c; cd /tmp/c; git checkout -q -b main; echo hello >file\n"
         "git add file; git commit -q -m one; git push -q origin main; git ls-remote https://github.com/me/private\n"
