@@ -17,6 +17,7 @@ from terok_host.runtime.shield.asked import HEADER
 from terok_host.sidecars.airlock.asking import QUESTIONS_MAX
 from terok_host.supervisor import record
 from tests.lab.house import House
+from tests.lab.terminal import Terminal
 from tests.lab.waiting import until
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
@@ -218,3 +219,22 @@ def test_a_second_request_may_not_have_another_host(house: House, box: str) -> N
         house.terok("shield", "decide", str(question(house, box)["id"]), "allow")
         said = client.communicate(timeout=40)[0]
     assert said.count("HTTP/1.1 200") == 1 and "403 Forbidden" in said
+
+
+def test_the_live_view_decides_it(house: House, box: str) -> None:
+    """`terok top` in a real terminal: a key offers the answer with its command, the same key again gives it."""
+    client = curl(house, box, "https://denied.test/x")
+    asked = question(house, box)
+    shown = Terminal(house, [str(house.program), "top"], house.home)
+    try:
+        shown.until("connect to denied.test")
+        shown.type("a")
+        shown.until(f"$ terok shield decide {asked['id']} allow")
+        shown.type("a")
+        shown.until("Done: allow connect to denied.test")
+        assert client.communicate(timeout=30)[0] == "200"
+        shown.type("q")
+        shown.until("\x1b[?1049l")  # the screen is given back; read, or the program would wait for its reader
+        assert shown.process.wait(30) == 0
+    finally:
+        shown.end()
