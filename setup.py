@@ -1,4 +1,4 @@
-"""Adds the completion scripts and man pages, made from the table of verbs, to what pyproject.toml describes."""
+"""Adds completion scripts and man pages, made from the table of verbs, and the commit to what pyproject.toml says."""
 
 from __future__ import annotations
 
@@ -7,8 +7,49 @@ import sys
 import types
 
 from setuptools import Command, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
+
+
+def importable() -> None:
+    """Make the floors of this tree importable as `terok_host`."""
+    package = types.ModuleType("terok_host")
+    package.__path__ = [ROOT]
+    sys.modules["terok_host"] = package
+
+
+def write_stamp(directory: str, number: str) -> str:
+    """Write the release stamp into the copy of the floor `runtime` that is `directory`; returns its path."""
+    importable()
+    from terok_host.runtime.host import release
+
+    path = os.path.join(directory, "host", release.STAMP)
+    if os.path.exists(path):
+        os.unlink(path)  # a source archive's may be a hard link to the original
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(release.stamp(number))
+    return path
+
+
+class BuildPy(build_py):
+    """Modules and package data, and the release stamp."""
+
+    def run(self) -> None:
+        """As the base class does, and the stamp."""
+        super().run()
+        if not self.editable_mode:
+            write_stamp(os.path.join(self.build_lib, "terok_host", "runtime"), self.distribution.get_version())
+
+
+class Sdist(sdist):
+    """The source archive, which has no git: it takes the stamp along."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        """As the base class does, and the stamp."""
+        super().make_release_tree(base_dir, files)
+        write_stamp(os.path.join(base_dir, "runtime"), self.distribution.get_version())
 
 
 class InstallPages(Command):
@@ -29,9 +70,7 @@ class InstallPages(Command):
     def run(self) -> None:
         """Generate and install."""
         assert self.install_dir is not None
-        package = types.ModuleType("terok_host")
-        package.__path__ = [ROOT]
-        sys.modules["terok_host"] = package
+        importable()
         from terok_host.runtime import pages
 
         for directory, files in pages.install_tree(
@@ -51,4 +90,4 @@ class InstallPages(Command):
 
 
 # `install` runs install_data only when there are data files; which ones, the command above says
-setup(cmdclass={"install_data": InstallPages}, data_files=[("share", [])])
+setup(cmdclass={"build_py": BuildPy, "sdist": Sdist, "install_data": InstallPages}, data_files=[("share", [])])

@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 
 from bench.kit import Figure
+from terok_host.runtime.host.release import version
 from tests.lab.house import House
 
 PARTS = ("start", "airlock", "vault", "tls", "signer", "shield", "gate", "memory")
@@ -64,7 +65,7 @@ def machine() -> dict[str, object]:
 
 def versions() -> dict[str, str]:
     """The versions of what takes part."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "terok": version()}
     for name, command in PROGRAMS.items():
         if shutil.which(command[0], path="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"):
             done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -124,7 +124,7 @@ def _help(row: Verb | None, shown: str, rest: list[str]) -> int:
     from . import usage
 
     if rest[:1] == ["--version"] and row is None:
-        from .kit.env import version
+        from .host.release import version
 
         print(f"{shown} {version()}")
     elif not rest or rest[0] in ("-h", "--help"):

@@ -10,7 +10,8 @@ import site
 import sys
 
 from ..supervisor.ground.errors import Exit, TerokError
-from .kit.env import Env, version
+from .host.release import version
+from .kit.env import Env
 from .kit.verb import argument, verb
 from .values import KINDS, offered
 

@@ -15,11 +15,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 from ...sidecars.vault.books.ledger import FIELDS, Ledger
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import SUN_PATH_MAX, Bundle
+from ..host.release import version
 from ..kit import audit_lines, files
 from ..kit.alive import containers
 from ..kit.env import Env
@@ -82,7 +82,7 @@ def collect(env: Env, *, now: float) -> dict[str, tuple[str, str, list[Sample]]]
             running.append((service, float(sidecar["state"] == "running")))
         events += [({**who, **dict(labels)}, float(count)) for labels, count in audited(bundle).items()]
     metrics: dict[str, tuple[str, str, list[Sample]]] = {
-        "terok_info": ("gauge", "The version of terok.", [({"version": _version()}, 1.0)]),
+        "terok_info": ("gauge", "The version of terok.", [({"version": version()}, 1.0)]),
         "terok_container_state": ("gauge", "1 for the state that a container is in.", state),
         "terok_container_troubles": ("gauge", "What is wrong with a container now; terok status says it.", troubles),
         "terok_container_memory_bytes": ("gauge", "Proportional memory of a container's services.", memory),
@@ -150,13 +150,6 @@ def escape(value: str) -> str:
 
 def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
-
-
-def _version() -> str:
-    try:
-        return version("terok-host")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # --- the socket ----------------------------------------------------------------------------------------------

@@ -146,14 +146,3 @@ def _home() -> str:
         return pwd.getpwuid(outer_uid()).pw_dir
     except KeyError:
         raise TerokError("HOME is not set, and no user database knows your home directory.", fix="set HOME") from None
-
-
-def version() -> str:
-    """The version of terok: of the installed distribution, else of the source tree beside the package."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("terok-host")
-    except PackageNotFoundError:
-        return "0+source"
