@@ -61,6 +61,9 @@ test-wheel: dev ## The tests against the built wheel in a fresh virtual environm
 	$(WHEEL_VENV)/bin/python -m pip install --quiet "$$(echo dist/*.whl)[dev]"
 	@$(SUITE) $(CURDIR)/$(WHEEL_VENV)/bin/python $(TESTS)
 
+deb: dev ## Build dist/terok-host_VERSION_all.deb, which installs on Debian 13 with Debian's own Python packages
+	@PYTHON=$(BIN)/python bash packaging/deb.sh dist
+
 test-selinux: dev ## The wheel in an SELinux-enforcing Debian 13 guest, under QEMU's emulation (as root)
 	rm -rf build/selinux-dist build/lib
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/selinux-dist .
@@ -94,4 +97,4 @@ clean: ## Remove what `make` built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(FLOORS) tests bench demo -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo dev packages bytecode check lint types house test-unit test test-wheel test-debian13 test-selinux test-agents bench bench-page chaos docs clean
+.PHONY: help demo dev packages bytecode check lint types house test-unit test test-wheel deb test-debian13 test-selinux test-agents bench bench-page chaos docs clean

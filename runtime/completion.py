@@ -64,13 +64,19 @@ def _values(words: list[str], env: Env) -> int:
 
 
 def installed(path: str) -> str | None:
-    """The text of a file that the wheel installed; None when it is not there, as in a source tree."""
+    """The text of a file that the wheel installed, or a package that compresses its pages; None in a source tree."""
     for prefix in (sys.prefix, site.getuserbase()):
+        whole = os.path.join(prefix, path)
         try:
-            with open(os.path.join(prefix, path), encoding="utf-8") as file:
+            with open(whole, encoding="utf-8") as file:
                 return file.read()
         except OSError:
-            continue
+            pass
+        if os.path.exists(whole + ".gz"):
+            import gzip
+
+            with gzip.open(whole + ".gz", "rt", encoding="utf-8") as packed:
+                return packed.read()
     return None
 
 

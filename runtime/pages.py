@@ -169,8 +169,10 @@ def _page(
     see: list[str],
     release: str,
 ) -> str:
-    from argparse_manpage.manpage import Manpage
-
+    try:
+        from argparse_manpage.manpage import Manpage
+    except ImportError as error:
+        raise TerokError("The man pages were not installed.", fix="pip install argparse-manpage") from error
     parser._positionals.title = "arguments"
     page = Manpage(parser, {"description": line, "project_name": "terok", "version": release, "manual_title": "terok"})
     page.prog = title
