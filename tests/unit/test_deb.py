@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from terok_host.runtime import pages
+from terok_host.runtime import completion, pages
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -76,6 +76,12 @@ def test_pages_and_completion_are_where_debian_looks(root: Path) -> None:
     assert b"2023" in gzip.decompress(page).splitlines()[0]
     assert (share / "doc/terok-host/copyright").is_file()
     assert gzip.decompress((share / "doc/terok-host/changelog.gz").read_bytes()).startswith(b"# Changelog")
+
+
+def test_terok_completion_prints_the_compressed_page(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", str(root / "usr"))
+    assert (completion.installed("share/man/man1/terok.1") or "").startswith('.TH TEROK "1"')
+    assert completion.installed(completion.SCRIPTS["zsh"])
 
 
 @pytest.mark.parametrize("name", pages.PROGRAMS)
