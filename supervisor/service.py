@@ -12,7 +12,7 @@ from .ground.errors import TerokError
 from .ground.pids import signal_pidfd
 from .ground.quick import signal
 from .record import Process, Row
-from .schema import SOURCES
+from .schema import SIDECARS, SOURCES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -306,7 +306,10 @@ class Service:
         else:
             killed = code in (None, -signal.SIGKILL)
             why, self._ended_for = self._ended_for or _describe_end(code), ""
-            self._died(why, log.last_line(self._log_path, self._logged), killed=killed)
+            self._died(why, log.last_line(self._log_path, self._logged, self._others()), killed=killed)
+
+    def _others(self) -> tuple[str, ...]:
+        return tuple(f"{name}: " for name in (*SIDECARS, "supervisor") if name != self.name)
 
     def _died(self, why: str, said: str, *, killed: bool) -> None:
         if self.state != services.STOPPED:

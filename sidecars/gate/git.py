@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 
 from ...supervisor.ground import kernel, process
 from ...supervisor.ground.errors import TerokError
@@ -115,6 +116,21 @@ def exec_path() -> str:
     if not os.path.exists(f"{path}/git-http-backend"):
         raise TerokError(f"git http-backend is not in {path}.", fix="install git with its HTTP server part")
     return path
+
+
+def decodes_proxy_logins() -> bool:
+    """Whether the libcurl that git loads decodes percent escapes in a proxy's user and password: before 8.8 it does.
+
+    git hands both over as they are (CURLOPT_PROXYUSERNAME(3)), and no command of Debian's git names libcurl's version.
+    """
+    listed = process.run([process.find("ldd") or "ldd", f"{exec_path()}/git-remote-https"], timeout=10).out.decode()
+    library = next((word for word in listed.split() if word.startswith("/") and "libcurl" in word), "")
+    try:
+        with open(library, "rb") as file:
+            version = re.search(rb"libcurl/(\d+)\.(\d+)", file.read())
+    except OSError:
+        version = None
+    return version is not None and (int(version[1]), int(version[2])) < (8, 8)
 
 
 def grants() -> tuple[list[str], list[str]]:

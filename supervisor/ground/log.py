@@ -37,15 +37,19 @@ def size() -> int:
         return 0
 
 
-def last_line(path: str, since: int) -> str:
-    """The last line that was written to the log at `path` after it had the size `since`; "" when there is none."""
+def last_line(path: str, since: int, others: tuple[str, ...] = ()) -> str:
+    """The last line that was written to the log at `path` after it had the size `since`; "" when there is none.
+
+    Lines that begin with one of `others` are passed over: several services write to the log of one container.
+    """
     try:
         with open(path, "rb") as file:
             file.seek(max(since, os.fstat(file.fileno()).st_size - 4096))
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ""
-    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+    own = (line.strip()[:200] for line in reversed(lines) if line.strip() and not line.startswith(others))
+    return next(own, "")
 
 
 _steps = -1

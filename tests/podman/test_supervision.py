@@ -88,7 +88,7 @@ def test_a_start_that_is_killed_in_the_middle_is_refused_and_leaves_nothing(
 
 
 def test_a_killed_supervisor_leaves_firewall_and_resolver_in_place(house: House, shielded: str) -> None:
-    first = record(house, shielded)
+    first = until(lambda: (now := record(house, shielded))["standby"] and now)
     os.kill(first["pid"], signal.SIGKILL)
     second = until(lambda: (now := record(house, shielded))["pid"] not in (None, first["pid"]) and now)
     assert second["pid"] == first["standby"]["pid"]

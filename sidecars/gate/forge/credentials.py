@@ -143,6 +143,7 @@ def _through_proxy(site: Site, pairs: list[tuple[str, str]], secrets: dict[int, 
 
     from ...store import proxy
     from ...store.store import Store
+    from ..git import decodes_proxy_logins
 
     egress = site.egress
     try:
@@ -154,11 +155,14 @@ def _through_proxy(site: Site, pairs: list[tuple[str, str]], secrets: dict[int, 
         login = None
     url = egress.url
     if login is not None:
-        # libcurl decodes both again (CURLOPT_PROXYUSERPWD(3))
-        user, password = (quote(text, safe="") for text in login)
+        user, password = login
+        quoted = quote(user, safe=""), quote(password, safe="")
+        if quoted != login and decodes_proxy_logins():
+            user, password = quoted
         secrets[PROXY_FD] = f"username={user}\npassword={password}\n".encode()
         pairs.append((f"credential.{url}.helper", _HELPER.format(PROXY_FD)))
-        url = url.replace("://", f"://{user}@")
+        # git decodes the name in the URL, and asks the helper for the same one
+        url = url.replace("://", f"://{quote(user, safe='')}@")
         pairs.append(("http.proxyAuthMethod", "basic"))
     pairs.append(("http.proxy", url))
     if egress.tls and egress.ca:
