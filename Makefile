@@ -51,7 +51,7 @@ test-unit: dev ## Unit tests: no root, no Podman
 packages:
 	@bash tests/lab/packages.sh test
 
-test: packages bytecode ## Every test, those against real rootless Podman too: about ten minutes (TESTS=path for some)
+test: packages bytecode ## Every test, those against real rootless Podman too: about twelve minutes (TESTS=path for some)
 	@$(SUITE) $(CURDIR)/$(BIN)/python $(TESTS)
 
 test-wheel: dev ## The tests against the built wheel in a fresh virtual environment

@@ -18,7 +18,7 @@ terok's tests, in $jobs labs at a time (JOBS=$jobs):
   tests/unit     no root, no Podman
   tests/netns    firewall and resolver in network namespaces of their own
   tests/podman   real rootless Podman
-About ten minutes on two quiet processors. Nothing leaves the machine; outside of /tmp it stays as it is, but for
+About twelve minutes on two quiet processors. Nothing leaves the machine; outside of /tmp it stays as it is, but for
 the lab's user (tests/lab/lab.sh says what it changes). Not among them: make test-selinux, make test-debian13.
 PLAN
 fi

@@ -160,6 +160,7 @@ def test_large_answers_beside_small_ones_do_not_end_learning(house: House, box: 
     assert (inside.dns.last_exit or "") in house.terok("status", box).stdout
 
 
+@pytest.mark.timeout(300)  # several rounds may be needed
 def test_status_doctor_and_heal_see_a_dnsmasq_that_does_not_learn(house: House, box: str) -> None:
     """As long as its supervisor has not: here it is stopped."""
     inside = Inside(house, box)
