@@ -116,8 +116,8 @@ def show(house: House, demo: Demo, stack: contextlib.ExitStack) -> None:
     demo.say(f"(started in {time.monotonic() - began:.2f} s; it was let go only when every service was ready)")
     inside = Inside(house, demo)
 
-    look_for_secrets(house, demo, inside, secrets)
     use_the_vault(demo, inside, places, provider)
+    look_for_secrets(house, demo, inside, secrets)
     use_the_network(demo, inside, places, allowed, denied)
     sign(house, demo, inside)
 
