@@ -28,6 +28,8 @@ class Known:
         project_file: the digest of the project file that it was made with; empty without.
         command: what it runs.
         tty: it has a terminal.
+        restricted: it was made with `--restricted`.
+        once: Podman removes it when it ends.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Known:
     project_file: str
     command: tuple[str, ...]
     tty: bool
+    restricted: bool = False
+    once: bool = False
 
     @property
     def running(self) -> bool:
@@ -77,6 +81,8 @@ def look(name: str, env: Env) -> Known | None:
             project_file=str(meta.get("project_file") or ""),
             command=tuple(config.get("Cmd") or ()),
             tty=bool(config.get("Tty")),
+            restricted=meta.get("restricted") is True,
+            once=bool(document["HostConfig"].get("AutoRemove")),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise TerokError(f"podman's description of {name} was not understood: {error}.") from error

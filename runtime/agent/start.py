@@ -92,9 +92,11 @@ def _begin(order: Order, recipe: Recipe, place: names.Place, file: project_file.
         return order.image or _built(recipe, order, place, env)
 
     way = login.decide(env, order.agent, place.scope, order.login)
-    connected.connect(env.layout, place.workspace, place.scope)
     login.store(env, order.agent, place.scope, way, image)
+    if way != login.NONE:  # the scope holds the directory's credential from here on, whatever becomes of the image
+        connected.connect(env.layout, place.workspace, place.scope)
     name = image()
+    connected.connect(env.layout, place.workspace, place.scope)
     request = Request(
         check_name(place.container),
         scope=place.scope,
@@ -219,6 +221,18 @@ def _continue(known: containers.Known, place: names.Place, order: Order, env: En
         raise TerokError(
             f"The container {known.name} exists; its image, network, mounts and command stay as they are.",
             fix=f"{_line(order)} without these options, or {paste.command('terok', 'rm', known.name)} first",
+            code=Exit.REFUSED,
+        )
+    if (order.restricted or env.config.restricted.always) and not known.restricted:
+        raise TerokError(
+            f"The container {known.name} exists and is not restricted.",
+            fix=f"{paste.command('terok', 'rm', known.name)}, then start again",
+            code=Exit.REFUSED,
+        )
+    if order.rm and not known.once:
+        raise TerokError(
+            f"The container {known.name} exists and stays when it ends.",
+            fix=f"{_line(order)} without --rm, or {paste.command('terok', 'rm', known.name)} first",
             code=Exit.REFUSED,
         )
     if known.scope is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from terok_host.runtime.project import connected
 from terok_host.sidecars.store import keys
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab import scope
@@ -222,3 +223,29 @@ def test_a_clone_through_the_gate_leaves_the_directory_alone(house: House, place
 
 WAIT_FOR_CLONE = "until [ -e agent-was-here ]; do :; done; git log -1 --format=%H"
 """The agent writes its file once the clone is there; the test's timeout bounds the wait."""
+
+
+@pytest.mark.parametrize(("option", "why"), [("--restricted", "is not restricted"), ("--rm", "stays when it ends")])
+def test_a_container_that_exists_is_not_what_the_options_say(
+    house: House, place: Path, agent_image: str, option: str, why: str
+) -> None:
+    words = ("start", "claude", "--login", "none", "--image", agent_image)
+    house.terok(*words, "--detach", cwd=place)
+    house.terok("stop", CONTAINER)
+    refused = house.terok("start", "claude", option, "--detach", cwd=place, check=False)
+    assert refused.returncode == Exit.REFUSED
+    assert f"The container {CONTAINER} exists and {why}." in refused.stderr
+    assert f"terok rm {CONTAINER}" in refused.stderr
+    house.terok("rm", CONTAINER)
+    if option == "--restricted":  # one that is goes on with the option and without it
+        house.terok(*words, "--restricted", "--detach", cwd=place)
+        for more in ((), ("--restricted",)):
+            house.terok("stop", CONTAINER)
+            house.terok("start", "claude", "--detach", *more, cwd=place)
+
+
+def test_a_login_that_is_refused_connects_no_scope(house: House, place: Path, agent_image: str) -> None:
+    words = ("start", "claude", "--login", "key", "--scope", "mistyped", "--image", agent_image, "--detach")
+    done = house.terok(*words, cwd=place, check=False, stdin="ghp_" + "a" * 36 + "\n")
+    assert done.returncode == Exit.REFUSED and "begins like" in done.stderr
+    assert connected.scopes(house.layout, str(place)) == []
