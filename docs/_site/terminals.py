@@ -107,7 +107,7 @@ def snapshot() -> Snapshot:
     shield = Service("airlock", "running", 9_400_000, 0)
     services = (shield, Service("vault", "running", 17_100_000, 0), Service("gate", "on demand", None, 0))
     ask, sign = "terok shield decide 5f0c2a91be7d", "terok ssh confirm 8c41d0"
-    host = "connect to files.pythonhosted.org (port 443)"
+    host = "connect to downloads.example.org (port 443)"
     raised = "terok vault limit docs --requests 1000 --period day"
     spend = "use more than 500 requests each day in the scope docs"
     push = "create refs/heads/agent/fix-login to 4be1c9a02f17"
