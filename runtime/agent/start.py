@@ -15,6 +15,7 @@ from typing import NoReturn
 from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import GATE_PORT, check_name, outer_uid
+from ..host import podman
 from ..host.flags import parse
 from ..kit.env import Env
 from ..launch.prepare import prepare, with_ports
@@ -26,9 +27,6 @@ from ..project import file as project_file
 from . import containers, images, login, scopes
 from .order import Order, fixed_at_creation, merged, ports, volumes
 from .recipes import HOME, RECIPES, UID, WORKSPACE, Recipe, recipe_of, tag
-
-CATATONIT = ("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/bin/catatonit")
-"""Where distributions put the small init that `podman run --init` needs."""
 
 CLONING = 'url=$1; shift; [ -n "$(ls -A)" ] || git clone -- "$url" . || exit; exec "$@"'
 """What runs before the agent in a container that works on a clone: the first start clones."""
@@ -182,7 +180,7 @@ def run_words(
         words.append("--tty")
     if order.rm:
         words.append("--rm")
-    if any(os.path.exists(path) for path in CATATONIT):
+    if podman.init() is not None:
         words.append("--init")
     words += ["--user", "0:0"] if root else ["--userns", f"keep-id:uid={UID},gid={UID}"]
     if order.clone:

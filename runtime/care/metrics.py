@@ -108,11 +108,8 @@ def used(env: Env) -> dict[str, tuple[str, str, list[Sample]]]:
     if not os.path.exists(env.layout.vault_usage):
         return {}
     try:
-        ledger = Ledger(env.layout.vault_usage)
-        try:
+        with Ledger(env.layout.vault_usage, read_only=True) as ledger:
             rows = ledger.rows()
-        finally:
-            ledger.close()
     except sqlite3.Error as error:
         raise TerokError(f"The counts in {env.layout.vault_usage} could not be read: {error}.") from error
     metrics: dict[str, tuple[str, str, list[Sample]]] = {}

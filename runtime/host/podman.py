@@ -45,6 +45,11 @@ def which(program: str, environ: Mapping[str, str]) -> str | None:
     return None
 
 
+def init() -> str | None:
+    """catatonit, the small static program that `podman run --init` needs, without links; None when missing."""
+    return next((os.path.realpath(path) for path in _INIT if os.path.exists(path)), None)
+
+
 def call(words: Sequence[str], environ: Mapping[str, str], *, timeout: float = 30.0) -> process.Result:
     """Run podman with the operator's environment and return how it ended; raises TerokError when it hangs."""
     return process.run([find(environ), *words], timeout=timeout, env=environ)
@@ -83,6 +88,8 @@ class VersionAsked:
         return self._version
 
 
+_INIT = ("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/bin/catatonit")
+"""Where distributions put it."""
 ANNOTATED = "annotated"
 """The network mode of a container that has only annotations: Podman decided."""
 

@@ -26,15 +26,16 @@ def read(path: str) -> Iterator[dict[str, Any]]:
     for file in (path + ".1", path):
         try:
             with open(file, encoding="utf-8", errors="replace") as lines:
-                yield from (entry for entry in map(_decode, lines) if entry)
+                yield from (entry for entry in map(decode, lines) if entry)
         except FileNotFoundError:
             continue
 
 
-def _decode(line: str) -> dict[str, object]:
+def decode(line: str) -> dict[str, object]:
+    """One entry; empty for a line that is no JSON object, or one of any depth: processes of containers write logs."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return entry if isinstance(entry, dict) else {}
 
@@ -54,7 +55,7 @@ def coming(path: str) -> Iterator[dict[str, object] | None]:
         except FileNotFoundError:
             text = ""
         *whole, rest = text.split("\n") if text else [""]
-        yield from (entry for entry in map(_decode, whole) if entry)
+        yield from (entry for entry in map(decode, whole) if entry)
         yield None
 
 

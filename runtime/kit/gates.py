@@ -8,6 +8,7 @@ from fcntl import LOCK_EX, flock
 from ...sidecars.gate import config
 from ...sidecars.gate.forge.address import parse_url
 from ...sidecars.gate.site import Site
+from ...sidecars.store.keys import key_files
 from ...sidecars.vault.gated import gates
 from ...supervisor.ground import durable
 from ...supervisor.ground.errors import TerokError
@@ -54,8 +55,8 @@ def _is_gate(layout: Layout, scope: str) -> bool:
 def site(cfg: Config, scope: str) -> Site:
     """A scope's gate as the operator's verbs see it: without a container."""
     layout = cfg.layout
-    keys = (layout.unlocked_key, layout.vault_key)
-    return Site("", scope, layout.gate_home(scope), "", layout.vault_db, keys, egress(cfg.network))
+    files = tuple(key_files(layout))
+    return Site("", scope, layout.gate_home(scope), "", layout.vault_db, files, egress(cfg.network))
 
 
 def _gate(layout: Layout, scope: str) -> gates.Gate | None:

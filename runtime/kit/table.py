@@ -29,6 +29,13 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
+def escaped(line: str) -> str:
+    """A line whose control, format and bidirectional characters stand as escapes."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in line
+    )
+
+
 def table(rows: Iterable[Sequence[str]], out: Output | None = None, *, header: bool = True) -> str:
     """Rows as columns; the text ends without a newline and is empty when there is no row.
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...sidecars.mcp import offer, servers
@@ -16,6 +17,7 @@ from ...supervisor.ground import paste
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit import files
 from ..kit.env import Env
+from ..kit.table import escaped
 from ..kit.verb import argument, comma_separated, scope_option, switch, verb
 
 NAME = argument("name", metavar="NAME", help="the server's name")
@@ -117,7 +119,7 @@ def show(args: argparse.Namespace, env: Env) -> int:
         "",
         *(line[1:] for line in offer.difference(Offer(), server.accepted) if line[:1] == "+" and line[:3] != "+++"),
     ]
-    env.out.emit(_described(server) | {"accepted": list(server.accepted.tools.values())}, _safe("\n".join(lines)))
+    env.out.emit(_described(server) | {"accepted": list(server.accepted.tools.values())}, _text(lines))
     return Exit.OK
 
 
@@ -200,7 +202,7 @@ def _accept(server: Server, current: Offer, env: Env, *, yes: bool) -> int:
     if yes or not lines:
         _keep(accepted, env)
     data = _described(accepted if yes or not lines else server) | {"diff": lines}
-    env.out.emit(data, _safe("\n".join(lines)))
+    env.out.emit(data, _text(lines))
     command = paste.command("terok", "mcp", "pin", server.name, "--scope", server.scope)
     if lines and not yes:
         if env.out.json_output or not sys.stdin.isatty():
@@ -214,9 +216,6 @@ def _accept(server: Server, current: Offer, env: Env, *, yes: bool) -> int:
     return Exit.OK
 
 
-def _safe(text: str) -> str:
-    """A server's words on a terminal: every character that is not printed stands as its escape."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+def _text(lines: Sequence[str]) -> str:
+    """A server's words on a terminal."""
+    return "\n".join(map(escaped, lines))

@@ -19,8 +19,6 @@ from ..launch.prepare import prepare
 from ..launch.request import Request
 from ..launch.teardown import tear_down
 
-INIT = ("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/bin/catatonit")
-"""Where distributions put the small static program that can wait as a container's first process."""
 PAUSE = "/run/terok-pause"
 
 
@@ -35,7 +33,7 @@ def create(request: Request, image: str, words: Sequence[str], env: Env) -> None
     Raises:
         TerokError: the wiring is refused, or Podman is.
     """
-    init = next((os.path.realpath(path) for path in INIT if os.path.exists(path)), None)
+    init = podman.init()
     if init is None:
         raise TerokError("catatonit is not installed.", fix="apt-get install catatonit   (dnf install catatonit)")
     prepared = prepare(request, env.config, env.environ)

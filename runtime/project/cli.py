@@ -76,6 +76,7 @@ def trust(args: argparse.Namespace, env: Env) -> int:
     A project file may narrow what your configuration allows. What widens it counts only for the exact content that you
     have trusted here: the file, and the Containerfile that it names.
     """
+    from ..kit.table import escaped
     from . import FILE
     from . import trust as shelf
     from .file import read
@@ -93,7 +94,7 @@ def trust(args: argparse.Namespace, env: Env) -> int:
     known = shelf.is_trusted(env.layout, file)
     text = [*lines, *([""] if lines else [])]
     if asked:
-        text += ["It asks to:", *(f"  {shelf.escaped(widening.sentence)}" for widening in asked), ""]
+        text += ["It asks to:", *(f"  {escaped(widening.sentence)}" for widening in asked), ""]
     if args.yes and asked and not known:
         shelf.remember(env.layout, file)
         known = True

@@ -9,6 +9,7 @@ from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import Layout
 from ..kit import files
 from ..kit.config import Config
+from ..kit.table import escaped
 from . import FILE, connected, rights
 from .file import Found, read
 from .rights import Widening
@@ -54,13 +55,6 @@ def diff(layout: Layout, file: Found) -> list[str]:
                 old.splitlines(), new.splitlines(), f"trusted/{name}", f"now/{name}", lineterm=""
             )
     return [escaped(line) for line in lines]
-
-
-def escaped(line: str) -> str:
-    """A line whose control, format and bidirectional characters stand as escapes."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in line
-    )
 
 
 def asked(file: Found, cfg: Config, *, scope: str | None = None) -> list[Widening]:

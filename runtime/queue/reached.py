@@ -23,11 +23,8 @@ def reached(layout: Layout) -> list[Reached]:
     if not os.path.exists(layout.vault_usage):
         return []
     try:
-        ledger = Ledger(layout.vault_usage, read_only=True)
-        try:
+        with Ledger(layout.vault_usage, read_only=True) as ledger:
             return ledger.reached(time.time())
-        finally:
-            ledger.close()
     except sqlite3.Error as error:
         raise TerokError(f"The usage limits cannot be read: {error}") from error
 
@@ -76,15 +73,12 @@ def answer(layout: Layout, row: Reached, *, allowed: bool, by: int | None) -> No
         TerokError: it is another one by now, or the counts cannot be written.
     """
     try:
-        ledger = Ledger(layout.vault_usage)
-        try:
+        with Ledger(layout.vault_usage) as ledger:
             if ledger.limit(row.limit.scope) != row.limit:
                 raise TerokError(f"The limit of {row.limit.scope} was changed meanwhile.", fix="terok pending")
             if allowed:
                 ledger.set_limit(raised(row, by))
             else:
                 ledger.decline(row.limit, time.time())
-        finally:
-            ledger.close()
     except sqlite3.Error as error:
         raise TerokError(f"Could not write {layout.vault_usage}: {error}.") from error

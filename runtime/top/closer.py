@@ -66,11 +66,8 @@ def _patch(env: Env, waiting: Item) -> list[Line]:
 
 def _used(env: Env, waiting: Item) -> list[Line]:
     scope = waiting.id.rpartition("/")[0]
-    ledger = Ledger(env.layout.vault_usage, read_only=True)
-    try:
+    with Ledger(env.layout.vault_usage, read_only=True) as ledger:
         used = ledger.rows(since=period_start("day", waiting.since), scope=scope)
-    finally:
-        ledger.close()
     texts = (
         f"{usage.container} {usage.provider}: {usage.requests} requests, "
         f"{usage.input_tokens + usage.output_tokens} tokens today"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
+
+from ..kit.audit_lines import decode
 
 PART = 256 << 10
 """Bytes of a log that are read at once: its end at first, and what one look may add."""
@@ -43,7 +44,8 @@ class Tail:
             os.close(fd)
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()[: LINE_MAX + 1]
-        return [entry for line in lines if 0 < len(line) <= LINE_MAX and (entry := _decode(line))]
+        texts = (line.decode("utf-8", "replace") for line in lines if 0 < len(line) <= LINE_MAX)
+        return [entry for entry in map(decode, texts) if entry]
 
     def _read(self, fd: int) -> bytes:
         info = os.fstat(fd)
@@ -61,11 +63,3 @@ class Tail:
         data = os.pread(fd, PART, info.st_size - PART)
         self._at, self._rest = info.st_size - PART + len(data), b""
         return data.partition(b"\n")[2]  # it begins inside a line
-
-
-def _decode(line: bytes) -> dict[str, object]:
-    try:
-        entry = json.loads(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return {}
-    return entry if isinstance(entry, dict) else {}

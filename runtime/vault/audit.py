@@ -56,7 +56,7 @@ def _verify(env: Env, path: str) -> int:
 @verb(scope_option("only this scope"))
 def run_usage(args: argparse.Namespace, env: Env) -> int:
     """Show requests, bytes and tokens by scope and container."""
-    with _Opened(env) as ledger:
+    with _opened(env) as ledger:
         rows = ledger.rows(scope=args.scope)
         scopes = sorted({row.scope for row in rows})
         limits = [limit._asdict() for scope in scopes if (limit := ledger.limit(scope)) is not None]
@@ -87,7 +87,7 @@ def run_limit(args: argparse.Namespace, env: Env) -> int:
         value = getattr(args, name)
         if value is not None and value < 0:
             raise TerokError(f"--{name} must be a non-negative number.", code=Exit.USAGE)
-    with _Opened(env) as ledger:
+    with _opened(env) as ledger:
         ledger.set_limit(Limit(args.scope, args.period, args.requests, args.tokens))
         limit = ledger.limit(args.scope)
     data = limit._asdict() if limit else {"scope": args.scope, "period": None, "requests": None, "tokens": None}
@@ -110,17 +110,9 @@ def _size(count: int) -> str:
     return f"{size:.1f} GiB"
 
 
-class _Opened:
-    """The ledger for the length of a `with` block; TerokError when it is damaged."""
-
-    def __init__(self, env: Env) -> None:
-        try:
-            self._ledger = Ledger(env.layout.vault_usage)
-        except (sqlite3.Error, OSError) as error:
-            raise TerokError(f"Could not open {env.layout.vault_usage}: {error}.") from error
-
-    def __enter__(self) -> Ledger:
-        return self._ledger
-
-    def __exit__(self, *_: object) -> None:
-        self._ledger.close()
+def _opened(env: Env) -> Ledger:
+    """The ledger, to be closed by a `with` block; TerokError when it is damaged."""
+    try:
+        return Ledger(env.layout.vault_usage)
+    except (sqlite3.Error, OSError) as error:
+        raise TerokError(f"Could not open {env.layout.vault_usage}: {error}.") from error

@@ -209,11 +209,13 @@ def settings_for(layout: Layout, scope: str, egress: Egress = NO_PROXY) -> dict[
     Raises:
         TerokError: the scope's name is not usable.
     """
+    from ..store.keys import key_files
+
     layout.gate_home(scope)
     return {
         "root": layout.gate,
         "store": layout.vault_db,
-        "key_files": [layout.unlocked_key, layout.vault_key],
+        "key_files": key_files(layout),
         "egress": egress.to_dict(),
     }
 

@@ -170,8 +170,7 @@ def shield_of(bundle: Bundle, state: State) -> Shield:
 def _addresses_before(bundle: Bundle) -> dict[str, str]:
     """The synthetic addresses that an earlier launch of the container gave out."""
     try:
-        with open(bundle.shield, encoding="utf-8", errors="replace") as file:
-            return decode(file.read()).addresses or {}
+        return _stored(bundle).addresses or {}
     except (FileNotFoundError, TerokError):
         return {}
 
@@ -400,6 +399,13 @@ def decode(text: str) -> State:
         ) from error
 
 
+def _stored(bundle: Bundle) -> State:
+    with open(
+        bundle.shield, encoding="utf-8", errors="replace"
+    ) as file:  # what is no UTF-8 is damaged, which `decode` says
+        return decode(file.read())
+
+
 def read_state(bundle: Bundle) -> State:
     """The state in a bundle. What lasts for one start has ended when a start has taken its files away since.
 
@@ -407,8 +413,7 @@ def read_state(bundle: Bundle) -> State:
         TerokError: the container has no shield, or its state is damaged.
     """
     try:
-        with open(bundle.shield, encoding="utf-8", errors="replace") as file:
-            state = decode(file.read())
+        state = _stored(bundle)
         beside = (
             bundle.ruleset + firewall.NOW,
             bundle.dnsmasq_servers + firewall.START,

@@ -101,11 +101,13 @@ def settings_for(
         audit_required: refuse requests that cannot be audited (a full disk); False serves them all the same.
         way: how upstreams are reached.
     """
+    from ..store.keys import key_files
+
     return {
         "store": layout.vault_db,
         "routes": layout.vault_routes,
         "gates": layout.vault_gates,
-        "key_files": [layout.unlocked_key, layout.vault_key],
+        "key_files": key_files(layout),
         "audit": layout.vault_audit,
         "refresh": layout.vault_refresh,
         "usage": layout.vault_usage,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from terok_host.runtime.agent.order import Order, merged, ports, volumes
 from terok_host.runtime.kit import config
 from terok_host.runtime.kit.config import Config
+from terok_host.runtime.kit.table import escaped
 from terok_host.runtime.project import FILE, connected, here, rights, schema, suggest, trust
 from terok_host.runtime.project.file import Found, keys, parse, read
 from terok_host.supervisor.ground.errors import Exit, TerokError
@@ -213,10 +214,10 @@ def test_no_text_moves_between_the_two_files() -> None:
 
 @given(st.text(alphabet=st.characters(exclude_characters="\n")))
 def test_what_is_shown_cannot_drive_a_terminal(line: str) -> None:
-    shown = trust.escaped(line)
+    shown = escaped(line)
     assert shown.isprintable() or not shown
     assert "\x1b" not in shown
-    assert "\u202e" not in trust.escaped("a\u202eb")
+    assert "\u202e" not in escaped("a\u202eb")
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "directory", "large", "bytes"])

@@ -24,10 +24,12 @@ class Settings(NamedTuple):
 
 def settings_for(layout: Layout, way: Egress) -> dict[str, object]:
     """The `tunnels` object of the relay's settings."""
+    from ...store.keys import key_files
+
     return {
         "egress": way.to_dict(),
         "store": layout.vault_db,
-        "key_files": [layout.unlocked_key, layout.vault_key],
+        "key_files": key_files(layout),
     }
 
 

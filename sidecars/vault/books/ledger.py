@@ -133,6 +133,12 @@ class Ledger:
         """Close the file."""
         self._db.close()
 
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def add(
         self,
         counts: dict[tuple[str, str, str, int], list[int]],
