@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ...sidecars.kit.proxy.egress import Egress, parse_url
 from ...sidecars.store import keys, proxy
-from ...sidecars.store.store import Store
 from ...supervisor.ground.errors import Exit, TerokError
 
 if TYPE_CHECKING:
@@ -57,11 +56,4 @@ def authorization(layout: Layout, way: Egress) -> str:
     """
     if not way.host:
         return ""
-    try:
-        store = Store.open(layout.vault_db, read_only=True)
-    except TerokError as error:
-        if error.code == Exit.NOT_FOUND:
-            return ""
-        raise
-    with store:
-        return proxy.authorization(store, keys.key_files(layout), way.authority)
+    return proxy.authorization(proxy.stored_login(layout.vault_db, keys.key_files(layout), way.authority))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
+from ...supervisor.ground.errors import Exit, TerokError
 from .keys import ensure_unlocked
 
 if TYPE_CHECKING:
@@ -38,12 +39,24 @@ def login(store: Store, key_files: Sequence[str], proxy: str) -> tuple[str, str]
     return None if item is None else (str(item.meta.get("user", "")), item.secret.decode())
 
 
-def authorization(store: Store, key_files: Sequence[str], proxy: str) -> str:
-    """The value of Proxy-Authorization (RFC 7617); empty without a credential. Arguments and errors as of `login`."""
-    found = login(store, key_files, proxy)
+def stored_login(path: str, key_files: Sequence[str], proxy: str) -> tuple[str, str] | None:
+    """`login` from the vault at `path`; None without a vault."""
+    from .store import Store
+
+    try:
+        with Store.open(path, read_only=True) as store:
+            return login(store, key_files, proxy)
+    except TerokError as error:
+        if error.code == Exit.NOT_FOUND:
+            return None
+        raise
+
+
+def authorization(found: tuple[str, str] | None) -> str:
+    """The value of Proxy-Authorization for a login (RFC 7617); empty for none."""
     return "" if found is None else "Basic " + b64encode(":".join(found).encode()).decode("ascii")
 
 
 def reader(store: Store, key_files: Sequence[str], proxy: str) -> Callable[[], str]:
-    """`authorization` with its arguments, read when it is called."""
-    return lambda: authorization(store, key_files, proxy)
+    """Gives the value of Proxy-Authorization as the vault has it by then. Arguments and errors as of `login`."""
+    return lambda: authorization(login(store, key_files, proxy))

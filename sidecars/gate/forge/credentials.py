@@ -142,17 +142,10 @@ def _through_proxy(site: Site, pairs: list[tuple[str, str]], secrets: dict[int, 
     from urllib.parse import quote
 
     from ...store import proxy
-    from ...store.store import Store
     from ..git import decodes_proxy_logins
 
     egress = site.egress
-    try:
-        with Store.open(site.store, read_only=True) as store:
-            login = proxy.login(store, site.key_files, egress.authority)
-    except TerokError as error:
-        if error.code != Exit.NOT_FOUND:
-            raise
-        login = None
+    login = proxy.stored_login(site.store, site.key_files, egress.authority)
     url = egress.url
     if login is not None:
         user, password = login
