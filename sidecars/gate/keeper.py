@@ -12,9 +12,10 @@ import sys
 import time
 import traceback
 
-from ...supervisor.ground import kernel, paste, process, sockets
+from ...supervisor.ground import kernel, paste, sockets
 from ...supervisor.ground.errors import TerokError
-from ..kit.reactor import READ, Reactor
+from ..kit.halves import keeper
+from ..kit.reactor import READ
 from . import config, state
 from .serving import channel
 
@@ -31,7 +32,7 @@ JOBS_MAX = 8
 NOTE_MAX = 1000
 
 
-class Keeper:
+class Keeper(keeper.Keeper):
     """Runs the front's jobs until the front ends.
 
     Args:
@@ -42,46 +43,20 @@ class Keeper:
     """
 
     def __init__(self, site: Site, audit: Audit, link: int, front: int) -> None:
-        self._site, self._audit, self._link = site, audit, link
-        self._front = front
-        self._jobs: dict[int, int] = {}
-        self._code = 0
-        self._reactor = Reactor(strict=True)
-
-    def run(self) -> int:
-        """Serve jobs; returns the front's exit code (128 + signal when one ended it)."""
-        front = process.pidfd(self._front)
-        self._reactor.watch(front, READ, self._front_ended)
-        self._reactor.watch(self._link, READ, self._asked)
-        try:
-            self._reactor.run()
-        finally:
-            os.close(front)
-        return self._code
-
-    def _front_ended(self, _events: int) -> None:
-        code = os.waitstatus_to_exitcode(os.waitpid(self._front, 0)[1])
-        self._front, self._code = 0, code if code >= 0 else 128 - code
-        self._reactor.stop()
+        super().__init__(link, front)
+        self._site, self._audit = site, audit
 
     def _asked(self, _events: int) -> None:
         _, fds = sockets.receive_fds(self._link)
-        if len(fds) != 1:
-            for fd in fds:
-                os.close(fd)
-            return
-        pid = process.fork(lambda: self._job(fds[0]))
-        os.close(fds[0])
-        job = process.pidfd(pid)
-        self._jobs[job] = pid
-        self._reactor.watch(job, READ, lambda _events: self._job_ended(job))
+        if len(fds) == 1:
+            self._begin(lambda: self._job(fds[0]))
+        for fd in fds:
+            os.close(fd)
         if len(self._jobs) == JOBS_MAX:
             self._reactor.forget(self._link)
 
-    def _job_ended(self, job: int) -> None:
-        self._reactor.forget(job)
-        os.waitpid(self._jobs.pop(job), 0)
-        os.close(job)
+    def _job_ended(self, fd: int) -> None:
+        super()._job_ended(fd)
         if len(self._jobs) == JOBS_MAX - 1:
             self._reactor.watch(self._link, READ, self._asked)
 

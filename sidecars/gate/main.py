@@ -7,12 +7,11 @@ own where that is possible: when it ends, the kernel ends every git process belo
 from __future__ import annotations
 
 import os
-import signal
-import sys
 
-from ...supervisor.ground import kernel, process, sockets
+from ...supervisor.ground import kernel
 from ...supervisor.ground.errors import Exit, TerokError
 from ...supervisor.ground.layout import GateHome
+from ..kit.halves.keeper import fork_front
 from .config import read_settings
 from .keeper import Keeper
 from .serving import front
@@ -20,8 +19,6 @@ from .site import Site, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
-
     from ..kit.context import Context
 
 
@@ -34,31 +31,14 @@ def main(context: Context) -> int:
         os.makedirs(site.incoming, mode=0o700)
     kernel.forbid_dumps()
     own_pids = _separate_pids()
-    ours, theirs = sockets.socketpair()
     parent = 0 if own_pids else os.getpid()
-
-    def run_front() -> int:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        kernel.die_with_parent(parent, signal.SIGKILL)
-        os.close(ours)
-        return front.main(context, site, theirs)
-
-    signal.signal(signal.SIGTERM, _leave)
-    pid = process.fork(run_front)
-    os.close(theirs)
-    for _, listener in context.listeners:
-        listener.close()
-    keeper = Keeper(site, context.audit, ours, pid)
+    link, pid = fork_front(context, lambda theirs: front.main(context, site, theirs), parent=parent)
+    keeper = Keeper(site, context.audit, link, pid)
     try:
         return keeper.run()
     finally:
-        keeper.end_front()
+        keeper.end_front()  # at once: half a push's files may be large
         remove_tree(site.incoming)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """End at once, by way of what `main` does last: half a push's files may be large."""
-    sys.exit(0)
 
 
 def _site(context: Context) -> Site:

@@ -14,7 +14,7 @@ import signal
 from ...supervisor.ground import kernel, paste, process, sockets
 from ...supervisor.ground.errors import TerokError
 from ...supervisor.ground.layout import outer_uid
-from ..kit.reactor import READ, Reactor
+from ..kit.halves import keeper
 from . import limits, servers
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PODMAN_SECONDS = 60.0
 
 
-class Keeper:
+class Keeper(keeper.Keeper):
     """Starts servers until the front ends.
 
     Args:
@@ -42,44 +42,18 @@ class Keeper:
     def __init__(
         self, directory: str, podman: str, environment: Mapping[str, str], audit: Audit, link: int, front: int
     ) -> None:
-        self._directory, self._podman, self._audit, self._link = directory, podman, audit, link
+        super().__init__(link, front)
+        self._directory, self._podman, self._audit = directory, podman, audit
         self._environment = podmans_environment(environment)
-        self._front, self._code = front, 0
-        self._jobs: dict[int, int] = {}
-        self._reactor = Reactor(strict=True)
-
-    def run(self) -> int:
-        """Serve; returns the front's exit code (128 + signal when one ended it)."""
-        front = process.pidfd(self._front)
-        self._reactor.watch(front, READ, self._front_ended)
-        self._reactor.watch(self._link, READ, self._asked)
-        try:
-            self._reactor.run()
-        finally:
-            os.close(front)
-        return self._code
-
-    def _front_ended(self, _events: int) -> None:
-        code = os.waitstatus_to_exitcode(os.waitpid(self._front, 0)[1])
-        self._front, self._code = 0, code if code >= 0 else 128 - code
-        self._reactor.stop()
 
     def _asked(self, _events: int) -> None:
         data, fds = sockets.receive_fds(self._link)
         # a stream that is closed here tells the front that the server does not start
         if len(fds) == 1 and len(self._jobs) < 2 * limits.SESSIONS_MAX:
             parent = os.getpid()
-            pid = process.fork(lambda: self._job(fds[0], data, parent))
-            job = process.pidfd(pid)
-            self._jobs[job] = pid
-            self._reactor.watch(job, READ, lambda _events: self._job_ended(job))
+            self._begin(lambda: self._job(fds[0], data, parent))
         for fd in fds:
             os.close(fd)
-
-    def _job_ended(self, job: int) -> None:
-        self._reactor.forget(job)
-        os.waitpid(self._jobs.pop(job), 0)
-        os.close(job)
 
     def end(self) -> None:
         """Kill the front and what runs, and collect them."""

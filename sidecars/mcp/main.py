@@ -10,11 +10,11 @@ import os
 import resource
 import signal
 import socket
-import sys
 
-from ...supervisor.ground import kernel, process, sockets
+from ...supervisor.ground import kernel, sockets
 from ...supervisor.ground.errors import Exit, TerokError
 from ..kit.confine import confine
+from ..kit.halves.keeper import fork_front
 from ..kit.reactor import Reactor
 from . import limits
 from .keeper import Keeper
@@ -23,8 +23,6 @@ from .settings import Settings, read_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
-
     from ..kit.context import Context
 
 
@@ -34,20 +32,8 @@ def main(context: Context) -> int:
         raise TerokError("MCP servers belong to a scope.", code=Exit.USAGE)
     settings = read_settings(context.settings)
     kernel.forbid_dumps()
-    ours, theirs = sockets.socketpair()
-    parent = os.getpid()
-
-    def run_front() -> int:
-        kernel.die_with_parent(parent, signal.SIGKILL)
-        os.close(ours)
-        return front(context, settings, theirs)
-
-    signal.signal(signal.SIGTERM, _leave)
-    pid = process.fork(run_front)
-    os.close(theirs)
-    for _, listener in context.listeners:
-        listener.close()
-    keeper = Keeper(settings.directory, settings.podman, settings.environment, context.audit, ours, pid)
+    link, pid = fork_front(context, lambda theirs: front(context, settings, theirs), parent=os.getpid())
+    keeper = Keeper(settings.directory, settings.podman, settings.environment, context.audit, link, pid)
     try:
         return keeper.run()
     finally:
@@ -88,8 +74,3 @@ def front(context: Context, settings: Settings, link: int) -> int:
     service.start()
     reactor.run()
     return 0
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """End by way of what `main` does last."""
-    sys.exit(0)
