@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -19,12 +18,13 @@ import pytest
 
 from terok_host.sidecars.airlock.descriptors import CONNECTIONS_MAX
 from terok_host.supervisor.ground import netlink, process, sockets, within
-from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.ground.layout import AIRLOCK_PORT
 from terok_host.supervisor.schema import Shield
 from terok_host.supervisor.wall import firewall, guard
 from tests.lab.waiting import until
 from tests.lab.world import World, counted
+
+from .tampering import noticed_and_undone
 
 ADDRESS, OTHER, SIX = "203.0.113.7", "198.51.100.9", "2001:db8:5::7"
 PROFILE = ("203.0.113.0/24:5000-5010", f"[{SIX}]:5000", "a.example")
@@ -129,17 +129,7 @@ def test_foreign_changes_are_noticed_and_undone(world: World, relay: Relay) -> N
         "nft delete table inet terok",
         "nft flush chain inet terok relay",
     ):
-        guard.drain(monitors)
-        world.box.run(*command.split())
-        waiting = select.poll()
-        for fd in monitors:
-            waiting.register(fd, select.POLLIN)
-        assert waiting.poll(2000), command
-        assert guard.drain(monitors)
-        with pytest.raises(TerokError):
-            firewall.verify(world.box.namespaces, relay.shield)
-        firewall.restore(world.box.namespaces, relay.shield)
-        firewall.verify(world.box.namespaces, relay.shield)
+        noticed_and_undone(world, monitors, relay.shield, command)
     for fd in monitors:
         os.close(fd)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import time
 from collections.abc import Iterator
@@ -14,12 +13,13 @@ from terok_host.sidecars.airlock.service import original_destination
 from terok_host.sidecars.shield import dnsmasq, live, model
 from terok_host.sidecars.shield.targets import parse
 from terok_host.supervisor.ground import netlink, sockets, within
-from terok_host.supervisor.ground.errors import TerokError
 from terok_host.supervisor.ground.layout import AIRLOCK_PORT
 from terok_host.supervisor.schema import Shield
 from terok_host.supervisor.wall import firewall, guard
 from tests.lab.world import World
 from tests.standins.nameserver import AAAA, HTTPS, NameServer, ask
+
+from .tampering import noticed_and_undone
 
 HOST, BELOW, OTHER = "api.test", "git.below.test", "one.test"
 REAL, REAL6, ELSEWHERE = "198.51.100.10", "2001:db8:1::10", "198.51.100.20"
@@ -144,18 +144,7 @@ def test_foreign_changes_are_noticed_and_undone(world: World, shield: Shield) ->
         "nft add element inet terok led4 { 203.0.113.9 }",
         "nft delete table inet terok",
     ):
-        guard.drain(monitors)
-        world.box.run(*command.split())
-        waiting = select.poll()
-        for fd in monitors:
-            waiting.register(fd, select.POLLIN)
-        assert waiting.poll(2000), command
-        if "element" not in command:  # elements come and go with every answer: the next comparison sees them
-            assert guard.drain(monitors)
-        with pytest.raises(TerokError):
-            firewall.verify(world.box.namespaces, shield)
-        firewall.restore(world.box.namespaces, shield)
-        firewall.verify(world.box.namespaces, shield)
+        noticed_and_undone(world, monitors, shield, command, at_once="element" not in command)
     for fd in monitors:
         os.close(fd)
 

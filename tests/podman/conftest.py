@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import leaks
+from tests.lab import leaks, scope
 from tests.lab.house import House, in_lab
+from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.flipping import Flipping
+from tests.standins.upstream import Upstream
 
 VENDORS = (
     "api.anthropic.com",
@@ -106,6 +109,24 @@ def resolver() -> Iterator[Resolver]:
     changing = Flipping(["192.88.99.10", "10.77.0.9", "127.0.0.1"])
     with changing, Resolver(RECORDS, forward={"rebind.test": changing}) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def vendor(house: House, resolver: Resolver) -> Iterator[Upstream]:
+    """The lab's scope with its provider on its stand-in address: a real TLS server."""
+    authority = Authority(house.base / "vendor-authority.pem", "upstream.test")
+    scope.furnish(house, ca_bundle=authority.file)
+    with Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider:
+        yield provider
+
+
+def remove_everything(house: House) -> None:
+    """Remove every container, pod, unused network and state bundle, whatever it is called."""
+    house.podman("pod", "rm", "--force", "--all", "--time", "0", check=False)
+    house.podman("rm", "--force", "--time", "0", "--all")
+    house.podman("network", "prune", "--force", check=False)
+    for row in json.loads(house.terok("status", "--json").stdout)["containers"]:
+        house.terok("cleanup", row["container"])
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,10 @@ import yaml
 from terok_host.supervisor.ground.errors import Exit
 from tests.lab import image, scope
 from tests.lab.house import House
-from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
+
+from .conftest import remove_everything
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGE = "docker.io/library/debian:13"
@@ -47,15 +48,10 @@ exit 3
 
 
 @pytest.fixture(scope="module")
-def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
+def world(vendor: Upstream, resolver: Resolver) -> Iterator[Upstream]:
     """The scope that the examples name, and its provider."""
-    authority = Authority(house.base / "examples-authority.pem", "upstream.test")
-    scope.furnish(house, ca_bundle=authority.file)
-    with (
-        Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider,
-        Upstream(None, resolver.records[scope.DENIED][0], 80),
-    ):
-        yield provider
+    with Upstream(None, resolver.records[scope.DENIED][0], 80):
+        yield vendor
 
 
 @pytest.fixture
@@ -64,11 +60,7 @@ def place(house: House, nothing_left: None) -> Iterator[Path]:
     directory = house.base / "example"
     directory.mkdir()
     yield directory
-    house.podman("pod", "rm", "--force", "--all", "--time", "0", check=False)
-    house.podman("rm", "--force", "--time", "0", "--all")
-    house.podman("network", "prune", "--force", check=False)
-    for row in json.loads(house.terok("status", "--json").stdout)["containers"]:
-        house.terok("cleanup", row["container"])
+    remove_everything(house)
     shutil.rmtree(directory)
 
 
@@ -154,7 +146,7 @@ def test_a_ci_job(house: House, place: Path, world: Upstream) -> None:
     # `terok` of the script adds the credential at the provider itself; here a stand-in is the provider
     programs = place / "programs"
     programs.mkdir()
-    upstream = shlex.join(scope.add_words("ci", "https://upstream.test", house.base / "examples-authority.pem")[4:])
+    upstream = shlex.join(scope.add_words("ci", "https://upstream.test", house.base / "vendor-authority.pem")[4:])
     (programs / "terok").write_text(
         f'#!/bin/sh\n[ "$1 $2" = "vault add" ] && set -- "$@" {upstream}\nexec {house.program} "$@"\n'
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,23 +13,12 @@ from cryptography import x509
 
 from tests.lab import scope
 from tests.lab.house import House
-from tests.standins.authority import Authority
-from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
 HOST = "upstream.test"
 URL = f"https://{HOST}/v1/models"
 CODE = '-o /dev/null -w "%{http_code}"'
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
-
-
-@pytest.fixture(scope="module")
-def vendor(house: House, resolver: Resolver) -> Iterator[Upstream]:
-    """The scope's provider on its stand-in address: a real TLS server."""
-    authority = Authority(house.base / "tls-authority.pem", HOST)
-    scope.furnish(house, ca_bundle=authority.file)
-    with Upstream(authority.context, resolver.records[HOST][0], 443) as provider:
-        yield provider
 
 
 def start(house: House, name: str, network: str = "airlock") -> None:

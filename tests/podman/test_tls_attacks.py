@@ -5,37 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from terok_host.supervisor import record
-from tests.lab import scope
 from tests.lab.house import House
 from tests.lab.waiting import until
-from tests.standins.authority import Authority
-from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
-from .test_tls import CODE, HOST, URL, inside
+from .test_tls import CODE, HOST, URL, inside, start
 
 ASK = f'curl -sS -m 60 {CODE} -H "x-api-key: $ANTHROPIC_API_KEY" {URL}'
 SLOW, FLOOD = (Path(__file__).parents[1] / "netns" / name for name in ("slow.py", "flood.py"))
-
-
-@pytest.fixture(scope="module")
-def vendor(house: House, resolver: Resolver) -> Iterator[Upstream]:
-    """The scope's provider."""
-    authority = Authority(house.base / "attacks-authority.pem", HOST)
-    scope.furnish(house, ca_bundle=authority.file)
-    with Upstream(authority.context, resolver.records[HOST][0], 443) as provider:
-        yield provider
-
-
-def start(house: House, name: str, network: str = "airlock") -> None:
-    words = ("--scope", scope.SCOPE, "--network", network)
-    house.terok("run", name, *words, "--", "--detach", house.image, "sleep", "1000")
 
 
 def attack(house: House, name: str, script: Path, *words: str) -> subprocess.Popen[str]:

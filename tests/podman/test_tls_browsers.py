@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.lab import scope
 from tests.lab.house import House
-from tests.standins.authority import Authority
-from tests.standins.dns import Resolver
 from tests.standins.upstream import Conversation, Request, Upstream
 
 from .test_tls import HOST, inside
@@ -43,13 +40,10 @@ def page(upstream: Upstream, talk: Conversation, request: Request) -> bool:
 
 
 @pytest.fixture(scope="module")
-def vendor(house: House, resolver: Resolver) -> Iterator[Upstream]:
+def vendor(vendor: Upstream) -> Upstream:
     """The scope's provider, which has a page for visitors without a credential."""
-    authority = Authority(house.base / "browsers-authority.pem", HOST)
-    scope.furnish(house, ca_bundle=authority.file)
-    with Upstream(authority.context, resolver.records[HOST][0], 443) as provider:
-        provider.handlers["/page"] = page
-        yield provider
+    vendor.handlers["/page"] = page
+    return vendor
 
 
 def restart(house: House, name: str, script: str, *words: str, network: str = "airlock") -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,10 @@ import yaml
 
 from tests.lab import scope
 from tests.lab.house import House
-from tests.standins.authority import Authority
-from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
 from .test_launch_forms import QUADLET, podmans_words, project
-from .test_tls import CODE, HOST, URL
+from .test_tls import CODE, URL
 
 __all__ = ["project"]
 ASK = (
@@ -30,15 +27,6 @@ KEYS = {
     "ContainerName": "name", "Annotation": "annotation", "Network": "network", "EnvironmentFile": "env-file",
     "DropCapability": "cap-drop", "Volume": "volume",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def vendor(house: House, resolver: Resolver) -> Iterator[Upstream]:
-    """The scope's provider."""
-    authority = Authority(house.base / "forms-authority.pem", HOST)
-    scope.furnish(house, ca_bundle=authority.file)
-    with Upstream(authority.context, resolver.records[HOST][0], 443) as provider:
-        yield provider
 
 
 def prepare(house: House, name: str, form: str, network: str, *words: str) -> str:

@@ -12,8 +12,6 @@ from terok_host.supervisor import record
 from tests.lab import scope
 from tests.lab.house import House
 from tests.standins import models, turns
-from tests.standins.authority import Authority
-from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
 CURL = 'curl -sS -m 20 -H "x-api-key: $ANTHROPIC_API_KEY"'
@@ -21,13 +19,10 @@ CODE = '-o /dev/null -w "%{http_code}"'
 
 
 @pytest.fixture(scope="module")
-def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
+def world(vendor: Upstream) -> Upstream:
     """The scope's provider on its stand-in address."""
-    authority = Authority(house.base / "vault-authority.pem", "upstream.test")
-    scope.furnish(house, ca_bundle=authority.file)
-    with Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider:
-        provider.handlers["/v1/messages"] = models.anthropic
-        yield provider
+    vendor.handlers["/v1/messages"] = models.anthropic
+    return vendor
 
 
 @pytest.fixture

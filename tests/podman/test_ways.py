@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import tempfile
@@ -20,6 +19,8 @@ from tests.standins.forge import PASSWORD, HttpsForge
 from tests.standins.gate import make_upstream
 from tests.standins.stores import unlocked
 from tests.standins.upstream import Upstream
+
+from .conftest import remove_everything
 
 WAYS_SCOPE, WAYS_PROFILE = "ways", "ways"
 REPOSITORY = WAYS_SCOPE
@@ -80,11 +81,7 @@ def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
 def container(house: House, name: str) -> Iterator[str]:
     """A container name; afterwards every container and bundle of the test is gone, under whatever name."""
     yield name
-    house.podman("pod", "rm", "--force", "--all", "--time", "0", check=False)
-    house.podman("rm", "--force", "--time", "0", "--all")
-    house.podman("network", "prune", "--force", check=False)
-    for row in json.loads(house.terok("status", "--json").stdout)["containers"]:
-        house.terok("cleanup", row["container"])
+    remove_everything(house)
 
 
 def everything_works(house: House, name: str, provider: Upstream) -> None:

@@ -18,7 +18,6 @@ from tests.lab import leaks, scope
 from tests.lab.house import House
 from tests.lab.waiting import until
 from tests.lab.wakeups import woken
-from tests.standins.authority import Authority
 from tests.standins.dns import Resolver
 from tests.standins.upstream import Upstream
 
@@ -33,16 +32,13 @@ REFUSED_WITHIN = 0.5
 
 
 @pytest.fixture(scope="module")
-def world(house: House, resolver: Resolver) -> Iterator[Upstream]:
+def world(vendor: Upstream, resolver: Resolver) -> Iterator[Upstream]:
     """The scope's provider on its stand-in address, a web server on the allowed and one on the denied address."""
-    authority = Authority(house.base / "authority.pem", "upstream.test")
-    scope.furnish(house, ca_bundle=authority.file)
     with (
-        Upstream(authority.context, resolver.records["upstream.test"][0], 443) as provider,
         Upstream(None, resolver.records[scope.ALLOWED][0], 80),
         Upstream(None, resolver.records[scope.DENIED][0], 80),
     ):
-        yield provider
+        yield vendor
 
 
 def flags(house: House, name: str) -> list[str]:
