@@ -151,8 +151,8 @@ def _pid(path: str) -> int:
 
 
 def _list(path: str) -> list[object]:
-    text = _read(path)
-    return text if isinstance(text, list) else []
+    document = _read(path)
+    return document if isinstance(document, list) else []
 
 
 def _read(path: str) -> object:

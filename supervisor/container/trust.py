@@ -105,9 +105,6 @@ def install(root: int, trust: Trust, container: Container) -> None:
         _write(trust, container, layout.AUTHORITY_FILE, ours)
         if os.path.exists(trust.bundle.java_trust):
             _write(trust, container, layout.JAVA_TRUST_FILE, _read_host(trust.bundle.java_trust))
-        if os.path.exists(trust.bundle.chromium_policy):  # an older version's bundle has none
-            _write(trust, container, layout.CHROMIUM_FILE, _read_host(trust.bundle.chromium_policy))
-        _write(trust, container, layout.FIREFOX_FILE, FIREFOX_TRUST.encode())
         places = _of_image(root)
         content = next(iter(places.values())) if places else host_bundle()
         everything = _write(trust, container, layout.CA_FILE, _joined(content, ours))
@@ -116,17 +113,17 @@ def install(root: int, trust: Trust, container: Container) -> None:
         for number, other in enumerate(dict.fromkeys(places.values())):
             if other not in sources:
                 sources[other] = _write(trust, container, f"ca-{number}.pem", _joined(other, ours))
+        for place, other in places.items():
+            _mount(root, sources[other], place)
+        for directory in OPENSSL:
+            if f"{directory}/cert.pem" not in places and _is_directory(root, directory):
+                _mount_new(root, everything, directory, "cert.pem")
+        for directory in ANCHORS:
+            if _is_directory(root, directory) or (directory == ANCHORS[0] and _make(root, directory)):
+                _mount_new(root, trust.file(layout.AUTHORITY_FILE), directory, _ANCHOR)
+        _into_browsers(root, trust, container)
     except OSError as error:
         raise TerokError(f"The certificates of the container's authority cannot be written: {error}.") from error
-    for place, other in places.items():
-        _mount(root, sources[other], place)
-    for directory in OPENSSL:
-        if f"{directory}/cert.pem" not in places and _is_directory(root, directory):
-            _mount_new(root, everything, directory, "cert.pem")
-    for directory in ANCHORS:
-        if _is_directory(root, directory) or (directory == ANCHORS[0] and _make(root, directory)):
-            _mount_new(root, trust.file(layout.AUTHORITY_FILE), directory, _ANCHOR)
-    _into_browsers(root, trust)
 
 
 def restore(trust: Trust) -> None:
@@ -265,17 +262,20 @@ def _mount_new(root: int, source: str, directory: str, name: str) -> None:
     _mount(root, source, f"{directory}/{name}")
 
 
-def _into_browsers(root: int, trust: Trust) -> None:
+def _into_browsers(root: int, trust: Trust, container: Container) -> None:
     """Browsers have a list of authorities of their own; a policy adds to it, whatever their user's home is."""
-    policy = trust.file(layout.CHROMIUM_FILE)
+    stored = trust.bundle.chromium_policy  # an older version's bundle has none
     for directory, signs in CHROMIUM.items():
-        if os.path.exists(policy) and any(_is_directory(root, sign) for sign in signs) and _make_all(root, directory):
-            _mount_new(root, policy, directory, _CHROMIUM_POLICY)
+        if any(_is_directory(root, sign) for sign in signs) and os.path.exists(stored) and _make_all(root, directory):
+            _mount_new(
+                root, _write(trust, container, layout.CHROMIUM_FILE, _read_host(stored)), directory, _CHROMIUM_POLICY
+            )
     if any(_is_directory(root, sign) for sign in FIREFOX_SIGNS) and _make_all(root, FIREFOX):
         if _has_content(root, f"{FIREFOX}/{_FIREFOX_POLICY}"):
             say(f"trust: /{FIREFOX}/{_FIREFOX_POLICY} is the image's own: Firefox does not trust the authority")
         else:
-            _mount_new(root, trust.file(layout.FIREFOX_FILE), FIREFOX, _FIREFOX_POLICY)
+            policy = _write(trust, container, layout.FIREFOX_FILE, FIREFOX_TRUST.encode())
+            _mount_new(root, policy, FIREFOX, _FIREFOX_POLICY)
 
 
 def _has_content(root: int, path: str) -> bool:

@@ -327,8 +327,7 @@ def test_an_orchestrator_uses_the_python_api(house: House, name: str) -> None:
     flags, plan = json.loads(first)
     assert flags[:2] == ["--name", name]
     assert plan == {"scope": SCOPE, "shield": True, "gate": False, "broker": True, "ssh": True}
-    trust = ["authority.pem", "ca.pem", "chromium.json", "firefox.json", "java.jks"]
-    assert rest.split() == [*trust, "ssh-agent.sock", "vault.sock"]
+    assert rest.split() == ["authority.pem", "ca.pem", "java.jks", "ssh-agent.sock", "vault.sock"]
     without = api(house, name, "")
     assert json.loads(without.stdout)[1]["broker"] is False
     assert "the vault" in without.stderr
