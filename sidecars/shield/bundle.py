@@ -400,10 +400,8 @@ def decode(text: str) -> State:
 
 
 def _stored(bundle: Bundle) -> State:
-    with open(
-        bundle.shield, encoding="utf-8", errors="replace"
-    ) as file:  # what is no UTF-8 is damaged, which `decode` says
-        return decode(file.read())
+    with open(bundle.shield, encoding="utf-8", errors="replace") as file:
+        return decode(file.read())  # which refuses what was no UTF-8: it is damaged
 
 
 def read_state(bundle: Bundle) -> State:
