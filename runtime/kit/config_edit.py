@@ -31,7 +31,7 @@ def change(layout: Layout, name: str, value: object) -> None:
     except FileNotFoundError:
         before = ""
     old = config_file.parse(before, path, kinds())
-    after = put(before, name, flow(value) if isinstance(value, str) else json.dumps(value))
+    after = put(before, name, flow(value))
     try:
         new = config_file.parse(after, path, kinds())
     except TerokError:

@@ -31,6 +31,7 @@ from ..kit.verb import CONTAINER, argument, verb
 if TYPE_CHECKING:
     import argparse
 
+    from ...sidecars.shield.state import State
     from ...supervisor.schema import Wiring
     from ..kit.env import Env
 
@@ -102,13 +103,13 @@ def explain(env: Env, wiring: Wiring, url: str, method: str) -> Explained:
         raise TerokError(f"{url[:200]!r} is not an http or https URL.", code=Exit.USAGE)
     answer = Explained(url, method, f"{host}:{port}")
     answer.gate = _at_gate(env, wiring, url)
-    policy = _policy(wiring)
+    state, named = _state(wiring), brokered_hosts(wiring)
+    # as the relay reads it; in the other network modes the rules for names say the same
+    policy = decode(airlock.policy(state, wiring.container).encode(), named)
     answer.mode = policy.mode
     place = (host, port)
-    named = brokered_hosts(wiring)
     verdict = _judge(policy, host, port)
     answer.by, answer.allowed = verdict[1], verdict[0]
-    state = shield_bundle.read_state(wiring.bundle)
     in_airlock = state.addresses is not None
     if not answer.allowed and not in_airlock and state.model.forwarder is None and policy.mode != QUARANTINE:
         answer.why = "the container has no network"  # no allowance would change that
@@ -148,12 +149,10 @@ def brokered_hosts(wiring: Wiring) -> frozenset[tuple[str, int]]:
     return frozenset(brokered.parse(str(host)) for host in hosts) if isinstance(hosts, list) else frozenset()
 
 
-def _policy(wiring: Wiring) -> Policy:
-    """As the relay reads it; in the other network modes the rules for names say the same."""
+def _state(wiring: Wiring) -> State:
     if wiring.shield is None:
         raise TerokError(f"{wiring.container} has no shield: its network is Podman's.", code=Exit.NOT_FOUND)
-    state = shield_bundle.read_state(wiring.bundle)
-    return decode(airlock.policy(state, wiring.container).encode(), brokered_hosts(wiring))
+    return shield_bundle.read_state(wiring.bundle)
 
 
 def _judge(policy: Policy, host: str, port: int) -> tuple[bool, str, str]:
