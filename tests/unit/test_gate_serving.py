@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from terok_host.sidecars.gate import refs
 from terok_host.sidecars.gate.config import Limits
 from terok_host.sidecars.gate.forge import sync
 from terok_host.sidecars.gate.policy import Policy
@@ -137,6 +138,13 @@ def test_force_and_delete_keep_the_old_tip(rig: Rig, work: Path) -> None:
     assert "refs/heads/agent/work" not in refs
     assert sorted(oid for ref, oid in refs.items() if ref.startswith("refs/terok/kept/")) == sorted([first, second])
     assert not any(ref.startswith("refs/terok/proposals/") for ref in refs)
+
+
+def test_the_view_is_branches_and_tags(rig: Rig) -> None:
+    everything = rig.refs()
+    assert "refs/terok/upstream/heads/main" in everything
+    assert "refs/heads/main" in refs.visible(everything)
+    assert "terok" not in str(refs.visible({**everything, "refs/notes/terok": "1" * 40}))
 
 
 def test_hidden_refs_are_neither_seen_nor_pushed(rig: Rig, work: Path) -> None:
